@@ -1,0 +1,82 @@
+# How every target of Sluice is made: one set of flags, one way to name a library, a test, a bench.
+
+set(CMAKE_CXX_STANDARD 23)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_C_STANDARD_REQUIRED ON)
+set(CMAKE_C_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+set(SLUICE_SANITIZE "" CACHE STRING "sanitizers, as -fsanitize= takes them: address,undefined or thread; empty for none")
+option(SLUICE_FUZZ "build the libFuzzer targets (clang only)" OFF)
+
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+find_package(GTest REQUIRED)
+
+add_library(sluice_flags INTERFACE)
+target_compile_options(sluice_flags INTERFACE
+  -Wall -Wextra -Wconversion -Wshadow -Werror -Wno-missing-field-initializers
+  -fno-omit-frame-pointer -fstack-protector-strong)
+target_compile_definitions(sluice_flags INTERFACE _GNU_SOURCE)
+target_include_directories(sluice_flags INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src)
+target_link_libraries(sluice_flags INTERFACE Threads::Threads)
+if(SLUICE_SANITIZE)
+  target_compile_options(sluice_flags INTERFACE -fsanitize=${SLUICE_SANITIZE} -fno-sanitize-recover=all)
+  target_link_options(sluice_flags INTERFACE -fsanitize=${SLUICE_SANITIZE})
+endif()
+if(SLUICE_FUZZ)
+  # Every object counts edges; only a fuzz target links the driver.
+  target_compile_options(sluice_flags INTERFACE -fsanitize=fuzzer-no-link)
+  target_link_options(sluice_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
+# sluice_library(memory SOURCES arena.cc pool.cc USES base stats LINKS PkgConfig::LIBXDP)
+# makes target sluice_memory, which others name `memory` in USES.
+function(sluice_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;USES;LINKS" ${ARGN})
+  list(TRANSFORM arg_USES PREPEND sluice_)
+  if(arg_SOURCES)
+    add_library(sluice_${name} STATIC ${arg_SOURCES})
+    target_link_libraries(sluice_${name} PUBLIC sluice_flags ${arg_USES} ${arg_LINKS})
+  else()
+    add_library(sluice_${name} INTERFACE)
+    target_link_libraries(sluice_${name} INTERFACE sluice_flags ${arg_USES} ${arg_LINKS})
+  endif()
+endfunction()
+
+# sluice_test(pool_test SOURCES pool_test.cc USES memory [LABELS root net slow] [TIMEOUT seconds])
+# Labels: `root` needs CAP_NET_ADMIN and makes its own network namespaces, `net` carries real traffic.
+# A test that cannot run here says so by GTEST_SKIP with the reason; `./dev test` prints the list.
+function(sluice_test name)
+  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;USES;LINKS;LABELS;ARGS" ${ARGN})
+  list(TRANSFORM arg_USES PREPEND sluice_)
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE sluice_flags ${arg_USES} ${arg_LINKS} GTest::gtest GTest::gtest_main)
+  add_test(NAME ${name} COMMAND ${name} ${arg_ARGS})
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 120)
+  endif()
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}")
+endfunction()
+
+# sluice_bench(pool_bench SOURCES pool_bench.cc USES memory): built, never run by the tests.
+function(sluice_bench name)
+  cmake_parse_arguments(arg "" "" "SOURCES;USES;LINKS" ${ARGN})
+  list(TRANSFORM arg_USES PREPEND sluice_)
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE sluice_flags ${arg_USES} ${arg_LINKS})
+endfunction()
+
+# sluice_fuzz(rule_fuzz SOURCES rule_fuzz.cc USES demux): a libFuzzer target, with -DSLUICE_FUZZ=ON.
+function(sluice_fuzz name)
+  if(NOT SLUICE_FUZZ)
+    return()
+  endif()
+  cmake_parse_arguments(arg "" "" "SOURCES;USES;LINKS" ${ARGN})
+  list(TRANSFORM arg_USES PREPEND sluice_)
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE sluice_flags ${arg_USES} ${arg_LINKS} -fsanitize=fuzzer)
+endfunction()

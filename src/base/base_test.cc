@@ -1,0 +1,81 @@
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/result.h"
+#include "base/untrusted.h"
+
+namespace sluice {
+namespace {
+
+TEST(Check, PrintsTheValuesAndStops) {
+  int index = 7;
+  EXPECT_DEATH(SLUICE_CHECK(index < 4, "index {} of {}", index, 4), "index < 4: index 7 of 4");
+  EXPECT_DEATH(SLUICE_CHECK(index == 0), "CHECK failed at .*: index == 0");
+}
+
+TEST(Error, OfASystemCallCarriesItsTextAndNumber) {
+  Result<int> result = fail_errno(ENOENT, "cannot open {}", "/nowhere");
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().message, "cannot open /nowhere: No such file or directory");
+  EXPECT_EQ(result.error().os_errno, ENOENT);
+}
+
+TEST(Error, ContextGoesInFront) {
+  Result<int> result = with_context("nic eth1", Error{"no such device", ENODEV});
+  EXPECT_EQ(result.error().message, "nic eth1: no such device");
+  EXPECT_EQ(result.error().os_errno, ENODEV);
+}
+
+bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
+
+TEST(UniqueFd, ClosesWhatItHoldsOnceAndOnlyOnce) {
+  UniqueFd first(::memfd_create("test", MFD_CLOEXEC));
+  int fd = first.get();
+  {
+    UniqueFd second = std::move(first);
+    EXPECT_FALSE(first);
+    EXPECT_TRUE(is_open(fd));
+  }
+  EXPECT_FALSE(is_open(fd));
+}
+
+TEST(UniqueFd, DuplicateSaysWhichDescriptorIsBad) {
+  UniqueFd none;
+  auto copy = none.duplicate();
+  ASSERT_FALSE(copy);
+  EXPECT_EQ(copy.error().message, "cannot duplicate descriptor -1: Bad file descriptor");
+}
+
+TEST(Mapping, SharesItsBytesWithEveryMappingOfTheFile) {
+  UniqueFd file(::memfd_create("test", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(file.get(), 8192), 0);
+  auto writer = Mapping::map(file.get(), 4096, PROT_READ | PROT_WRITE, 4096);
+  auto reader = Mapping::map(file.get(), 8192, PROT_READ);
+  ASSERT_TRUE(writer && reader);
+  writer->data()[3] = std::byte{42};
+  EXPECT_EQ(reader->data()[4096 + 3], std::byte{42});
+}
+
+TEST(Clock, NeverGoesBack) {
+  auto earlier = now_ns();
+  EXPECT_GE(now_ns(), earlier);
+}
+
+TEST(Untrusted, IsReadAsOneCopy) {
+  struct Descriptor {
+    std::uint32_t offset, length;
+  };
+  Descriptor shared{1, 2};
+  Descriptor local = copy_once(shared);
+  shared.length = 3;
+  EXPECT_EQ(local.length, 2u);
+  EXPECT_EQ(read_once(shared.length), 3u);
+}
+
+}  // namespace
+}  // namespace sluice
