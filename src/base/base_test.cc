@@ -1,10 +1,13 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/event_loop.h"
 #include "base/fd.h"
 #include "base/result.h"
 #include "base/untrusted.h"
@@ -64,6 +67,35 @@ TEST(Mapping, SharesItsBytesWithEveryMappingOfTheFile) {
 TEST(Clock, NeverGoesBack) {
   auto earlier = now_ns();
   EXPECT_GE(now_ns(), earlier);
+}
+
+TEST(EventLoop, ACallbackMayRemoveADescriptorThatIsReadyInTheSameTurn) {
+  auto loop = EventLoop::create().value();
+  UniqueFd one(::eventfd(1, EFD_CLOEXEC)), two(::eventfd(1, EFD_CLOEXEC));
+  int calls = 0;
+  auto only_once = [&](std::uint32_t) {
+    ++calls;
+    loop->remove(one.get());
+    loop->remove(two.get());
+  };
+  ASSERT_TRUE(loop->add(one.get(), EPOLLIN, only_once));
+  ASSERT_TRUE(loop->add(two.get(), EPOLLIN, only_once));
+  loop->turn(0);
+  loop->turn(0);
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(EventLoop, TimersRepeatUntilTheyAreCancelledAlsoByThemselves) {
+  auto loop = EventLoop::create().value();
+  int ticks = 0;
+  EventLoop::TimerId timer = loop->every(1'000'000, [&] {
+    if (++ticks == 3) {
+      loop->cancel(timer);
+      loop->once(1'000'000, [&] { loop->stop(); });
+    }
+  });
+  loop->run();
+  EXPECT_EQ(ticks, 3);
 }
 
 TEST(Untrusted, IsReadAsOneCopy) {

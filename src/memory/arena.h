@@ -1,0 +1,60 @@
+// Arena: one mapping of pages, one memfd, one protection domain from its creation to its end (D1).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/fd.h"
+#include "base/ids.h"
+#include "base/result.h"
+
+namespace sluice {
+
+struct ArenaOptions {
+  std::string name;                 // shows in /proc/PID/maps as memfd:sluice-NAME
+  DomainId domain = DomainId::kHost;
+  std::uint32_t page_bytes = 2048;  // 2048 or 4096: one AF_XDP chunk (XDP_UMEM_REG)
+  std::uint32_t page_count = 0;     // 1 .. 2^31; rounded up so that the memfd is whole (huge) pages
+  enum class Huge { kIfAny, kNever, kRequired } huge = Huge::kIfAny;
+};
+
+// Zeroed by the kernel, mapped read-write here, then sealed so that nobody, we included, can get another writable
+// mapping, resize it or unseal it (D4). Clients get read_only_fd().
+class Arena {
+ public:
+  static Result<Arena> create(const ArenaOptions& options);
+
+  std::byte* data() const { return mapping_.data(); }
+  std::size_t bytes() const { return mapping_.bytes(); }
+  std::uint32_t page_bytes() const { return page_bytes_; }
+  std::uint32_t page_count() const { return page_count_; }
+  DomainId domain() const { return domain_; }
+  bool huge_pages() const { return huge_; }
+  std::byte* page(PageIndex index) const { return data() + std::size_t{raw(index)} * page_bytes_; }
+
+  // A descriptor opened O_RDONLY: mmap PROT_WRITE, mprotect, write, truncate, punch and reopening through
+  // /proc/self/fd all fail for whoever holds it.
+  Result<UniqueFd> read_only_fd() const;
+
+ private:
+  UniqueFd memfd_;
+  Mapping mapping_;
+  std::uint32_t page_bytes_ = 0;
+  std::uint32_t page_count_ = 0;
+  DomainId domain_ = DomainId::kHost;
+  bool huge_ = false;
+};
+
+// Memory that a peer writes and we read (an app's ring segment, its TX arena): a memfd of `bytes`, mapped here
+// with `protection`, sealed against resizing so that the peer cannot make our reads fault.
+struct SharedSegment {
+  UniqueFd fd;  // read-write: this is what the peer gets
+  Mapping mapping;
+};
+Result<SharedSegment> create_peer_writable(const std::string& name, std::size_t bytes, int protection);
+
+// The other way: memory that we write and the peer only reads. `fd` is O_RDONLY, sealed as an arena is.
+Result<SharedSegment> create_peer_readable(const std::string& name, std::size_t bytes);
+
+}  // namespace sluice

@@ -1,0 +1,88 @@
+// Port: where packets enter or leave. Lane: one worker's private end of a port.
+//
+// The control thread makes ports and gives each worker its lanes; a lane is used by that worker's thread alone, so
+// nothing here is locked. Virtual calls are per burst, never per packet.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/ids.h"
+#include "stats/counter.h"
+
+namespace sluice {
+
+class PagePool;
+
+inline constexpr std::uint32_t kBurst = 64;       // packets a worker takes from one source at a time (D6)
+inline constexpr std::uint32_t kMaxHead = 128;    // bytes of a peer's frame copied to private memory before judging it
+
+// A packet in a worker's hand, for the length of one burst.
+//
+// The frame is head followed by body. A packet from the wire has no head: its body lies in a page of `domain`, which the
+// worker holds. A packet that an app or guest sends has its first bytes as a private copy in `head`, so that what was judged
+// is what is sent (D3); its body is still in the peer's memory and `page` is kNone.
+struct Packet {
+  const std::byte* body = nullptr;
+  const std::byte* head = nullptr;
+  std::uint32_t body_bytes = 0;
+  std::uint32_t head_bytes = 0;
+  PageIndex page = PageIndex::kNone;  // of the source's arena; kNone once somebody has taken it over
+  std::uint32_t rule = raw(RuleSlot::kNone);
+  std::uint32_t flow_hash = 0;
+  PortId port = PortId::kDrop;        // where it goes
+  std::uint16_t page_offset = 0;      // of body in its page
+
+  std::uint32_t bytes() const { return head_bytes + body_bytes; }
+};
+
+// What all packets of one burst have in common.
+struct Source {
+  DomainId domain = DomainId::kHost;  // of the pages
+  PortId port = PortId::kKernel;      // the app or guest that sends; kKernel for a NIC queue
+  NicId nic{0};
+  QueueId queue{0};
+  std::uint64_t timestamp_ns = 0;
+};
+
+// One worker's end of a port. Every call is made by that worker's thread.
+class Lane {
+ public:
+  virtual ~Lane() = default;
+
+  virtual DomainId domain() const = 0;
+
+  // The one rule of the forwarding path (worker/forward.h) calls exactly one of these two per burst and port.
+  // hand_over: source.domain == domain(). A packet that was taken gets page = kNone and is the lane's from now on.
+  virtual void hand_over(const Source& source, std::span<Packet> packets) = 0;
+  // copy_in: any other domain. Copies each frame once into memory of its own; takes no page.
+  virtual void copy_in(const Source& source, std::span<Packet> packets) = 0;
+  // Both count what they could not deliver, by name. What was not taken stays with the worker, who recycles it.
+
+  // Takes up to kBurst packets that the peer wants to send; fills `packets`, returns how many. What they
+  // point to stays valid until tx_done(). NIC lanes have nothing to send of this kind and return 0.
+  virtual std::uint32_t tx_burst(std::span<Packet> packets) = 0;
+  virtual void tx_done(std::uint32_t count) = 0;
+
+  // Once per turn of the worker's loop: takes back pages the peer returned, publishes, wakes the peer if it
+  // sleeps, kicks the kernel. Returns how much it did; 0 lets the worker think of sleeping.
+  virtual std::uint32_t poll() = 0;
+
+  // Going to sleep: the descriptor that becomes readable when this lane has work (or -1), and whether
+  // there is work already, looked at after asking to be woken.
+  virtual int wake_fd() const = 0;
+  virtual bool prepare_sleep() = 0;
+  virtual void woken() = 0;
+};
+
+// A lane that also receives: one RX queue of one NIC. domain() is who owns the queue.
+class Queue : public Lane {
+ public:
+  // Takes up to kBurst packets from the NIC into `packets`, says in `source` where they came from; returns how many.
+  virtual std::uint32_t receive(std::span<Packet> packets, Source& source) = 0;
+  // The pages that nobody took (page != kNone) go home to the queue's pool.
+  virtual void recycle(std::span<const Packet> packets) = 0;
+};
+
+}  // namespace sluice

@@ -1,0 +1,50 @@
+// Worker: one thread's loop over its queues and lanes.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "port/port.h"
+#include "stats/counter.h"
+
+namespace sluice {
+
+struct WorkerOptions {
+  WorkerId id{0};
+  std::optional<std::uint32_t> cpu;  // pinned there; else the scheduler chooses
+  // What a worker does when there is nothing to do.
+  enum class Idle : std::uint8_t {
+    kAdaptive,  // naps while traffic is recent, then sleeps on the descriptors: shares its core with the apps
+    kSpin,      // never sleeps: for a core of its own
+  } idle = Idle::kAdaptive;
+  std::uint32_t nap_us = 50;  // 1 .. 1000: how long a nap is; also the most that a nap adds to a packet's delay
+};
+
+class Worker {
+ public:
+  static Result<std::unique_ptr<Worker>> start(const WorkerOptions& options);
+  ~Worker();  // stops the thread; the tables must be empty by then
+
+  // What the loop goes over. Only touched inside call().
+  struct Tables {
+    std::vector<Queue*> queues;                  // in the order of their turns
+    std::vector<std::pair<PortId, Lane*>> lanes; // ports' lanes, polled once per turn (NIC queues are not repeated here)
+    std::array<Lane*, kMaxPorts> by_port{};      // where a packet for a port goes; null: drop_no_reader
+  };
+  // Control thread: runs `change` on the worker's thread between two bursts and waits for its end.
+  // Wakes a sleeping worker. This is the only way in: nothing else of a worker is shared.
+  void call(const std::function<void(Tables&)>& change);
+
+  WorkerId id() const;
+  // turns packets naps sleeps wakeups ... and drop_no_reader
+  void visit(CounterVisitor& visitor) const;
+  std::uint64_t no_reader(PortId port) const;
+};
+
+}  // namespace sluice
