@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Reads what ctest and GoogleTest reported, prints what failed and what was skipped and why, then one plain line.
+
+  summary.py DIR --also-failed N        one run; writes DIR/summary.json
+  summary.py DIR... --totals OK BAD     the runs' summaries together, and OK + BAD other stages
+
+Tests are counted one by one: each TEST() of a GoogleTest program, and each other ctest test as one. A program that
+ctest calls failed though its own report shows no failure (it crashed, ran out of time, or leaked) is one failure more.
+"""
+import argparse, json, os, sys, xml.etree.ElementTree as xml
+
+
+def ctest_results(directory):
+    """name -> (status, its output), from ctest's JUnit files."""
+    results = {}
+    for name in ("parallel.xml", "serial.xml"):
+        path = os.path.join(directory, name)
+        if os.path.exists(path):
+            for case in xml.parse(path).getroot().iter("testcase"):
+                results[case.get("name")] = (case.get("status"), case.findtext("system-out") or "")
+    return results
+
+
+def skip_reason(output):
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    said = [line for line in lines if "skip" in line.lower()]
+    return (said or lines or ["it does not say why"])[-1]
+
+
+def gtest_cases(path):
+    """(name, 'passed' | 'failed' | 'skipped', reason) for every test that ran."""
+    for case in xml.parse(path).getroot().iter("testcase"):
+        name = f"{case.get('classname')}.{case.get('name')}"
+        if case.get("status") == "notrun":
+            continue  # DISABLED_
+        skipped, failure = case.find("skipped"), case.find("failure")
+        if failure is not None:
+            yield name, "failed", ""
+        elif skipped is not None:
+            text = (skipped.get("message") or skipped.text or "").strip().splitlines()
+            reason = " ".join(line for line in text if not (":" in line and line.rsplit(":", 1)[1].isdigit()))
+            yield name, "skipped", reason or "it does not say why"
+        else:
+            yield name, "passed", ""
+
+
+def one_run(directory):
+    program_of = {}
+    for test in json.load(open(os.path.join(directory, "tests.json")))["tests"]:
+        command = test.get("command") or [""]
+        program_of[test["name"]] = os.path.basename(command[0])
+    counts, failed, skipped, reports = {"passed": 0, "failed": 0, "skipped": 0}, [], [], {}
+    gtest_dir = os.path.join(directory, "gtest")
+    for report in sorted(os.listdir(gtest_dir)):
+        program = report[: -len(".xml")]
+        try:
+            cases = list(gtest_cases(os.path.join(gtest_dir, report)))
+        except xml.ParseError:
+            continue  # died while writing: ctest has it as failed
+        reports[program] = cases
+        for name, status, reason in cases:
+            counts[status] += 1
+            if status == "failed":
+                failed.append(f"{program}: {name}")
+            elif status == "skipped":
+                skipped.append(f"{program}: {name}: {reason}")
+    for name, (status, output) in ctest_results(directory).items():
+        cases = reports.get(program_of.get(name, ""))
+        if status == "fail":
+            if not cases or not any(case[1] == "failed" for case in cases):
+                counts["failed"] += 1
+                failed.append(f"{name}: the program failed: see its output above")
+        elif status in ("notrun", "disabled"):
+            counts["skipped"] += 1
+            skipped.append(f"{name}: {skip_reason(output)}")
+        elif cases is None:
+            counts["passed"] += 1
+    return counts, failed, skipped
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directories", nargs="+")
+    parser.add_argument("--also-failed", type=int, default=0)
+    parser.add_argument("--totals", nargs=2, type=int)
+    options = parser.parse_args()
+    if options.totals:
+        passed, bad, skipped = options.totals[0], options.totals[1], 0
+        for directory in options.directories:
+            try:
+                run = json.load(open(os.path.join(directory, "summary.json")))
+            except OSError:
+                run = {"passed": 0, "failed": 1, "skipped": 0}  # it never got so far as to run its tests
+            passed, bad, skipped = passed + run["passed"], bad + run["failed"], skipped + run["skipped"]
+    else:
+        counts, failed, skips = one_run(options.directories[0])
+        if sum(counts.values()) == 0:
+            failed.append("no test ran")
+            counts["failed"] += 1
+        if options.also_failed:
+            failed.append("something was left behind: see above")
+            counts["failed"] += 1
+        for title, lines in (("skipped", skips), ("failed", failed)):
+            print(f"{title}:" if lines else f"{title}: none")
+            for line in lines:
+                print(" ", line)
+        json.dump(counts, open(os.path.join(options.directories[0], "summary.json"), "w"))
+        passed, bad, skipped = counts["passed"], counts["failed"], counts["skipped"]
+    print(f"{passed} passed, {bad} failed, {skipped} skipped", flush=True)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
