@@ -16,7 +16,8 @@
  *     1            daemon segment  O_RDONLY   what the daemon writes: see below
  *     2            app segment     O_RDWR     what the app writes; sealed against resizing by the daemon, who made it
  *     3            TX arena        O_RDWR     the app's own frames; likewise sealed
- *     4 + 2*lane   wake app        eventfd: the daemon writes when rx.need_wakeup was set
+ *     4 + 2*lane   wake app        a socket, non-blocking: a message of 8 bytes comes when rx.need_wakeup was set. Poll it,
+ *                                  read(2) it as an eventfd. (No eventfd: the app could make ours block by fill-up and F_SETFL.)
  *     5 + 2*lane   wake daemon     eventfd: the app writes when tx.need_wakeup or back.need_wakeup was set
  *
  *   A *lane* is one worker's private connection with the app: three SPSC rings, used by that worker's thread only.
