@@ -1,0 +1,156 @@
+#include "test/support/live_frames.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <thread>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "live_frames.skel.h"
+
+namespace sluice::test {
+
+namespace {
+// Frames for one system call: as many as let stop() be heard soon.
+constexpr std::uint64_t kChunk = 32768;
+constexpr std::uint32_t kBatch = 64;  // what the kernel sends between two softirqs
+}  // namespace
+
+struct LiveFrames::State {
+  UniqueFd ns;
+  LiveFramesOptions options;
+  live_frames* skeleton = nullptr;
+  std::thread thread;
+  std::atomic<bool> stop{false};
+  std::atomic<bool> running{false};
+  std::atomic<std::uint64_t> sent{0};
+  int error = 0;
+
+  ~State() {
+    stop = true;
+    if (thread.joinable()) {
+      thread.join();
+    }
+    if (skeleton != nullptr) {
+      live_frames__destroy(skeleton);
+    }
+  }
+
+  void pin() const {
+    if (options.cpu) {
+      cpu_set_t cpus;
+      CPU_ZERO(&cpus);
+      CPU_SET(*options.cpu, &cpus);
+      SLUICE_CHECK(::pthread_setaffinity_np(::pthread_self(), sizeof(cpus), &cpus) == 0, "no CPU {}", *options.cpu);
+    }
+  }
+
+  int send(std::uint64_t frames) {
+    LIBBPF_OPTS(bpf_test_run_opts, run);
+    run.data_in = options.frame.data();
+    run.data_size_in = static_cast<std::uint32_t>(options.frame.size());
+    run.repeat = static_cast<int>(frames);
+    run.flags = BPF_F_TEST_XDP_LIVE_FRAMES;
+    run.batch_size = kBatch;
+    int result = ::bpf_prog_test_run_opts(::bpf_program__fd(skeleton->progs.live_frame), &run);
+    return result < 0 ? errno : 0;
+  }
+
+  void loop() {
+    SLUICE_CHECK(::setns(ns.get(), CLONE_NEWNET) == 0, "setns: errno {}", errno);
+    pin();
+    std::uint64_t begun = now_ns(), done = 0, rate = options.packets_per_second;
+    while (!stop.load(std::memory_order_relaxed) && (options.count == 0 || done < options.count)) {
+      std::uint64_t chunk = options.count == 0 ? kChunk : std::min(kChunk, options.count - done);
+      if (rate != 0) {
+        // What is due by now; when nothing is, the generator waits for its clock.
+        std::uint64_t due = (now_ns() - begun) * rate / 1'000'000'000u + 1;
+        if (due <= done) {
+          timespec nap{0, 200'000};
+          ::nanosleep(&nap, nullptr);
+          continue;
+        }
+        chunk = std::min(chunk, due - done);
+      }
+      if ((error = send(chunk)) != 0) {
+        break;
+      }
+      done += chunk;
+      sent.fetch_add(chunk, std::memory_order_relaxed);
+    }
+    running = false;
+  }
+};
+
+Result<std::unique_ptr<LiveFrames>> LiveFrames::create(const NetNs& wire, int ifindex, LiveFramesOptions options) {
+  std::unique_ptr<LiveFrames> live(new LiveFrames);
+  live->state_ = std::make_unique<State>();
+  State& state = *live->state_;
+  state.ns.reset(::fcntl(wire.fd(), F_DUPFD_CLOEXEC, 0));
+  state.options = std::move(options);
+  state.skeleton = live_frames__open();
+  if (state.skeleton == nullptr) {
+    return fail_errno(errno, "cannot open the generator's BPF program");
+  }
+  auto& fixed = *state.skeleton->rodata;
+  fixed.target_ifindex = static_cast<std::uint32_t>(ifindex);
+  fixed.write_sequence = state.options.sequence ? 1 : 0;
+  fixed.first_source_port = state.options.first_source_port;
+  fixed.source_ports = state.options.source_ports;
+  state.skeleton->bss->sequence = state.options.first_sequence;
+  if (int error = live_frames__load(state.skeleton); error != 0) {
+    return fail_errno(-error, "cannot load the generator's BPF program");
+  }
+  return live;
+}
+
+LiveFrames::~LiveFrames() = default;
+
+void LiveFrames::start() {
+  SLUICE_CHECK(!state_->thread.joinable(), "started twice");
+  state_->stop = false;
+  state_->error = 0;
+  state_->sent = 0;
+  state_->running = true;
+  state_->thread = std::thread([state = state_.get()] { state->loop(); });
+}
+
+bool LiveFrames::running() const { return state_->running; }
+
+std::uint64_t LiveFrames::sent() const { return state_->sent.load(std::memory_order_relaxed); }
+
+Result<std::uint64_t> LiveFrames::wait() {
+  if (state_->thread.joinable()) {
+    state_->thread.join();
+  }
+  if (state_->error != 0) {
+    return fail_errno(state_->error, "BPF_PROG_RUN in live-frames mode");
+  }
+  return sent();
+}
+
+Result<std::uint64_t> LiveFrames::stop() {
+  state_->stop = true;
+  return wait();
+}
+
+Result<std::uint64_t> LiveFrames::run() {
+  start();
+  return wait();
+}
+
+std::uint64_t sequence_of(const std::byte* frame) {
+  std::uint64_t sequence;
+  std::memcpy(&sequence, frame + kPayloadOffset, sizeof(sequence));
+  return sequence;
+}
+
+}  // namespace sluice::test
