@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Sluice's own rules. Each names what to write instead. Exit 1 when one is broken.
+
+A line that must break a rule says so:  // lint: allow(RULE) why
+"""
+import os, re, subprocess, sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+CODE = r"^(src|client|cmd|examples|test|bench)/.*\.(cc|h)$"
+SRC = r"^(src|client)/(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$"
+HOT = r"^src/(ring|memory|port|worker)/(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$"
+TESTS = r"(_test\.cc|^test/.*\.(cc|h))$"
+
+# rule, files, what is banned (comments and strings are gone by then), what to write instead
+BANS = [
+    ("new", SRC, r"\bnew\b(?!\s*\()(?<!operator new)", "std::make_unique; with a private constructor unique_ptr<T>(new T(...))"),
+    ("delete", SRC, r"(?<!=)\s\bdelete\b(?!;)", "a unique_ptr or a container"),
+    ("malloc", SRC, r"\b(malloc|calloc|realloc|free)\s*\(", "a container, unique_ptr, or Mapping of base/fd.h"),
+    ("assert", CODE, r"\bassert\s*\(", "SLUICE_CHECK of base/check.h: it stays on in release and prints the values"),
+    ("print", r"^src/(?!base/)(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$", r"\bstd::(cout|cerr|clog)\b|\b(printf|fprintf|puts)\s*\(", "base/log.h"),
+    ("using-namespace", CODE, r"\busing namespace (?!std::\w*literals)(?!std::literals)", "the name itself, or `using x::y;`"),
+    ("volatile", CODE, r"(?<!asm )\bvolatile\b", "std::atomic, or read_once of base/untrusted.h"),
+    ("string", CODE, r"\b(strcpy|strcat|sprintf|vsprintf|gets|strtok|atoi|atol|atof)\s*\(", "fmt::format, std::string, std::from_chars"),
+    ("shell", SRC, r"\b(system|popen)\s*\(", "the system call or netlink request itself"),
+    ("throw", r"^src/(base|stats|memory|ring|demux|port|worker)/(?!.*_(test|fuzz|bench)\.cc$)", r"\bthrow\b", "Result<T> for the world, a counted fault for a peer, SLUICE_CHECK for our own bug"),
+    ("lock", r"^src/(ring|memory)/(?!.*_(test|fuzz|bench)\.cc$)", r"\bstd::(mutex|shared_mutex|lock_guard|unique_lock|scoped_lock)\b", "one owner thread, or the return ring of the pool"),
+    ("detach", CODE, r"\.detach\(\)", "a joined std::thread or std::jthread"),
+]
+
+# folder -> what it may include of ours (DESIGN: arrows point down only; siblings of port/ never see each other)
+ARROWS = {
+    "abi": "abi", "src/base": "base", "src/stats": "base stats", "src/memory": "abi base stats memory",
+    "src/ring": "abi base stats ring", "src/demux": "abi base stats demux bpf",
+    "src/port": "abi base stats memory ring port", "src/worker": "abi base stats memory ring demux port worker",
+    "src/control": "abi base stats memory ring demux port worker control", "client": "abi base ring client",
+    "cmd": "abi base stats memory ring demux port worker control client cmd", "examples": "client",
+}
+WORDS = [(r"\b(TODO|FIXME|XXX|HACK)\b", "do it, or say in docs/ what is missing"),
+         (r"(?i)\b(issue|ticket|task|pull request) #?\d+", "the reason itself")]
+findings, warnings = [], []
+
+
+def report(path, line, rule, text):
+    findings.append(f"{path}:{line}: {rule}: {text}")
+
+
+def files():
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    return sorted(p for p in set(listed.stdout.splitlines()) if os.path.isfile(os.path.join(ROOT, p)))
+
+
+def blank(match):
+    return re.sub(r"[^\n]", " ", match.group(0))
+
+
+def bare(text):
+    """The code without comments, and strings without their contents; line numbers stay."""
+    pattern = r'R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\'|//[^\n]*|/\*.*?\*/'
+    return re.sub(pattern, blank, text, flags=re.S)
+
+
+def check_code(path, text):
+    code, raw = bare(text).split("\n"), text.split("\n")
+    allowed = [set(re.findall(r"lint: allow\(([\w-]+)\)", line)) for line in raw]
+    for rule, where, banned, instead in BANS:
+        if re.search(where, path):
+            for n, line in enumerate(code):
+                if re.search(banned, line) and rule not in allowed[n] | allowed[max(n - 1, 0)]:
+                    if rule == "new" and re.search(r"(unique|shared)_ptr", " ".join(code[max(n - 1, 0) : n + 1])):
+                        continue
+                    report(path, n + 1, rule, f"`{line.strip()[:60]}`: write {instead}")
+    if re.search(TESTS, path):
+        for n, line in enumerate(code):
+            waits = re.search(r"\bwhile\b|\bfor \(|deadline|until", " ".join(code[max(n - 8, 0) : n + 3]))
+            if re.search(r"\b(sleep|usleep|nanosleep|sleep_for)\s*\(", line) and not waits and "sleep" not in allowed[n]:
+                report(path, n + 1, "sleep", "wait for the condition in a loop with a deadline")
+    if path.endswith(".h") and "#pragma once" not in text and not re.search(r"#ifndef \w+_H\b", text):
+        report(path, 1, "guard", "#pragma once")
+    start = None
+    for n, line in enumerate(code):  # a function: from an unindented line that opens a brace to the brace in column 0
+        if re.match(r"^[A-Za-z~].*\) ?(const|noexcept|override|\w+_?\(|: )*.*\{$", line) and not line.startswith(("namespace", "extern")):
+            start = n
+        elif line.startswith("}") and start is not None:
+            if n - start > 100:
+                warnings.append(f"{path}:{start + 1}: a function of {n - start} lines wants to be two")
+            start = None
+
+
+def check_includes(path, text):
+    folder = next((f for f in sorted(ARROWS, key=len, reverse=True) if path.startswith(f + "/")), None)
+    if not folder or re.search(r"_(test|fuzz|bench)\.cc$|/test_", path):
+        return
+    ours = {a for allowed in ARROWS.values() for a in allowed.split()}
+    for match in re.finditer(r'^#include "([^"]+)"', text, re.M):
+        n, included = text[: match.start()].count("\n") + 1, match.group(1)
+        parts = included.split("/")
+        if parts[0] in ours and parts[0] not in ARROWS[folder].split():
+            report(path, n, "arrow", f"{folder} may include {ARROWS[folder]}, not {included}")
+        mine = path.split("/")[2] if path.count("/") > 2 else ""
+        if folder == "src/port" and parts[0] == "port" and len(parts) > 2 and parts[1] != mine:
+            report(path, n, "sibling", f"port/{mine} may not know {included}: meet in port/port.h")
+        if folder == "src/worker" and parts[0] == "port" and len(parts) > 2:
+            report(path, n, "arrow", f"the worker knows port/port.h, not {included}")
+
+
+def check_text(path, text):
+    for n, line in enumerate(text.split("\n")):
+        if line != line.rstrip():
+            report(path, n + 1, "blank", "trailing space")
+        if "\t" in line:
+            report(path, n + 1, "tab", "spaces")
+        for banned, instead in WORDS:
+            if not path.startswith("test/lint/") and re.search(banned, line):
+                report(path, n + 1, "word", f"`{line.strip()[:60]}`: write {instead}")
+    if text.count("\n") > 700:
+        report(path, 1, "length", f"{text.count(chr(10))} lines: a file of more than 700 wants to be two")
+
+
+def check_docs(path, text, everything):
+    for target in re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", text):
+        if not re.match(r"[a-z]+:", target) and not os.path.exists(os.path.join(ROOT, os.path.dirname(path), target)):
+            report(path, 1, "link", f"{target} is not there")
+    for name in sorted(set(re.findall(r"\b(?:drop|fault)_[a-z0-9_]+\b(?!\*)", text))):
+        if not name.endswith("_") and not re.search(rf"\b{name}\b", everything):
+            report(path, 1, "counter", f"no counter is called {name}")
+
+
+def main():
+    texts = {}
+    for path in files():
+        if re.search(r"(\.(cc|h|c|py|sh|md|txt|cmake|toml|json|xml|service)|^dev|/run|/demo)$", path):
+            texts[path] = open(os.path.join(ROOT, path), errors="replace").read()
+    everything = "\n".join(t for p, t in texts.items() if re.match(r"(src|abi|bpf|client|cmd)/", p))
+    for path, text in texts.items():
+        check_text(path, text)
+        if re.search(CODE, path):
+            check_code(path, text)
+        check_includes(path, text)
+        if path.endswith(".md"):
+            check_docs(path, text, everything)
+    print("\n".join(["warning: " + w for w in warnings] + findings) or "lint: nothing found")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

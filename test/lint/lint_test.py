@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Every rule of lint.py finds what it bans, and leaves alone what looks like it."""
+import sys
+
+import lint
+
+FOUND = [  # rule, path, text
+    ("new", "src/a/a.cc", "auto* p = new Thing(1);"),
+    ("delete", "src/a/a.cc", "  delete thing;".replace(";", "[0];")),
+    ("malloc", "client/a.cc", "auto* p = malloc(3);"),
+    ("assert", "src/a/a.cc", "assert(x);"),
+    ("print", "src/worker/a.cc", "std::cout << 1;"),
+    ("using-namespace", "test/a.cc", "using namespace sluice;"),
+    ("volatile", "bench/a.cc", "volatile int x;"),
+    ("string", "cmd/a.cc", "int n = atoi(text);"),
+    ("shell", "src/a/a.cc", "system(command);"),
+    ("throw", "src/port/nic/a.cc", "throw 1;"),
+    ("lock", "src/ring/a.h", "#pragma once\nstd::mutex m;"),
+    ("detach", "src/a/a.cc", "thread.detach();"),
+    ("sleep", "src/a/a_test.cc", "usleep(10);"),
+    ("guard", "src/a/a.h", "int x;"),
+    ("arrow", "src/base/a.cc", '#include "memory/pool.h"'),
+    ("arrow", "src/worker/a.cc", '#include "port/nic/queue.h"'),
+    ("arrow", "client/a.cc", '#include "worker/worker.h"'),
+    ("sibling", "src/port/app/a.cc", '#include "port/nic/queue.h"'),
+    ("word", "src/a/a.cc", "// TO" + "DO later"),
+    ("blank", "src/a/a.cc", "int x; "),
+    ("tab", "src/a/a.cc", "\tint x;"),
+    ("length", "src/a/a.cc", "\n" * 701),
+    ("link", "docs/a.md", "[x](nowhere.md)"),
+    ("counter", "docs/a.md", "`drop_nothing_is_called_so`"),
+]
+FINE = [  # path, text
+    ("src/a/a.cc", "// new assert(x) volatile\nauto s = \"delete new malloc(\";"),
+    ("src/a/a.cc", "return std::unique_ptr<Thing>(new Thing(1));"),
+    ("src/a/a.cc", "Thing(const Thing&) = delete;\nstatic_assert(true);\nasm volatile(\"\");"),
+    ("src/a/a_test.cc", "while (!done()) {\n  usleep(10);\n}"),
+    ("src/a/a.cc", "auto* p = new Thing(1);  // lint: allow(new) owned by C"),
+    ("src/port/app/a.cc", '#include "port/app/b.h"\n#include "port/port.h"\n#include "memory/pool.h"'),
+    ("docs/a.md", "[x](https://example.org) `drop_*` [here](#there)"),
+]
+
+
+def rules_broken(path, text):
+    lint.findings.clear()
+    lint.check_text(path, text)
+    if path.endswith((".cc", ".h")):
+        lint.check_code(path, text)
+    lint.check_includes(path, text)
+    if path.endswith(".md"):
+        lint.check_docs(path, text, "drop_ring_full")
+    return {finding.split(": ")[1] for finding in lint.findings}
+
+
+wrong = [f"{path}: {rule} not found" for rule, path, text in FOUND if rule not in rules_broken(path, text)]
+wrong += [f"{path}: {broken} found in {text!r}" for path, text in FINE for broken in [rules_broken(path, text)] if broken]
+wrong += [f"no example for {rule}" for rule, *_ in lint.BANS if rule not in {found[0] for found in FOUND}]
+print("\n".join(wrong) or "lint_test: every rule holds")
+sys.exit(1 if wrong else 0)
