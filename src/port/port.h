@@ -60,28 +60,34 @@ class Lane {
   virtual void copy_in(const Source& source, std::span<Packet> packets) = 0;
   // Both count what they could not deliver, by name. What was not taken stays with the worker, who recycles it.
 
-  // Takes up to kBurst packets that the peer wants to send; fills `packets`, returns how many. What they
-  // point to stays valid until tx_done(). NIC lanes have nothing to send of this kind and return 0.
+  // Takes up to packets.size() (at most kBurst) packets that the peer wants to send; fills every field of the front of
+  // `packets` (they hold an earlier burst), with page = kNone; returns how many. What they point to stays valid until
+  // tx_done(), which comes with the same count. NIC lanes have nothing to send of this kind and return 0.
   virtual std::uint32_t tx_burst(std::span<Packet> packets) = 0;
   virtual void tx_done(std::uint32_t count) = 0;
 
   // Once per turn of the worker's loop: takes back pages the peer returned, publishes, wakes the peer if it
-  // sleeps, kicks the kernel. Returns how much it did; 0 lets the worker think of sleeping.
+  // sleeps, kicks the kernel. Bounded (D6). Returns how much it did: kBurst or more means that there is more to
+  // do, and the worker takes another turn before it rests; with less it may nap or sleep.
   virtual std::uint32_t poll() = 0;
 
-  // Going to sleep: the descriptor that becomes readable when this lane has work (or -1), and whether
-  // there is work already, looked at after asking to be woken.
+  // Going to sleep: the descriptor that becomes readable when this lane has work (or -1; the same one for the lane's
+  // whole life), and whether there is work already, looked at after asking to be woken. The worker sleeps in
+  // epoll_wait (level-triggered), which does not kick an AF_XDP socket the way poll(2) does.
   virtual int wake_fd() const = 0;
   virtual bool prepare_sleep() = 0;
+  // Once after each prepare_sleep(), also one that found work, whoever ended the sleep: asks no longer to be
+  // woken, empties the descriptor.
   virtual void woken() = 0;
 };
 
 // A lane that also receives: one RX queue of one NIC. domain() is who owns the queue.
 class Queue : public Lane {
  public:
-  // Takes up to kBurst packets from the NIC into `packets`, says in `source` where they came from; returns how many.
+  // Takes up to packets.size() (at most kBurst) packets from the NIC into the front of `packets` (every field: they hold an
+  // earlier burst), says in `source` where they came from; returns how many.
   virtual std::uint32_t receive(std::span<Packet> packets, Source& source) = 0;
-  // The pages that nobody took (page != kNone) go home to the queue's pool.
+  // All packets of a burst, in any order: the pages that nobody took (page != kNone) go home to the queue's pool.
   virtual void recycle(std::span<const Packet> packets) = 0;
 };
 

@@ -6,6 +6,8 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/ids.h"
@@ -45,6 +47,15 @@ class Worker {
   // turns packets naps sleeps wakeups ... and drop_no_reader
   void visit(CounterVisitor& visitor) const;
   std::uint64_t no_reader(PortId port) const;
+
+ private:
+  explicit Worker(const WorkerOptions& options);
+  Result<void> prepare_thread();  // on the worker's thread
+
+  struct Parts;  // mailbox and loop: worker.cc
+  const WorkerOptions options_;
+  std::unique_ptr<Parts> parts_;
+  std::thread thread_;
 };
 
 }  // namespace sluice

@@ -1,0 +1,216 @@
+#include "worker/loop.h"
+
+#include <sys/epoll.h>
+#include <time.h>
+
+#include <cerrno>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr int kWakeEvents = 16;  // looked at per wake-up; only the mailbox's matters, the rest says "look everywhere"
+
+void pause_cpu() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+Loop::Loop(const WorkerOptions& options, Mailbox& mailbox)
+    : idle_(options.idle), nap_ns_(options.nap_us * 1000), mailbox_(mailbox), policy_(nap_ns_) {}
+
+void Loop::run() {
+  last_rest_ns_ = now_ns();
+  while (!stopped_) {
+    turn();
+    if (mailbox_.pending()) {
+      run_calls();
+    } else if (!more_) {
+      rest();
+    }
+  }
+}
+
+// One turn. Bounded (D6): at most kBurst packets from each queue and each lane, one poll() of each. Who begins moves on by one
+// per turn, so that nobody is always first at a destination that is nearly full.
+void Loop::turn() {
+  turns_.add(1);
+  more_ = false;
+  ++first_;
+  const std::size_t queue_count = tables_.queues.size();
+  for (std::size_t i = 0, at = queue_count == 0 ? 0 : first_ % queue_count; i < queue_count; ++i) {
+    receive(*tables_.queues[at]);
+    at = at + 1 == queue_count ? 0 : at + 1;
+  }
+  const std::size_t lane_count = tables_.lanes.size();
+  for (std::size_t i = 0, at = lane_count == 0 ? 0 : first_ % lane_count; i < lane_count; ++i) {
+    auto [port, lane] = tables_.lanes[at];
+    send(port, *lane);
+    at = at + 1 == lane_count ? 0 : at + 1;
+  }
+  for_each_lane([this](Lane& lane) {
+    more_ |= lane.poll() >= kBurst;
+    return true;
+  });
+}
+
+void Loop::receive(Queue& queue) {
+  Source source;
+  const std::uint32_t count = queue.receive(received_, source);
+  if (count == 0) {
+    return;
+  }
+  SLUICE_CHECK(count <= kBurst, "nic {} queue {} gave {} packets", raw(source.nic), raw(source.queue), count);
+  queue.recycle(forwarder_.forward(source, std::span(received_).first(count), tables_.by_port));
+  more_ |= count == kBurst;
+  packets_.add(count);
+  packets_since_rest_ += count;
+}
+
+void Loop::send(PortId port, Lane& lane) {
+  const std::uint32_t count = lane.tx_burst(sent_);
+  if (count == 0) {
+    return;
+  }
+  SLUICE_CHECK(count <= kBurst, "port {} gave {} packets", raw(port), count);
+  const Source source{.domain = lane.domain(), .port = port, .timestamp_ns = now_ns()};
+  forwarder_.forward(source, std::span(sent_).first(count), tables_.by_port);
+  lane.tx_done(count);
+  more_ |= count == kBurst;
+  packets_.add(count);
+  tx_packets_.add(count);
+  packets_since_rest_ += count;
+}
+
+void Loop::run_calls() {
+  calls_.add(mailbox_.run_pending());
+  wake_set_.reset();
+}
+
+// Visits queues, then lanes, until `visit` says false.
+template <typename Visit>
+void Loop::for_each_lane(Visit visit) {
+  for (Queue* queue : tables_.queues) {
+    if (!visit(*queue)) {
+      return;
+    }
+  }
+  for (auto [port, lane] : tables_.lanes) {
+    if (!visit(*lane)) {
+      return;
+    }
+  }
+}
+
+// Every source is drained and every lane polled, so everything is published and its reader woken. No look "once more": what
+// came meanwhile is seen after the nap, or by prepare_sleep().
+void Loop::rest() {
+  if (idle_ == WorkerOptions::Idle::kSpin) {
+    if (packets_since_rest_ == 0) {
+      pause_cpu();
+    }
+    packets_since_rest_ = 0;
+    return;
+  }
+  if (slept_ && packets_since_rest_ == 0) {
+    policy_.sleep_brought_nothing();
+  }
+  const std::uint64_t now = now_ns();
+  const auto next = policy_.next(packets_since_rest_, now - last_rest_ns_);
+  packets_since_rest_ = 0;
+  last_rest_ns_ = now;
+  slept_ = next == RestPolicy::Rest::kSleep;
+  slept_ ? sleep() : nap();
+}
+
+void Loop::nap() {
+  naps_.add(1);
+  const timespec time{.tv_sec = 0, .tv_nsec = static_cast<long>(nap_ns_)};
+  ::clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr);
+}
+
+// No wake-up is lost: every lane is asked to wake us first and looked at afterwards (port.h, prepare_sleep), and the mailbox's
+// eventfd is written with every call.
+void Loop::sleep() {
+  if (!wake_set_ && !build_wake_set()) {
+    nap();
+    return;
+  }
+  std::size_t asked = 0;
+  bool work = false;
+  for_each_lane([&](Lane& lane) {
+    ++asked;
+    work = lane.prepare_sleep();
+    return !work;
+  });
+  if (work) {
+    sleeps_refused_.add(1);
+  } else {
+    sleeps_.add(1);
+    std::array<epoll_event, kWakeEvents> events;
+    const int count = ::epoll_wait(wake_set_.get(), events.data(), kWakeEvents, -1);
+    SLUICE_CHECK(count >= 0 || errno == EINTR, "epoll_wait: errno {}", errno);
+    wakeups_.add(1);
+    for (int i = 0; i < count; ++i) {
+      if (events[static_cast<std::size_t>(i)].data.fd == mailbox_.wake_fd()) {
+        mailbox_.drain();
+      }
+    }
+  }
+  for_each_lane([&](Lane& lane) {
+    if (asked == 0) {
+      return false;
+    }
+    --asked;
+    lane.woken();
+    return true;
+  });
+}
+
+// A new set and not a changed one: a lane's eventfd may live on in the peer after our descriptor of it is closed, and a set
+// can then no longer be told to forget it.
+bool Loop::build_wake_set() {
+  UniqueFd set(::epoll_create1(EPOLL_CLOEXEC));
+  if (!set) {
+    return false;  // out of descriptors: naps until that is better
+  }
+  auto add = [&set](int fd) {
+    epoll_event event{.events = EPOLLIN, .data = {.fd = fd}};
+    // EEXIST: two lanes share one descriptor.
+    return ::epoll_ctl(set.get(), EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST;
+  };
+  bool complete = add(mailbox_.wake_fd());
+  for_each_lane([&](Lane& lane) {
+    const int fd = lane.wake_fd();
+    complete = complete && (fd < 0 || add(fd));
+    return complete;
+  });
+  if (!complete) {
+    return false;  // out of memory, or over max_user_watches
+  }
+  wake_set_ = std::move(set);
+  return true;
+}
+
+void Loop::visit(CounterVisitor& visitor) const {
+  visitor.counter("turns", turns_.value());
+  visitor.counter("packets", packets_.value());
+  visitor.counter("tx_packets", tx_packets_.value());
+  visitor.counter("naps", naps_.value());
+  visitor.counter("sleeps", sleeps_.value());
+  visitor.counter("sleeps_refused", sleeps_refused_.value());
+  visitor.counter("wakeups", wakeups_.value());
+  visitor.counter("calls", calls_.value());
+  forwarder_.visit(visitor);
+}
+
+}  // namespace sluice

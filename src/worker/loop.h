@@ -1,0 +1,65 @@
+// Loop: what a worker's thread does, over and over. Everything here is that thread's alone, except the counters.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "base/fd.h"
+#include "stats/counter.h"
+#include "worker/forward.h"
+#include "worker/mailbox.h"
+#include "worker/rest.h"
+#include "worker/worker.h"
+
+namespace sluice {
+
+class Loop {
+ public:
+  Loop(const WorkerOptions& options, Mailbox& mailbox);
+
+  // Until a task of the mailbox calls stop().
+  void run();
+  void stop() { stopped_ = true; }
+
+  // Only on the loop's thread, that is, in a task of the mailbox.
+  Worker::Tables& tables() { return tables_; }
+  const Forwarder& forwarder() const { return forwarder_; }
+  void visit(CounterVisitor& visitor) const;
+
+ private:
+  void turn();
+  void receive(Queue& queue);
+  void send(PortId port, Lane& lane);
+  void run_calls();
+
+  void rest();
+  void nap();
+  void sleep();
+  bool build_wake_set();
+  template <typename Visit>
+  void for_each_lane(Visit visit);
+
+  const WorkerOptions::Idle idle_;
+  const std::uint32_t nap_ns_;
+  Mailbox& mailbox_;
+  Worker::Tables tables_;
+  Forwarder forwarder_;
+  bool stopped_ = false;
+
+  // Of the present turn.
+  bool more_ = false;                    // somebody gave as much as a turn allows: no rest before the next turn
+  std::array<Packet, kBurst> received_;  // from NIC queues: never with a head
+  std::array<Packet, kBurst> sent_;      // by apps and guests
+  std::size_t first_ = 0;                // who begins this turn
+
+  // Since the last rest.
+  RestPolicy policy_;
+  std::uint64_t packets_since_rest_ = 0;
+  std::uint64_t last_rest_ns_ = 0;
+  bool slept_ = false;  // the last rest was a sleep
+  UniqueFd wake_set_;   // epoll over all wake_fd() and the mailbox; none after a call, which may have changed the tables
+
+  Counter turns_, packets_, tx_packets_, naps_, sleeps_, sleeps_refused_, wakeups_, calls_;
+};
+
+}  // namespace sluice

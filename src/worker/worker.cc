@@ -1,0 +1,139 @@
+#include "worker/worker.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <fstream>
+#include <future>
+#include <string>
+
+#include "base/check.h"
+#include "worker/loop.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr std::uint32_t kMinNapUs = 1;
+constexpr std::uint32_t kMaxNapUs = 1000;
+
+std::string online_cpus() {
+  std::ifstream file("/sys/devices/system/cpu/online");
+  std::string text;
+  return std::getline(file, text) ? text : "unknown";
+}
+
+Result<void> pin(const WorkerOptions& options) {
+  const std::uint32_t cpu = *options.cpu;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (cpu < CPU_SETSIZE) {
+    CPU_SET(cpu, &set);
+  }
+  if (cpu >= CPU_SETSIZE || ::sched_setaffinity(0, sizeof set, &set) < 0) {
+    const int error = cpu >= CPU_SETSIZE ? EINVAL : errno;
+    if (error == EINVAL) {  // no such CPU, or not in our cpuset: sched_setaffinity(2) does not tell which
+      return fail("worker {}: cannot run on CPU {}: online are {}, and the cgroup's cpuset may allow fewer", raw(options.id),
+                  cpu, online_cpus());
+    }
+    return fail_errno(error, "worker {}: cannot be pinned to CPU {}", raw(options.id), cpu);
+  }
+  return {};
+}
+
+// Signals are for the main thread. Those that a thread's own fault raises stay open, so that a crash dumps where it happened.
+class AllSignalsBlocked {
+ public:
+  AllSignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) {
+      sigdelset(&all, fault);
+    }
+    ::pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~AllSignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  AllSignalsBlocked(const AllSignalsBlocked&) = delete;
+  AllSignalsBlocked& operator=(const AllSignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
+
+struct Worker::Parts {
+  Parts(const WorkerOptions& options, std::unique_ptr<Mailbox> box) : mailbox(std::move(box)), loop(options, *mailbox) {}
+  std::unique_ptr<Mailbox> mailbox;
+  Loop loop;
+};
+
+Worker::Worker(const WorkerOptions& options) : options_(options) {}
+
+Result<std::unique_ptr<Worker>> Worker::start(const WorkerOptions& options) {
+  if (options.nap_us < kMinNapUs || options.nap_us > kMaxNapUs) {
+    return fail("worker {}: nap_us is {}, must be {} .. {}", raw(options.id), options.nap_us, kMinNapUs, kMaxNapUs);
+  }
+  auto mailbox = Mailbox::create();
+  if (!mailbox) {
+    return with_context(fmt::format("worker {}", raw(options.id)), mailbox.error());
+  }
+  std::unique_ptr<Worker> worker(new Worker(options));
+  worker->parts_ = std::make_unique<Parts>(options, std::move(*mailbox));
+
+  std::promise<Result<void>> started;
+  std::future<Result<void>> outcome = started.get_future();
+  {
+    AllSignalsBlocked block;  // the new thread inherits the mask
+    worker->thread_ = std::thread([worker = worker.get(), started = std::move(started)]() mutable {
+      Result<void> prepared = worker->prepare_thread();
+      const bool runs = prepared.has_value();
+      Loop& loop = worker->parts_->loop;
+      started.set_value(std::move(prepared));
+      if (runs) {
+        loop.run();
+      }
+    });
+  }
+  if (Result<void> prepared = outcome.get(); !prepared) {
+    worker->thread_.join();
+    return std::unexpected(std::move(prepared.error()));
+  }
+  return worker;
+}
+
+Result<void> Worker::prepare_thread() {
+  ::pthread_setname_np(::pthread_self(), fmt::format("sluice-w{}", raw(options_.id)).c_str());
+  ::prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul);  // ns; the default of 50 us would double a nap (prctl(2))
+  return options_.cpu ? pin(options_) : Result<void>{};
+}
+
+Worker::~Worker() {
+  if (!thread_.joinable()) {
+    return;  // never started
+  }
+  call([this](Tables& tables) {
+    const auto used = std::ranges::count_if(tables.by_port, [](const Lane* lane) { return lane != nullptr; });
+    SLUICE_CHECK(tables.queues.empty() && tables.lanes.empty() && used == 0, "worker {} stops with {} queues, {} lanes, {} ports",
+                 raw(options_.id), tables.queues.size(), tables.lanes.size(), used);
+    parts_->loop.stop();
+  });
+  thread_.join();
+}
+
+void Worker::call(const std::function<void(Tables&)>& change) {
+  SLUICE_CHECK(std::this_thread::get_id() != thread_.get_id(), "worker {} would wait for itself", raw(options_.id));
+  parts_->mailbox->run([this, &change] { change(parts_->loop.tables()); });
+}
+
+WorkerId Worker::id() const { return options_.id; }
+
+void Worker::visit(CounterVisitor& visitor) const { parts_->loop.visit(visitor); }
+
+std::uint64_t Worker::no_reader(PortId port) const { return parts_->loop.forwarder().no_reader(port); }
+
+}  // namespace sluice
