@@ -1,0 +1,181 @@
+#include "memory/pool.h"
+
+#include <bit>
+#include <new>
+
+#include "base/check.h"
+
+namespace sluice {
+namespace {
+
+std::uint32_t limit_of(const PagePoolOptions& options) {
+  return options.limit != 0 ? options.limit : options.page_count;
+}
+
+std::uint32_t watermark_of(const PagePoolOptions& options) {
+  if (options.watermark != 0) {
+    return options.watermark;
+  }
+  std::uint64_t three_quarters = (std::uint64_t{limit_of(options)} * 3 + 3) / 4;  // rounded up: 1 of 1, not 0
+  return static_cast<std::uint32_t>(three_quarters);
+}
+
+Result<void> check(const Arena& arena, const PagePoolOptions& options) {
+  std::uint64_t end = std::uint64_t{raw(options.first)} + options.page_count;
+  if (options.page_count == 0 || end > arena.page_count()) {
+    return fail("pool {}: pages {} .. {} do not lie in its arena of {} pages", options.name, raw(options.first), end,
+                arena.page_count());
+  }
+  if (options.limit > options.page_count) {
+    return fail("pool {}: limit {} is more than its {} pages", options.name, options.limit, options.page_count);
+  }
+  if (options.watermark > limit_of(options)) {
+    return fail("pool {}: watermark {} is above the limit of {} pages and would never be reached", options.name,
+                options.watermark, limit_of(options));
+  }
+  if (!std::has_single_bit(options.return_ring) || options.return_ring < 2 || options.return_ring > kMaxReturnRing) {
+    return fail("pool {}: return_ring is {}; it must be a power of two, 2 .. {}", options.name, options.return_ring,
+                kMaxReturnRing);
+  }
+  return {};
+}
+
+}  // namespace
+
+PagePool::PagePool(const Arena& arena, const PagePoolOptions& options)
+    : arena_(arena),
+      name_(options.name),
+      first_(raw(options.first)),
+      page_count_(options.page_count),
+      limit_(limit_of(options)),
+      watermark_(watermark_of(options)),
+      ring_(options.first, options.return_ring) {
+  owner_.first = first_;
+  owner_.cache = std::make_unique<std::uint32_t[]>(limit_);  // zeroed, so touched: no fault on the hot path
+}
+
+Result<std::unique_ptr<PagePool>> PagePool::create(const Arena& arena, const PagePoolOptions& options) {
+  SLUICE_TRY(check(arena, options));
+  try {
+    return std::unique_ptr<PagePool>(new PagePool(arena, options));
+  } catch (const std::bad_alloc&) {
+    return fail("pool {}: no memory for the lists of its {} pages", options.name, options.page_count);
+  }
+}
+
+PagePool::~PagePool() {
+  SLUICE_CHECK(idle(), "pool {}: destroyed with {} pages in flight, {} returns under way", name_, inflight(),
+               ring_.taken() - ring_.emptied());
+}
+
+PageIndex PagePool::alloc_slow() {
+  if (!ring_.empty()) {
+    collect();
+  }
+  PageIndex page = PageIndex::kNone;
+  if (take_from_cache(&page, 1) == 0) {
+    take_unused(&page, 1);
+  }
+  return page;
+}
+
+// Cache and ring were found empty by the caller.
+std::uint32_t PagePool::take_unused(PageIndex* pages, std::uint32_t wanted) {
+  owner_.alloc_empty.add(1);
+  std::uint32_t used = owner_.used.load(std::memory_order_relaxed);
+  std::uint32_t count = wanted < limit_ - used ? wanted : limit_ - used;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    pages[i] = PageIndex{first_ + used + i};
+  }
+  owner_.used.store(used + count, std::memory_order_release);
+  if (count < wanted) {
+    owner_.alloc_limit.add(wanted - count);
+  }
+  return count;
+}
+
+void PagePool::collect() {
+  std::uint64_t in = owner_.cache_in.load(std::memory_order_relaxed);
+  std::uint64_t level = in - owner_.cache_out.load(std::memory_order_relaxed);
+  // cache_in and the ring's head move together for who reads totals(): `moves` is odd meanwhile.
+  std::uint32_t moves = owner_.moves.load(std::memory_order_relaxed);
+  owner_.moves.store(moves + 1, std::memory_order_relaxed);
+  // Release stores below: whoever sees one of them sees the odd value, too.
+  std::uint32_t count = ring_.pop(&owner_.cache[level], owner_.used.load(std::memory_order_relaxed) - level);
+  if (count != 0) {
+    owner_.cache_in.store(in + count, std::memory_order_release);
+    owner_.alloc_refill.add(1);
+  }
+  owner_.moves.store(moves + 2, std::memory_order_release);
+  if (level + count == owner_.used.load(std::memory_order_relaxed) && !ring_.empty()) [[unlikely]] {
+    bad_release(0, ring_.taken() - ring_.emptied());  // all pages are home, and there come more
+  }
+}
+
+std::uint32_t PagePool::release_remote(std::span<const PageIndex> pages) {
+  for (PageIndex page : pages) {
+    SLUICE_CHECK(raw(page) - first_ < limit_, "pool {}: page {} is not one of its own", name_, raw(page));
+  }
+  return ring_.push(pages);
+}
+
+// A snapshot that was true at one moment. All counts only grow; cache_out is read between two equal readings of
+// everything else, so that they all stood so when cache_out was read. Lock-free: a turn is repeated only when pages moved.
+PagePool::Totals PagePool::totals() const {
+  for (;;) {
+    std::uint32_t moves = owner_.moves.load(std::memory_order_acquire);
+    Totals totals;
+    totals.ring_in = ring_.taken();
+    totals.collected = ring_.emptied();
+    totals.used = owner_.used.load(std::memory_order_acquire);
+    totals.cache_in = owner_.cache_in.load(std::memory_order_acquire);
+    totals.cache_out = owner_.cache_out.load(std::memory_order_acquire);
+    bool still = totals.cache_in == owner_.cache_in.load(std::memory_order_acquire) &&
+                 totals.used == owner_.used.load(std::memory_order_acquire) &&
+                 totals.collected == ring_.emptied() && totals.ring_in == ring_.taken() &&
+                 moves == owner_.moves.load(std::memory_order_acquire) && (moves & 1) == 0;
+    if (still) {
+      return totals;
+    }
+  }
+}
+
+std::uint32_t PagePool::inflight() const {
+  Totals now = totals();
+  return static_cast<std::uint32_t>(now.held() - now.released());
+}
+
+bool PagePool::idle() const {
+  Totals now = totals();
+  if (now.held() != now.released()) {
+    return false;
+  }
+  return ring_.all_filled();
+}
+
+void PagePool::bad_release(std::uint32_t worst_slot, std::uint64_t count) const {
+  std::uint32_t used = owner_.used.load(std::memory_order_relaxed);
+  SLUICE_CHECK(worst_slot < used, "pool {}: page {} was never given out ({} of pages {} .. were)", name_,
+               worst_slot + first_, used, first_);
+  SLUICE_CHECK(false, "pool {}: {} pages come home, {} are out: one comes home twice", name_, count, inflight());
+  __builtin_unreachable();
+}
+
+void PagePool::visit(CounterVisitor& visitor) const {
+  Totals now = totals();
+  visitor.counter("alloc_fast", now.cache_out);
+  visitor.counter("alloc_slow", now.used);
+  visitor.counter("alloc_empty", owner_.alloc_empty.value());
+  visitor.counter("alloc_refill", owner_.alloc_refill.value());
+  visitor.counter("alloc_limit", owner_.alloc_limit.value());
+  visitor.counter("recycle_cached", now.cache_in - now.collected);
+  visitor.counter("recycle_cache_full", 0);  // the cache has room for every page that was ever used
+  visitor.counter("recycle_ring", now.ring_in);
+  visitor.counter("recycle_ring_full", ring_.refused());
+  visitor.counter("held", now.held());
+  visitor.counter("released", now.released());
+  visitor.counter("inflight", now.held() - now.released());
+  visitor.counter("limit", limit_);
+}
+
+}  // namespace sluice

@@ -1,0 +1,44 @@
+#include "memory/system_calls.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+
+namespace sluice {
+
+int SystemCalls::memfd_create(const char* name, unsigned flags) { return ::memfd_create(name, flags); }
+
+int SystemCalls::ftruncate(int fd, std::size_t bytes) { return ::ftruncate(fd, static_cast<off_t>(bytes)); }
+
+int SystemCalls::fallocate(int fd, std::size_t bytes) {
+  int result = 0;
+  do {  // a signal that keeps coming ends this too: pages that were allocated stay so, each turn gets further
+    result = ::fallocate(fd, 0, 0, static_cast<off_t>(bytes));
+  } while (result < 0 && errno == EINTR);
+  return result;
+}
+
+void* SystemCalls::mmap(std::size_t bytes, int protection, int fd) {
+  return ::mmap(nullptr, bytes, protection, MAP_SHARED | MAP_POPULATE, fd, 0);
+}
+
+int SystemCalls::fchmod(int fd, unsigned mode) { return ::fchmod(fd, mode); }
+
+int SystemCalls::add_seals(int fd, int seals) { return ::fcntl(fd, F_ADD_SEALS, seals); }
+
+int SystemCalls::open_read_only(int fd) {
+  char path[32];
+  std::snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  return ::open(path, O_RDONLY | O_CLOEXEC);
+}
+
+SystemCalls& SystemCalls::real() {
+  static SystemCalls calls;
+  return calls;
+}
+
+}  // namespace sluice
