@@ -45,8 +45,15 @@ struct AppPortOptions {
   std::vector<WorkerId> workers;         // one lane each
   std::vector<bool> worker_sends;        // parallel to workers: serves a queue of the uplink
   std::vector<OwnedQueue> owned;         // empty: a port on shared queues
-  std::uint64_t stall_timeout_ns = 0;    // holds its whole limit so long without a return: cut off; 0: never
+  std::uint64_t stall_timeout_ns = 0;    // a lane's whole share is held so long without a return: cut off; 0: never
+  std::uint64_t hello_timeout_ns = 2'000'000'000;  // who connects and says nothing is let go
+  ArenaOptions::Huge huge = ArenaOptions::Huge::kIfAny;  // pages of the RX arena
 };
+
+// Connections that have not said hello yet. One more, and the oldest of them is let go (D6).
+inline constexpr std::size_t kMaxPendingHellos = 32;
+// Connections taken per turn of the control loop, so that a storm of them leaves it time for the rest (D6).
+inline constexpr std::uint32_t kAcceptsPerTurn = 16;
 
 // What an app port asks of the engine that wires everything. Calls come on the control thread.
 class AppPortHost {
@@ -84,8 +91,13 @@ class AppPort {
   // zero_copy copied copied_bytes rx_packets rx_bytes tx_packets tx_bytes drop_* fault_* wakeups attaches detaches ...
   // Totals since the port was made, over all sessions and lanes.
   void visit(CounterVisitor& visitor) const;
-  // Pools of the present session, for `show pools`.
+  // Pools of the present session (of a port with owned queues: also without one), for `show pools`.
   void visit_pools(const std::function<void(const PagePool&)>& visit) const;
+
+ private:
+  class Impl;  // app_port.cc
+  explicit AppPort(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace sluice

@@ -1,0 +1,370 @@
+#include "port/app/app_lane.h"
+
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr std::uint32_t kMinFrameBytes = 14;  // an Ethernet header
+constexpr std::uint64_t kMacMask = 0xffff'ffff'ffff;
+
+// Where a copied frame begins in its page: behind the 256 bytes that the kernel keeps free in front of one that it
+// received (XDP_PACKET_HEADROOM), so that a page holds the same longest frame whoever filled it.
+constexpr std::uint32_t kCopyOffset = 256;
+
+std::uint64_t load_u64(const std::byte* from) {
+  std::uint64_t value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+}  // namespace
+
+AppLane::AppLane(LaneMemory memory, const LanePolicy& policy, AppLaneCounters& counters, PressureSink& sink)
+    : memory_(std::move(memory)), policy_(policy), counters_(counters), sink_(sink) {
+  SLUICE_CHECK(!memory_.pools.empty() && memory_.page_limit > 0);
+  pressure_on_ = std::max(memory_.page_limit - memory_.page_limit / 4, 1u);
+  pressure_off_ = std::max(memory_.page_limit / 2, 1u);
+  counters_.pages_lent.set(0);
+}
+
+std::uint32_t AppLane::admit(std::uint32_t wanted) {
+  if (memory_.page_limit - lent_ < wanted) {
+    take_back();  // what has come back since the last turn may be all that is missing
+  }
+  std::uint32_t allowed = memory_.page_limit - lent_;
+  std::uint32_t room = memory_.rx.reserve(wanted);
+  std::uint32_t admitted = std::min(allowed, room);  // room <= wanted
+  if (admitted == wanted) [[likely]] {
+    return admitted;
+  }
+  std::uint32_t dropped = wanted - admitted;
+  if (allowed <= room) {
+    counters_.drop_page_limit.add(dropped);
+    session_.rx_dropped_page_limit += dropped;
+  } else {
+    counters_.drop_ring_full.add(dropped);
+    session_.rx_dropped_ring_full += dropped;
+  }
+  stats_changed_ = true;
+  return admitted;
+}
+
+inline void AppLane::deliver(const Source& source, const Packet& packet, std::uint32_t slot, PageIndex page,
+                             std::uint32_t offset) {
+  memory_.ledger->lend(page, policy_.port);
+  memory_.rx.entry(slot) = sluice_rx_entry{.page = raw(page),
+                                           .offset = static_cast<std::uint16_t>(offset),
+                                           .length = static_cast<std::uint16_t>(packet.bytes()),
+                                           .rule = packet.rule,
+                                           .flow_hash = packet.flow_hash,
+                                           .timestamp_ns = source.timestamp_ns,
+                                           .nic = raw(source.nic),
+                                           .queue = raw(source.queue),
+                                           .reserved = 0};
+}
+
+void AppLane::delivered(std::uint32_t count, std::uint64_t bytes) {
+  if (count == 0) {
+    return;
+  }
+  memory_.rx.submit(count);
+  lent_ += count;
+  published_ = true;
+  counters_.pages_lent.set(lent_);
+  counters_.rx_packets.add(count);
+  counters_.rx_bytes.add(bytes);
+  session_.rx_packets += count;
+  session_.rx_bytes += bytes;
+  stats_changed_ = true;
+  update_pressure();
+}
+
+void AppLane::hand_over(const Source& source, std::span<Packet> packets) {
+  if (source.port != PortId::kKernel) {
+    // What a peer sends has no page, also when the peer is this very app.
+    copy_in(source, packets);
+    return;
+  }
+  std::uint32_t admitted = admit(static_cast<std::uint32_t>(packets.size()));
+  std::uint64_t bytes = 0;
+  for (std::uint32_t i = 0; i < admitted; ++i) {
+    Packet& packet = packets[i];
+    SLUICE_CHECK(pool_of(raw(packet.page)) != nullptr, "page {} is not of a queue that this worker serves",
+                 raw(packet.page));
+    deliver(source, packet, i, packet.page, packet.page_offset);
+    bytes += packet.bytes();
+    packet.page = PageIndex::kNone;
+  }
+  counters_.zero_copy.add(admitted);
+  delivered(admitted, bytes);
+}
+
+void AppLane::copy_in(const Source& source, std::span<Packet> packets) {
+  SLUICE_CHECK(packets.size() <= kBurst, "a burst of {}", packets.size());
+  std::uint32_t admitted = admit(static_cast<std::uint32_t>(packets.size()));
+  std::array<PageIndex, kBurst> pages;
+  PagePool& pool = *memory_.pools[0].pool;
+  // The pool has as many pages as the limit allows to be lent, so what was admitted can be had.
+  std::uint32_t had = pool.alloc_bulk(std::span(pages).first(admitted));
+  SLUICE_CHECK(had == admitted, "pool {} gave {} of {} pages with {} lent", pool.name(), had, admitted, lent_);
+  for (std::uint32_t i = 0; i < admitted; ++i) {
+    __builtin_prefetch(memory_.arena->page(pages[i]) + kCopyOffset, 1);
+  }
+  const std::uint32_t longest = memory_.arena->page_bytes() - kCopyOffset;
+  std::uint32_t used = 0;
+  std::uint64_t bytes = 0;
+  for (const Packet& packet : packets.first(admitted)) {
+    if (packet.bytes() > longest) [[unlikely]] {
+      continue;
+    }
+    std::byte* frame = memory_.arena->page(pages[used]) + kCopyOffset;
+    if (packet.head_bytes != 0) {
+      std::memcpy(frame, packet.head, packet.head_bytes);
+    }
+    if (packet.body_bytes != 0) {
+      std::memcpy(frame + packet.head_bytes, packet.body, packet.body_bytes);
+    }
+    deliver(source, packet, used, pages[used], kCopyOffset);
+    bytes += packet.bytes();
+    ++used;
+  }
+  if (used < admitted) [[unlikely]] {
+    counters_.drop_too_long.add(admitted - used);
+    pool.release_bulk(std::span<const PageIndex>(pages).subspan(used, admitted - used));
+  }
+  counters_.copied.add(used);
+  counters_.copied_bytes.add(bytes);
+  delivered(used, bytes);
+}
+
+const LanePool* AppLane::pool_of(std::uint32_t page) const {
+  for (const LanePool& candidate : memory_.pools) {
+    if (page - candidate.first < candidate.count) {
+      return &candidate;
+    }
+  }
+  return nullptr;
+}
+
+bool AppLane::take_back_one(std::uint32_t untrusted_page) {
+  // The ledger's entry of a page is touched by the thread of its pool only, so the pool is looked up first.
+  const LanePool* home = pool_of(untrusted_page);
+  if (home == nullptr) [[unlikely]] {
+    bool exists = untrusted_page < memory_.ledger->page_count();
+    (exists ? counters_.fault_return_foreign : counters_.fault_return_forged).add(1);
+    return false;
+  }
+  switch (memory_.ledger->give_back(untrusted_page, policy_.port)) {
+    [[likely]] case PageFault::kNone:
+      home->pool->release(PageIndex{untrusted_page});
+      return true;
+    case PageFault::kForged:
+      counters_.fault_return_forged.add(1);
+      return false;
+    case PageFault::kForeign:
+      counters_.fault_return_foreign.add(1);
+      return false;
+    case PageFault::kDouble:
+      counters_.fault_return_double.add(1);
+      return false;
+  }
+  return false;
+}
+
+std::uint32_t AppLane::take_back() {
+  std::uint32_t count = memory_.back.peek(kBackPerTurn);  // D6
+  if (count == 0) {
+    return 0;
+  }
+  std::uint32_t good = 0;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    good += take_back_one(memory_.back.read(i)) ? 1 : 0;
+  }
+  memory_.back.release(count);
+  SLUICE_CHECK(good <= lent_, "{} pages came back of {}", good, lent_);
+  lent_ -= good;
+  counters_.pages_lent.set(lent_);
+  counters_.pages_returned.add(good);
+  session_.faults += count - good;
+  stats_changed_ = true;
+  update_pressure();
+  return count;
+}
+
+void AppLane::update_pressure() {
+  bool on = pressure_ ? lent_ >= pressure_off_ : lent_ >= pressure_on_;
+  if (on != pressure_) [[unlikely]] {
+    pressure_ = on;
+    sink_.pressure(policy_.worker, on);
+  }
+}
+
+bool AppLane::admit_tx(const sluice_tx_entry& entry, std::uint32_t position) const {
+  std::uint32_t slot = position & (memory_.tx.size() - 1);
+  std::uint32_t slot_offset = memory_.tx_first_offset + slot * memory_.tx_slot_bytes;
+  return entry.length >= kMinFrameBytes && entry.length <= memory_.tx_slot_bytes &&
+         entry.offset - slot_offset <= memory_.tx_slot_bytes - entry.length;  // an offset below wraps to a huge one
+}
+
+bool AppLane::source_mac_allowed(const std::byte* frame) const {
+  std::uint64_t source = load_u64(frame + 6) & kMacMask;  // bytes 6 .. 11; 12 and 13 are the EtherType
+  for (std::uint64_t allowed : policy_.source_macs) {
+    if (source == allowed) {
+      return true;
+    }
+  }
+  return false;
+}
+
+std::uint32_t AppLane::tx_burst(std::span<Packet> packets) {
+  SLUICE_CHECK(tx_out_ == 0, "{} packets of the last burst are not done", tx_out_);
+  std::uint32_t wanted = std::min(static_cast<std::uint32_t>(packets.size()), kBurst);  // D6
+  std::uint32_t count = memory_.tx.peek(wanted);
+  if (count == 0) {
+    return 0;
+  }
+  std::uint32_t taken = 0, no_uplink = 0, bad_mac = 0, bad_descriptor = 0;
+  std::uint64_t bytes = 0;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const sluice_tx_entry entry = memory_.tx.read(i);
+    if (!admit_tx(entry, memory_.tx.consumed() + i)) [[unlikely]] {
+      ++bad_descriptor;
+      continue;
+    }
+    if (!policy_.sends) [[unlikely]] {
+      ++no_uplink;
+      continue;
+    }
+    const std::byte* frame = memory_.tx_arena + entry.offset;
+    std::byte* head = heads_[taken].data();
+    std::uint32_t head_bytes = std::min(entry.length, kMaxHead);
+    std::memcpy(head, frame, head_bytes);
+    asm volatile("" : : "r"(head) : "memory");  // D3: from here on `head` is what is judged, never `frame` again
+    if (!source_mac_allowed(head)) [[unlikely]] {
+      ++bad_mac;
+      continue;
+    }
+    packets[taken] = Packet{.body = frame + head_bytes,
+                            .head = head,
+                            .body_bytes = entry.length - head_bytes,
+                            .head_bytes = head_bytes,
+                            .port = policy_.uplink};
+    bytes += entry.length;
+    ++taken;
+  }
+  tx_peeked_ = count;
+  tx_out_ = taken;
+  counters_.tx_packets.add(taken);
+  counters_.tx_bytes.add(bytes);
+  session_.tx_packets += taken;
+  if (taken < count) [[unlikely]] {
+    counters_.fault_tx_descriptor.add(bad_descriptor);
+    counters_.drop_tx_source_mac.add(bad_mac);
+    counters_.drop_tx_no_uplink.add(no_uplink);
+    session_.tx_dropped += count - taken;
+    session_.faults += bad_descriptor;
+  }
+  stats_changed_ = true;
+  if (taken == 0) {
+    memory_.tx.release(count);  // nothing of it is out, so nobody will call tx_done()
+  }
+  return taken;
+}
+
+void AppLane::tx_done(std::uint32_t count) {
+  SLUICE_CHECK(count <= tx_out_, "{} done of {} packets out", count, tx_out_);
+  if (count == 0) {
+    return;
+  }
+  tx_out_ -= count;
+  if (tx_out_ == 0) {
+    memory_.tx.release(tx_peeked_);  // refused entries with it: the slots are free in order
+  }
+}
+
+std::uint32_t AppLane::poll() {
+  std::uint32_t done = take_back();
+  wake_app();
+  count_ring_faults();
+  publish_stats();
+  return done;
+}
+
+void AppLane::wake_app() {
+  if (!published_) {
+    return;
+  }
+  published_ = false;
+  if (!memory_.rx.peer_needs_wakeup()) {
+    return;
+  }
+  // A socket and not an eventfd: both ends of an eventfd are one open file, so an app could clear its O_NONBLOCK, fill
+  // the counter and make this call wait. MSG_DONTWAIT is ours alone. A full socket means it has been woken already.
+  const std::uint64_t one = 1;
+  [[maybe_unused]] ssize_t sent = ::send(memory_.wake_app, &one, sizeof(one), MSG_DONTWAIT | MSG_NOSIGNAL);
+  counters_.wakeups.add(1);
+}
+
+bool AppLane::prepare_sleep() {
+  wake_app();
+  bool work = memory_.tx.prepare_sleep();
+  // Pages that come back matter to a sleeping worker only when it may be short of them.
+  if (lent_ >= pressure_off_) {
+    work = memory_.back.prepare_sleep() || work;
+  }
+  if (work) {
+    memory_.tx.cancel_sleep();
+    memory_.back.cancel_sleep();
+  }
+  count_ring_faults();
+  publish_stats();
+  return work;
+}
+
+void AppLane::woken() {
+  memory_.tx.cancel_sleep();
+  memory_.back.cancel_sleep();
+  // RWF_NOWAIT and not O_NONBLOCK: the app could have cleared the flag and read the eventfd empty before us.
+  std::uint64_t kicks;
+  iovec place{&kicks, sizeof(kicks)};
+  [[maybe_unused]] ssize_t got = ::preadv2(memory_.wake_daemon, &place, 1, -1, RWF_NOWAIT);
+}
+
+void AppLane::count_ring_faults() {
+  std::uint64_t faults = memory_.rx.faults() + memory_.back.faults() + memory_.tx.faults();
+  if (faults != ring_faults_) [[unlikely]] {
+    counters_.fault_ring_index.add(faults - ring_faults_);
+    session_.faults += faults - ring_faults_;
+    ring_faults_ = faults;
+    stats_changed_ = true;
+  }
+}
+
+void AppLane::publish_stats() {
+  if (!stats_changed_) {
+    return;
+  }
+  stats_changed_ = false;
+  session_.pages_held = lent_;
+  sluice_lane_stats& shared = *memory_.shared_stats;
+  write_once(shared.rx_packets, session_.rx_packets);
+  write_once(shared.rx_bytes, session_.rx_bytes);
+  write_once(shared.rx_dropped_ring_full, session_.rx_dropped_ring_full);
+  write_once(shared.rx_dropped_page_limit, session_.rx_dropped_page_limit);
+  write_once(shared.tx_packets, session_.tx_packets);
+  write_once(shared.tx_dropped, session_.tx_dropped);
+  write_once(shared.pages_held, session_.pages_held);
+  write_once(shared.faults, session_.faults);
+}
+
+}  // namespace sluice

@@ -1,0 +1,115 @@
+// AppLane: one worker's end of an app port for one session. Hot path; used by that worker's thread alone.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "abi/app.h"
+#include "base/ids.h"
+#include "memory/ledger.h"
+#include "memory/pool.h"
+#include "port/app/app_counters.h"
+#include "port/port.h"
+#include "ring/spsc.h"
+
+namespace sluice {
+
+// Most pages taken back, and most wake-ups written, per turn of the worker (D6).
+inline constexpr std::uint32_t kBackPerTurn = 4 * kBurst;
+
+// A pool whose pages this lane's worker may release, with its range of the arena.
+struct LanePool {
+  std::uint32_t first = 0;
+  std::uint32_t count = 0;
+  PagePool* pool = nullptr;
+};
+
+// Everything a lane uses, owned by the session's memory (session_memory.h), which outlives the lane.
+struct LaneMemory {
+  RingProducer<sluice_rx_entry> rx;
+  RingConsumer<std::uint32_t> back;
+  RingConsumer<sluice_tx_entry> tx;
+  sluice_lane_stats* shared_stats = nullptr;
+  const Arena* arena = nullptr;
+  Ledger* ledger = nullptr;
+  std::vector<LanePool> pools;         // the lane's own first, then the owned queues that its worker serves
+  const std::byte* tx_arena = nullptr; // all lanes' slots: offsets of TX entries count from here
+  std::uint32_t tx_first_offset = 0;   // of this lane's slot 0
+  std::uint32_t tx_slot_bytes = 0;
+  std::uint32_t page_limit = 0;        // this lane's share
+  int wake_app = -1;                   // a socket of our own: see AppLane::wake_app()
+  int wake_daemon = -1;                // eventfd shared with the app
+};
+
+// What is the same for all sessions. A MAC address is its 6 bytes in the low end of a word, as a load finds them.
+struct LanePolicy {
+  PortId port{0};
+  PortId uplink = PortId::kDrop;
+  WorkerId worker{0};
+  bool sends = false;                      // the worker serves a queue of the uplink
+  std::vector<std::uint64_t> source_macs;
+};
+
+// How the port hears of pressure: on a change only, on the worker's thread.
+class PressureSink {
+ public:
+  virtual ~PressureSink() = default;
+  virtual void pressure(WorkerId worker, bool on) = 0;
+};
+
+class AppLane final : public Lane {
+ public:
+  AppLane(LaneMemory memory, const LanePolicy& policy, AppLaneCounters& counters, PressureSink& sink);
+
+  DomainId domain() const override { return domain_of(policy_.port); }
+  void hand_over(const Source& source, std::span<Packet> packets) override;
+  void copy_in(const Source& source, std::span<Packet> packets) override;
+  std::uint32_t tx_burst(std::span<Packet> packets) override;
+  void tx_done(std::uint32_t count) override;
+  std::uint32_t poll() override;
+  int wake_fd() const override { return memory_.wake_daemon; }
+  bool prepare_sleep() override;
+  void woken() override;
+
+  std::uint32_t pages_lent() const { return lent_; }
+  // Control thread, when no worker has the lane any more.
+  bool under_pressure() const { return pressure_; }
+
+ private:
+  // How many of `wanted` packets can be delivered now; what cannot is counted here, by its reason.
+  std::uint32_t admit(std::uint32_t wanted);
+  void deliver(const Source& source, const Packet& packet, std::uint32_t slot, PageIndex page, std::uint32_t offset);
+  void delivered(std::uint32_t count, std::uint64_t bytes);
+  std::uint32_t take_back();
+  bool take_back_one(std::uint32_t untrusted_page);
+  const LanePool* pool_of(std::uint32_t page) const;
+  bool admit_tx(const sluice_tx_entry& entry, std::uint32_t position) const;
+  bool source_mac_allowed(const std::byte* frame) const;
+  void update_pressure();
+  void wake_app();
+  void count_ring_faults();
+  void publish_stats();
+
+  LaneMemory memory_;
+  const LanePolicy policy_;
+  AppLaneCounters& counters_;
+  PressureSink& sink_;
+
+  std::uint32_t lent_ = 0;           // pages the app has by this lane
+  std::uint32_t pressure_on_ = 0;    // lent_ from here on is pressure
+  std::uint32_t pressure_off_ = 0;   // lent_ below this ends it
+  bool pressure_ = false;
+  bool published_ = false;           // entries since the app's flag was last looked at
+  bool stats_changed_ = false;
+  std::uint32_t tx_peeked_ = 0;      // entries of the TX burst that is out, refused ones among them
+  std::uint32_t tx_out_ = 0;         // packets of it that are not done yet
+  std::uint64_t ring_faults_ = 0;    // of all three rings, as counted so far
+  sluice_lane_stats session_{};      // private; publish_stats() copies it out (D3)
+  // D3: the first bytes of each frame of a TX burst; judged here, sent from here.
+  alignas(SLUICE_CACHE_LINE) std::array<std::array<std::byte, kMaxHead>, kBurst> heads_;
+};
+
+}  // namespace sluice

@@ -1,0 +1,515 @@
+#include "port/app/app_port.h"
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <list>
+#include <utility>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "port/app/app_lane.h"
+#include "port/app/handshake.h"
+#include "port/app/session_memory.h"
+
+namespace sluice {
+
+namespace {
+constexpr std::uint64_t kAcceptPauseNs = 200'000'000;    // after accept(2) failed for want of descriptors or memory
+constexpr std::uint64_t kReopenNs = 1'000'000'000;       // between tries to serve owned queues again
+constexpr std::uint64_t kRefusalLogNs = 1'000'000'000;   // at most one line about refused clients in this time
+constexpr std::uint64_t kStallChecksPerTimeout = 4;
+constexpr std::uint64_t kMinStallCheckNs = 1'000'000;
+
+std::uint64_t mac_word(const MacAddress& mac) {
+  std::uint64_t word = 0;
+  std::memcpy(&word, mac.data(), mac.size());
+  return word;
+}
+}  // namespace
+
+class AppPort::Impl final : public PressureSink {
+ public:
+  Impl(AppPortOptions options, SessionGeometry geometry, EventLoop& loop, AppPortHost& host)
+      : options_(std::move(options)),
+        geometry_(std::move(geometry)),
+        loop_(loop),
+        host_(host),
+        counters_(geometry_.lane_count) {}
+  ~Impl() override;
+
+  Result<void> start();
+  void visit(CounterVisitor& visitor) const;
+  void visit_pools(const std::function<void(const PagePool&)>& visit) const;
+  std::optional<Session> session() const;
+  const AppPortOptions& options() const { return options_; }
+
+ private:
+  // Has connected, has not said hello.
+  struct Pending {
+    UniqueFd socket;
+    ucred peer{};
+    EventLoop::TimerId timeout = 0;
+  };
+  using PendingIt = std::list<Pending>::iterator;
+  struct Attached {
+    UniqueFd socket;
+    Session who;
+    std::vector<std::unique_ptr<AppLane>> lanes;
+  };
+  // What the stall timeout remembers of a lane.
+  struct StallWatch {
+    std::uint64_t returned = 0;
+    std::uint64_t full_since_ns = 0;  // 0: it is not
+  };
+
+  void pressure(WorkerId worker, bool on) override { host_.set_pressure(options_.id, worker, on); }
+
+  void on_connections();
+  void pause_accepting();
+  void admit(UniqueFd socket);
+  bool allowed(std::uint32_t uid) const;
+  void wait_for_hello(UniqueFd socket, const ucred& peer);
+  void on_hello(PendingIt pending);
+  UniqueFd take_pending(PendingIt pending);
+  void answer(UniqueFd socket, const ucred& peer, const Hello& hello);
+  void refuse(int socket, sluice_app_status status, const ucred& peer, const std::string& sentence);
+
+  Result<void> attach(UniqueFd socket, const ucred& peer, const std::string& client);
+  Result<void> welcome();
+  void detach(std::string_view why);
+  bool session_has_ended() const;
+  void check_stall();
+
+  Result<void> make_memory();
+  void drop_memory();
+  void reopen_later(const Error& error);
+  LanePolicy policy(std::size_t lane) const;
+
+  const AppPortOptions options_;
+  const SessionGeometry geometry_;
+  EventLoop& loop_;
+  AppPortHost& host_;
+
+  UniqueFd listener_;
+  struct stat socket_status_ {};
+  std::list<Pending> pending_;                 // oldest first
+  std::unique_ptr<SessionMemory> memory_;
+  std::optional<Attached> attached_;           // behind memory_: lanes go first
+  std::vector<StallWatch> stall_;
+  EventLoop::TimerId stall_timer_ = 0, accept_timer_ = 0, reopen_timer_ = 0;
+  std::uint64_t refusal_logged_ns_ = 0;
+
+  std::vector<AppLaneCounters> counters_;      // per lane, over all sessions
+  Counter attaches_, detaches_, denied_, refused_, cut_off_, hello_timeouts_;
+};
+
+// ---- beginning and end
+
+Result<void> AppPort::Impl::start() {
+  auto listener = listen_at(options_.socket);
+  if (!listener) {
+    return std::unexpected(std::move(listener.error()));
+  }
+  listener_.reset(*listener);
+  if (::lstat(options_.socket.c_str(), &socket_status_) < 0) {
+    return fail_errno(errno, "cannot find the socket {} just made", options_.socket);
+  }
+  if (!options_.owned.empty()) {
+    SLUICE_TRY(make_memory());
+  }
+  if (options_.stall_timeout_ns != 0) {
+    std::uint64_t period = std::max(options_.stall_timeout_ns / kStallChecksPerTimeout, kMinStallCheckNs);
+    stall_timer_ = loop_.every(period, [this] { check_stall(); });
+  }
+  return loop_.add(listener_.get(), EPOLLIN, [this](std::uint32_t) { on_connections(); });
+}
+
+AppPort::Impl::~Impl() {
+  for (EventLoop::TimerId timer : {stall_timer_, accept_timer_, reopen_timer_}) {
+    if (timer != 0) {
+      loop_.cancel(timer);
+    }
+  }
+  while (!pending_.empty()) {
+    take_pending(pending_.begin());
+  }
+  if (attached_) {
+    detach("the port is removed");
+    loop_.cancel(reopen_timer_);
+  }
+  drop_memory();
+  if (listener_) {
+    loop_.remove(listener_.get());
+    struct stat now;
+    // Only if it is still ours: a daemon that was started in between may have put its own there.
+    if (::lstat(options_.socket.c_str(), &now) == 0 && now.st_dev == socket_status_.st_dev &&
+        now.st_ino == socket_status_.st_ino) {
+      ::unlink(options_.socket.c_str());
+    }
+  }
+}
+
+// ---- connections
+
+void AppPort::Impl::on_connections() {
+  for (std::uint32_t i = 0; i < kAcceptsPerTurn; ++i) {
+    UniqueFd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (socket) {
+      admit(std::move(socket));
+    } else if (errno == EAGAIN) {
+      return;
+    } else if (errno != EINTR && errno != ECONNABORTED) {
+      log::warn("port {}: cannot accept a connection: {}", options_.name, std::strerror(errno));
+      pause_accepting();
+      return;
+    }
+  }
+}
+
+void AppPort::Impl::pause_accepting() {
+  (void)loop_.modify(listener_.get(), 0);
+  accept_timer_ = loop_.once(kAcceptPauseNs, [this] {
+    accept_timer_ = 0;
+    (void)loop_.modify(listener_.get(), EPOLLIN);
+  });
+}
+
+bool AppPort::Impl::allowed(std::uint32_t uid) const {
+  const auto& uids = options_.allow_uids;
+  if (uids.empty()) {
+    return uid == ::geteuid() || uid == 0;
+  }
+  return std::find(uids.begin(), uids.end(), uid) != uids.end();
+}
+
+// Who it is, is known before it says a word, so a stranger never waits among the pending.
+void AppPort::Impl::admit(UniqueFd socket) {
+  auto peer = peer_credentials(socket.get());
+  if (!peer) {
+    return;
+  }
+  if (!allowed(peer->uid)) {
+    denied_.add(1);
+    refuse(socket.get(), SLUICE_APP_DENIED, *peer,
+           fmt::format("user {} is not in allow_users of port {}", peer->uid, options_.name));
+    return;
+  }
+  Hello hello;
+  switch (read_hello(socket.get(), hello)) {
+    case HelloRead::kNotYet:
+      wait_for_hello(std::move(socket), *peer);
+      return;
+    case HelloRead::kClosed:
+      return;
+    case HelloRead::kJudged:
+      answer(std::move(socket), *peer, hello);
+      return;
+  }
+}
+
+void AppPort::Impl::wait_for_hello(UniqueFd socket, const ucred& peer) {
+  if (pending_.size() == kMaxPendingHellos) {
+    refused_.add(1);
+    take_pending(pending_.begin());
+  }
+  int fd = socket.get();
+  PendingIt pending = pending_.insert(pending_.end(), Pending{std::move(socket), peer});
+  auto watched = loop_.add(fd, EPOLLIN | EPOLLRDHUP, [this, pending](std::uint32_t) { on_hello(pending); });
+  if (!watched) {
+    pending_.erase(pending);
+    return;
+  }
+  pending->timeout = loop_.once(options_.hello_timeout_ns, [this, pending] {
+    hello_timeouts_.add(1);
+    UniqueFd late = take_pending(pending);
+    send_refusal(late.get(), SLUICE_APP_BAD_HELLO, "no hello came in time");
+  });
+}
+
+UniqueFd AppPort::Impl::take_pending(PendingIt pending) {
+  loop_.remove(pending->socket.get());
+  loop_.cancel(pending->timeout);
+  UniqueFd socket = std::move(pending->socket);
+  pending_.erase(pending);
+  return socket;
+}
+
+void AppPort::Impl::on_hello(PendingIt pending) {
+  Hello hello;
+  switch (read_hello(pending->socket.get(), hello)) {
+    case HelloRead::kNotYet:
+      return;
+    case HelloRead::kClosed:
+      take_pending(pending);
+      return;
+    case HelloRead::kJudged: {
+      ucred peer = pending->peer;
+      answer(take_pending(pending), peer, hello);
+      return;
+    }
+  }
+}
+
+void AppPort::Impl::answer(UniqueFd socket, const ucred& peer, const Hello& hello) {
+  if (hello.status != SLUICE_APP_OK) {
+    refused_.add(1);
+    refuse(socket.get(), hello.status, peer, hello.sentence);
+    return;
+  }
+  // A client that was killed and started again may be here before the loop has seen the end of the old one.
+  if (attached_ && session_has_ended()) {
+    detach("the app closed");
+  }
+  if (attached_) {
+    refused_.add(1);
+    refuse(socket.get(), SLUICE_APP_BUSY, peer,
+           fmt::format("port {} is in use by pid {}", options_.name, attached_->who.pid));
+    return;
+  }
+  auto for_refusal = socket.duplicate();  // attach() takes the socket; a refusal still needs it
+  if (auto done = attach(std::move(socket), peer, hello.client); !done) {
+    refused_.add(1);
+    log::error("port {}: cannot attach pid {}: {}", options_.name, peer.pid, done.error().message);
+    if (for_refusal) {
+      send_refusal(for_refusal->get(), SLUICE_APP_FAILED, done.error().message);
+    }
+  }
+}
+
+void AppPort::Impl::refuse(int socket, sluice_app_status status, const ucred& peer, const std::string& sentence) {
+  send_refusal(socket, status, sentence);
+  std::uint64_t now = now_ns();
+  if (now - refusal_logged_ns_ >= kRefusalLogNs) {
+    refusal_logged_ns_ = now;
+    log::warn("port {}: refused pid {} of user {}: {}", options_.name, peer.pid, peer.uid, sentence);
+  }
+}
+
+// ---- sessions
+
+LanePolicy AppPort::Impl::policy(std::size_t lane) const {
+  LanePolicy policy{.port = options_.id,
+                    .uplink = options_.uplink,
+                    .worker = options_.workers[lane],
+                    .sends = options_.worker_sends[lane],
+                    .source_macs = {}};
+  for (const MacAddress& mac : options_.source_macs) {
+    policy.source_macs.push_back(mac_word(mac));
+  }
+  return policy;
+}
+
+Result<void> AppPort::Impl::attach(UniqueFd socket, const ucred& peer, const std::string& client) {
+  if (!memory_) {
+    SLUICE_TRY(make_memory());
+  }
+  int fd = socket.get();
+  // Its later use is that its end is noticed; what it says after the hello is not even read.
+  SLUICE_TRY(loop_.add(fd, EPOLLRDHUP, [this](std::uint32_t) { detach("the app closed"); }));
+  attached_.emplace(Attached{.socket = std::move(socket),
+                             .who = {.pid = peer.pid, .uid = peer.uid, .client = client, .since_ns = now_ns()},
+                             .lanes = {}});
+  stall_.assign(geometry_.lane_count, StallWatch{});
+  for (std::uint32_t i = 0; i < geometry_.lane_count; ++i) {
+    attached_->lanes.push_back(std::make_unique<AppLane>(memory_->lane(i), policy(i), counters_[i], *this));
+    host_.install_lane(options_.id, options_.workers[i], attached_->lanes.back().get());
+  }
+  host_.set_attached(options_.id, true);
+  attaches_.add(1);
+  // Last, so that everything works when the app reads it.
+  if (auto sent = welcome(); !sent) {
+    detach("the welcome could not be sent");
+    return sent;
+  }
+  log::info("port {}: attached '{}', pid {}, user {}", options_.name, client, peer.pid, peer.uid);
+  return {};
+}
+
+Result<void> AppPort::Impl::welcome() {
+  sluice_app_welcome welcome{};
+  memory_->describe(welcome);
+  std::memcpy(welcome.source_mac, options_.source_macs.front().data(), sizeof(welcome.source_mac));
+  for (std::uint32_t i = 0; i < geometry_.lane_count; ++i) {
+    if (options_.worker_sends[i]) {
+      (i < 32 ? welcome.tx_lanes_low : welcome.tx_lanes_high) |= 1u << (i % 32);
+    }
+  }
+  SLUICE_TRY(send_welcome(attached_->socket.get(), welcome, memory_->client_fds()));
+  memory_->drop_client_fds();
+  return {};
+}
+
+bool AppPort::Impl::session_has_ended() const {
+  pollfd state{.fd = attached_->socket.get(), .events = POLLRDHUP, .revents = 0};
+  return ::poll(&state, 1, 0) > 0;
+}
+
+void AppPort::Impl::detach(std::string_view why) {
+  SLUICE_CHECK(attached_);
+  host_.set_attached(options_.id, false);
+  for (std::uint32_t i = 0; i < geometry_.lane_count; ++i) {
+    host_.remove_lane(options_.id, options_.workers[i]);
+    if (attached_->lanes[i]->under_pressure()) {
+      host_.set_pressure(options_.id, options_.workers[i], false);
+    }
+    counters_[i].pages_lent.set(0);
+  }
+  loop_.remove(attached_->socket.get());
+  log::info("port {}: detached pid {}: {}", options_.name, attached_->who.pid, why);
+  attached_.reset();
+  detaches_.add(1);
+  drop_memory();  // D2: no other session sees this arena
+  if (!options_.owned.empty()) {
+    if (auto made = make_memory(); !made) {
+      reopen_later(made.error());
+    }
+  }
+}
+
+void AppPort::Impl::check_stall() {
+  if (!attached_) {
+    return;
+  }
+  std::uint64_t now = now_ns();
+  for (std::uint32_t i = 0; i < geometry_.lane_count; ++i) {
+    StallWatch& watch = stall_[i];
+    std::uint64_t returned = counters_[i].pages_returned.value();
+    bool full = counters_[i].pages_lent.value() >= geometry_.lane_limit[i];
+    if (!full || returned != watch.returned || watch.full_since_ns == 0) {
+      watch = {.returned = returned, .full_since_ns = full ? now : 0};
+    } else if (now - watch.full_since_ns >= options_.stall_timeout_ns) {
+      cut_off_.add(1);
+      log::warn("port {}: pid {} holds {} pages of lane {} and has returned none for {} ms", options_.name,
+                attached_->who.pid, geometry_.lane_limit[i], i, (now - watch.full_since_ns) / 1'000'000);
+      detach("cut off, it returned no pages");
+      return;
+    }
+  }
+}
+
+// ---- memory
+
+Result<void> AppPort::Impl::make_memory() {
+  auto memory = SessionMemory::create(options_, geometry_);
+  if (!memory) {
+    return with_context(fmt::format("port {}: no memory for a session", options_.name), std::move(memory.error()));
+  }
+  if (!options_.owned.empty()) {
+    if (auto opened = host_.open_queues(options_.id, (*memory)->arena(), (*memory)->owned_pools()); !opened) {
+      return with_context(fmt::format("port {}: cannot open its queues", options_.name), std::move(opened.error()));
+    }
+  }
+  memory_ = std::move(*memory);
+  return {};
+}
+
+void AppPort::Impl::drop_memory() {
+  if (!memory_) {
+    return;
+  }
+  if (!options_.owned.empty()) {
+    host_.close_queues(options_.id);  // D7: only now nothing writes into the pages that come home
+  }
+  memory_->reclaim(options_.id);
+  memory_.reset();
+}
+
+void AppPort::Impl::reopen_later(const Error& error) {
+  log::error("{}; trying again every second", error.message);
+  if (reopen_timer_ != 0) {
+    return;
+  }
+  reopen_timer_ = loop_.every(kReopenNs, [this] {
+    if (memory_ || make_memory()) {  // an app that attached may have been first
+      loop_.cancel(std::exchange(reopen_timer_, 0));
+    }
+  });
+}
+
+// ---- what is shown
+
+std::optional<AppPort::Session> AppPort::Impl::session() const {
+  if (!attached_) {
+    return std::nullopt;
+  }
+  Session session = attached_->who;
+  for (const AppLaneCounters& lane : counters_) {
+    session.pages_held += static_cast<std::uint32_t>(lane.pages_lent.value());
+  }
+  return session;
+}
+
+void AppPort::Impl::visit(CounterVisitor& visitor) const {
+  using Field = Counter AppLaneCounters::*;
+  static constexpr std::pair<const char*, Field> kFields[] = {
+      {"zero_copy", &AppLaneCounters::zero_copy},
+      {"copied", &AppLaneCounters::copied},
+      {"copied_bytes", &AppLaneCounters::copied_bytes},
+      {"rx_packets", &AppLaneCounters::rx_packets},
+      {"rx_bytes", &AppLaneCounters::rx_bytes},
+      {"tx_packets", &AppLaneCounters::tx_packets},
+      {"tx_bytes", &AppLaneCounters::tx_bytes},
+      {"drop_ring_full", &AppLaneCounters::drop_ring_full},
+      {"drop_page_limit", &AppLaneCounters::drop_page_limit},
+      {"drop_too_long", &AppLaneCounters::drop_too_long},
+      {"drop_tx_source_mac", &AppLaneCounters::drop_tx_source_mac},
+      {"drop_tx_no_uplink", &AppLaneCounters::drop_tx_no_uplink},
+      {"fault_return_forged", &AppLaneCounters::fault_return_forged},
+      {"fault_return_double", &AppLaneCounters::fault_return_double},
+      {"fault_return_foreign", &AppLaneCounters::fault_return_foreign},
+      {"fault_ring_index", &AppLaneCounters::fault_ring_index},
+      {"fault_tx_descriptor", &AppLaneCounters::fault_tx_descriptor},
+      {"wakeups", &AppLaneCounters::wakeups},
+  };
+  for (const auto& [name, field] : kFields) {
+    std::uint64_t sum = 0;
+    for (const AppLaneCounters& lane : counters_) {
+      sum += (lane.*field).value();
+    }
+    visitor.counter(name, sum);
+  }
+  visitor.counter("attaches", attaches_.value());
+  visitor.counter("detaches", detaches_.value());
+  visitor.counter("denied", denied_.value());
+  visitor.counter("refused", refused_.value());
+  visitor.counter("hello_timeouts", hello_timeouts_.value());
+  visitor.counter("cut_off", cut_off_.value());
+}
+
+void AppPort::Impl::visit_pools(const std::function<void(const PagePool&)>& visit) const {
+  if (memory_) {
+    memory_->visit_pools(visit);
+  }
+}
+
+// ---- the public face
+
+AppPort::AppPort(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+AppPort::~AppPort() = default;
+
+Result<std::unique_ptr<AppPort>> AppPort::create(AppPortOptions options, EventLoop& loop, AppPortHost& host) {
+  std::string name = options.name;
+  auto geometry = SessionGeometry::of(options);
+  if (!geometry) {
+    return with_context(fmt::format("port {}", name), std::move(geometry.error()));
+  }
+  auto impl = std::make_unique<Impl>(std::move(options), std::move(*geometry), loop, host);
+  if (auto started = impl->start(); !started) {
+    return with_context(fmt::format("port {}", name), std::move(started.error()));
+  }
+  return std::unique_ptr<AppPort>(new AppPort(std::move(impl)));
+}
+
+std::optional<AppPort::Session> AppPort::session() const { return impl_->session(); }
+const AppPortOptions& AppPort::options() const { return impl_->options(); }
+void AppPort::visit(CounterVisitor& visitor) const { impl_->visit(visitor); }
+void AppPort::visit_pools(const std::function<void(const PagePool&)>& visit) const { impl_->visit_pools(visit); }
+
+}  // namespace sluice

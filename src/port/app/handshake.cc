@@ -1,0 +1,186 @@
+#include "port/app/handshake.h"
+
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "base/check.h"
+#include "base/fd.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr int kBacklog = 64;
+// Magic and version stand in front in every version, so that a newer client of another length is told what is wrong.
+constexpr std::size_t kVersionEnd = offsetof(sluice_app_hello, version) + sizeof(sluice_app_hello::version);
+
+// What a stranger calls itself ends up in logs and on terminals.
+std::string printable(const char* text) {
+  std::string name(text);
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return c < 0x20 || c > 0x7e; }, '?');
+  return name;
+}
+
+Hello refused(sluice_app_status status, std::string sentence) { return {status, std::move(sentence), {}}; }
+
+Result<sockaddr_un> address_of(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof(address.sun_path)) {
+    return fail("socket path '{}' has {} bytes; 1 .. {} are possible", path, path.size(),
+                sizeof(address.sun_path) - 1);
+  }
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  return address;
+}
+
+// Removes a socket that nobody listens on any more.
+Result<void> remove_stale(const std::string& path, const sockaddr_un& address) {
+  struct stat status;
+  if (::lstat(path.c_str(), &status) < 0) {
+    return {};  // nothing there; bind says so if something is wrong with the directory
+  }
+  if (!S_ISSOCK(status.st_mode)) {
+    return fail("{} exists and is not a socket; remove it or choose another path", path);
+  }
+  UniqueFd probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 || errno == EAGAIN ||
+      errno == EPROTOTYPE) {
+    return fail("{} is in use: another process listens on it", path);
+  }
+  if (::unlink(path.c_str()) < 0) {
+    return fail_errno(errno, "cannot remove the stale socket {}", path);
+  }
+  return {};
+}
+
+}  // namespace
+
+Hello judge_hello(std::span<const std::byte> message) {
+  sluice_app_hello hello{};
+  if (message.size() < kVersionEnd) {
+    return refused(SLUICE_APP_BAD_HELLO,
+                   fmt::format("a hello of {} bytes; {} were expected", message.size(), sizeof(hello)));
+  }
+  std::memcpy(&hello, message.data(), std::min(message.size(), sizeof(hello)));
+  if (hello.magic != SLUICE_APP_MAGIC) {
+    return refused(SLUICE_APP_BAD_HELLO, "this is not a hello of a Sluice client");
+  }
+  if (hello.version != SLUICE_APP_VERSION) {
+    return refused(SLUICE_APP_BAD_VERSION, fmt::format("the client speaks version {}, this daemon version {}",
+                                                       hello.version, SLUICE_APP_VERSION));
+  }
+  if (message.size() != sizeof(hello)) {
+    return refused(SLUICE_APP_BAD_HELLO,
+                   fmt::format("a hello of {} bytes; {} were expected", message.size(), sizeof(hello)));
+  }
+  if (hello.reserved != 0) {
+    return refused(SLUICE_APP_BAD_HELLO, "a reserved field of the hello is not 0");
+  }
+  if (std::memchr(hello.client, 0, sizeof(hello.client)) == nullptr) {
+    return refused(SLUICE_APP_BAD_HELLO, "the client's name does not end with a NUL");
+  }
+  return {SLUICE_APP_OK, {}, printable(hello.client)};
+}
+
+HelloRead read_hello(int socket, Hello& hello) {
+  std::byte message[sizeof(sluice_app_hello) + 1];  // one more, so that a long message is seen to be long
+  iovec place{message, sizeof(message)};
+  msghdr header{};
+  header.msg_iov = &place;
+  header.msg_iovlen = 1;
+  ssize_t bytes = ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (bytes < 0) {
+    return errno == EAGAIN || errno == EINTR ? HelloRead::kNotYet : HelloRead::kClosed;
+  }
+  if ((header.msg_flags & MSG_CTRUNC) != 0) {
+    hello = refused(SLUICE_APP_BAD_HELLO, "a hello carries no descriptors");
+    return HelloRead::kJudged;
+  }
+  if (bytes == 0) {
+    return HelloRead::kClosed;  // an empty message looks the same and deserves the same
+  }
+  hello = judge_hello(std::span(message).first(static_cast<std::size_t>(bytes)));
+  return HelloRead::kJudged;
+}
+
+Result<ucred> peer_credentials(int socket) {
+  ucred credentials{};
+  socklen_t bytes = sizeof(credentials);
+  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &bytes) < 0) {
+    return fail_errno(errno, "cannot ask who connected");
+  }
+  return credentials;
+}
+
+namespace {
+
+Result<void> send_message(int socket, sluice_app_welcome& welcome, std::span<const int> fds) {
+  welcome.magic = SLUICE_APP_MAGIC;
+  welcome.version = SLUICE_APP_VERSION;
+  iovec place{&welcome, sizeof(welcome)};
+  msghdr header{};
+  header.msg_iov = &place;
+  header.msg_iovlen = 1;
+  std::vector<std::byte> control;
+  if (!fds.empty()) {
+    control.resize(CMSG_SPACE(fds.size_bytes()));
+    header.msg_control = control.data();
+    header.msg_controllen = control.size();
+    cmsghdr* attached = CMSG_FIRSTHDR(&header);
+    attached->cmsg_level = SOL_SOCKET;
+    attached->cmsg_type = SCM_RIGHTS;
+    attached->cmsg_len = CMSG_LEN(fds.size_bytes());
+    std::memcpy(CMSG_DATA(attached), fds.data(), fds.size_bytes());
+  }
+  if (::sendmsg(socket, &header, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+    return fail_errno(errno, "cannot send the welcome");
+  }
+  return {};
+}
+
+}  // namespace
+
+void send_refusal(int socket, sluice_app_status status, const std::string& sentence) {
+  SLUICE_CHECK(status != SLUICE_APP_OK);
+  sluice_app_welcome welcome{};
+  welcome.status = static_cast<std::uint16_t>(status);
+  std::memcpy(welcome.message, sentence.data(), std::min(sentence.size(), sizeof(welcome.message) - 1));
+  (void)send_message(socket, welcome, {});
+}
+
+Result<void> send_welcome(int socket, sluice_app_welcome welcome, std::span<const int> fds) {
+  welcome.status = SLUICE_APP_OK;
+  return send_message(socket, welcome, fds);
+}
+
+Result<int> listen_at(const std::string& path) {
+  auto address = address_of(path);
+  if (!address) {
+    return std::unexpected(std::move(address.error()));
+  }
+  SLUICE_TRY(remove_stale(path, *address));
+  UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!socket) {
+    return fail_errno(errno, "cannot make a socket");
+  }
+  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) < 0) {
+    return fail_errno(errno, "cannot make the socket {}", path);
+  }
+  // Everybody may connect: peers are judged by SO_PEERCRED, and get a sentence instead of EACCES.
+  if (::chmod(path.c_str(), 0666) < 0 || ::listen(socket.get(), kBacklog) < 0) {
+    int why = errno;
+    ::unlink(path.c_str());
+    return fail_errno(why, "cannot listen on {}", path);
+  }
+  return socket.release();
+}
+
+}  // namespace sluice

@@ -1,0 +1,43 @@
+// The handshake of abi/app.h: what a hello must be, how a welcome is sent. Nothing here waits (control thread).
+#pragma once
+
+#include <sys/socket.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "abi/app.h"
+#include "base/result.h"
+
+namespace sluice {
+
+// What came of a hello: the client's name, or why it is refused.
+struct Hello {
+  sluice_app_status status = SLUICE_APP_OK;
+  std::string sentence;  // for a person; empty when OK
+  std::string client;    // printable
+};
+
+// Pure: judges one message, whatever it holds. `message` is a private copy.
+Hello judge_hello(std::span<const std::byte> message);
+
+// Reads one message of `socket`, if there is one. Descriptors that a peer attaches never enter this process: without a
+// control buffer the kernel drops them and says MSG_CTRUNC (recvmsg(2)), which is a bad hello.
+enum class HelloRead : std::uint8_t { kNotYet, kClosed, kJudged };
+HelloRead read_hello(int socket, Hello& hello);
+
+// Who is at the other end, as of connect(2): SO_PEERCRED, unix(7).
+Result<ucred> peer_credentials(int socket);
+
+// Says no. Best effort: who does not listen does not hear.
+void send_refusal(int socket, sluice_app_status status, const std::string& sentence);
+// `welcome` without magic, version and status, which are filled in here.
+Result<void> send_welcome(int socket, sluice_app_welcome welcome, std::span<const int> fds);
+
+// Makes the listening socket at `path`, for everybody to connect to. A path left behind by a daemon that died is taken over;
+// one that a living daemon listens on is an error.
+Result<int> listen_at(const std::string& path);
+
+}  // namespace sluice
