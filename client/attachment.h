@@ -1,0 +1,51 @@
+// Attachment: what the parts of one port share: whom to attach to, and the present session. Any thread.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "session.h"
+
+namespace sluice::inline v1::client {
+
+class Attachment {
+ public:
+  Attachment(std::string path, std::string client_name, std::uint64_t timeout_ns, bool reattach);
+
+  // The first session. Waits for the daemon's answer, at most the timeout.
+  Expected<std::shared_ptr<const Session>> attach();
+
+  // Never blocks: a session newer than the one of `ended_serial`, which has ended; null: not yet. One thread at a
+  // time takes the next step towards it, the others get null meanwhile.
+  std::shared_ptr<const Session> renew(std::uint64_t ended_serial);
+  // When (CLOCK_MONOTONIC) it makes sense to call renew() again.
+  std::uint64_t next_step_ns() const { return next_step_ns_.load(std::memory_order_relaxed); }
+
+  bool reattach() const { return reattach_; }
+  std::uint64_t attaches() const { return attaches_.load(std::memory_order_relaxed); }
+  std::string last_error() const;
+
+ private:
+  // One step of the handshake; a session, nothing yet, or why this try failed.
+  Expected<std::shared_ptr<const Session>> step(std::uint64_t now);
+  void try_again_later(std::uint64_t now, Error why);
+
+  const std::string path_;
+  const std::string client_name_;
+  const std::uint64_t timeout_ns_;
+  const bool reattach_;
+
+  mutable std::mutex mutex_;  // guards what follows; never taken on the way of a packet
+  std::shared_ptr<const Session> current_;
+  Descriptor pending_;  // the hello is sent, the welcome not there yet
+  std::uint64_t pending_since_ns_ = 0;
+  std::uint64_t backoff_ns_ = 0;
+  std::string last_error_;
+
+  std::atomic<std::uint64_t> next_step_ns_{0};
+  std::atomic<std::uint64_t> attaches_{0};
+};
+
+}  // namespace sluice::v1::client
