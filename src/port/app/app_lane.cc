@@ -59,9 +59,8 @@ std::uint32_t AppLane::admit(std::uint32_t wanted) {
   return admitted;
 }
 
-inline void AppLane::deliver(const Source& source, const Packet& packet, std::uint32_t slot, PageIndex page,
-                             std::uint32_t offset) {
-  memory_.ledger->lend(page, policy_.port);
+inline void AppLane::write_entry(std::uint32_t slot, const Source& source, const Packet& packet, PageIndex page,
+                                 std::uint32_t offset) {
   memory_.rx.entry(slot) = sluice_rx_entry{.page = raw(page),
                                            .offset = static_cast<std::uint16_t>(offset),
                                            .length = static_cast<std::uint16_t>(packet.bytes()),
@@ -99,9 +98,10 @@ void AppLane::hand_over(const Source& source, std::span<Packet> packets) {
   std::uint64_t bytes = 0;
   for (std::uint32_t i = 0; i < admitted; ++i) {
     Packet& packet = packets[i];
-    SLUICE_CHECK(pool_of(raw(packet.page)) != nullptr, "page {} is not of a queue that this worker serves",
-                 raw(packet.page));
-    deliver(source, packet, i, packet.page, packet.page_offset);
+    const LanePool* home = pool_of(raw(packet.page));
+    SLUICE_CHECK(home != nullptr, "page {} is not of a queue that this worker serves", raw(packet.page));
+    home->ledger->lend(packet.page, policy_.port);
+    write_entry(i, source, packet, packet.page, packet.page_offset);
     bytes += packet.bytes();
     packet.page = PageIndex::kNone;
   }
@@ -114,6 +114,7 @@ void AppLane::copy_in(const Source& source, std::span<Packet> packets) {
   std::uint32_t admitted = admit(static_cast<std::uint32_t>(packets.size()));
   std::array<PageIndex, kBurst> pages;
   PagePool& pool = *memory_.pools[0].pool;
+  Ledger& ledger = *memory_.pools[0].ledger;
   // The pool has as many pages as the limit allows to be lent, so what was admitted can be had.
   std::uint32_t had = pool.alloc_bulk(std::span(pages).first(admitted));
   SLUICE_CHECK(had == admitted, "pool {} gave {} of {} pages with {} lent", pool.name(), had, admitted, lent_);
@@ -134,7 +135,8 @@ void AppLane::copy_in(const Source& source, std::span<Packet> packets) {
     if (packet.body_bytes != 0) {
       std::memcpy(frame + packet.head_bytes, packet.body, packet.body_bytes);
     }
-    deliver(source, packet, used, pages[used], kCopyOffset);
+    ledger.lend(pages[used], policy_.port);
+    write_entry(used, source, packet, pages[used], kCopyOffset);
     bytes += packet.bytes();
     ++used;
   }
@@ -157,14 +159,14 @@ const LanePool* AppLane::pool_of(std::uint32_t page) const {
 }
 
 bool AppLane::take_back_one(std::uint32_t untrusted_page) {
-  // The ledger's entry of a page is touched by the thread of its pool only, so the pool is looked up first.
+  // A page of another lane is another worker's to account for, so its pool is looked up before any ledger is.
   const LanePool* home = pool_of(untrusted_page);
   if (home == nullptr) [[unlikely]] {
-    bool exists = untrusted_page < memory_.ledger->page_count();
+    bool exists = untrusted_page < memory_.page_count;
     (exists ? counters_.fault_return_foreign : counters_.fault_return_forged).add(1);
     return false;
   }
-  switch (memory_.ledger->give_back(untrusted_page, policy_.port)) {
+  switch (home->ledger->give_back(untrusted_page, policy_.port)) {
     [[likely]] case PageFault::kNone:
       home->pool->release(PageIndex{untrusted_page});
       return true;

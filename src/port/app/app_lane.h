@@ -20,11 +20,12 @@ namespace sluice {
 // Most pages taken back, and most wake-ups written, per turn of the worker (D6).
 inline constexpr std::uint32_t kBackPerTurn = 4 * kBurst;
 
-// A pool whose pages this lane's worker may release, with its range of the arena.
+// A pool whose pages this lane's worker owns, with its range of the arena and its own ledger: both have one writer.
 struct LanePool {
   std::uint32_t first = 0;
   std::uint32_t count = 0;
   PagePool* pool = nullptr;
+  Ledger* ledger = nullptr;
 };
 
 // Everything a lane uses, owned by the session's memory (session_memory.h), which outlives the lane.
@@ -34,7 +35,7 @@ struct LaneMemory {
   RingConsumer<sluice_tx_entry> tx;
   sluice_lane_stats* shared_stats = nullptr;
   const Arena* arena = nullptr;
-  Ledger* ledger = nullptr;
+  std::uint32_t page_count = 0;        // of all pools of all lanes
   std::vector<LanePool> pools;         // the lane's own first, then the owned queues that its worker serves
   const std::byte* tx_arena = nullptr; // all lanes' slots: offsets of TX entries count from here
   std::uint32_t tx_first_offset = 0;   // of this lane's slot 0
@@ -81,7 +82,8 @@ class AppLane final : public Lane {
  private:
   // How many of `wanted` packets can be delivered now; what cannot is counted here, by its reason.
   std::uint32_t admit(std::uint32_t wanted);
-  void deliver(const Source& source, const Packet& packet, std::uint32_t slot, PageIndex page, std::uint32_t offset);
+  void write_entry(std::uint32_t slot, const Source& source, const Packet& packet, PageIndex page,
+                   std::uint32_t offset);
   void delivered(std::uint32_t count, std::uint64_t bytes);
   std::uint32_t take_back();
   bool take_back_one(std::uint32_t untrusted_page);

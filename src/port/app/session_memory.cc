@@ -125,7 +125,6 @@ Result<std::unique_ptr<SessionMemory>> SessionMemory::create(const AppPortOption
     return std::unexpected(std::move(arena_fd.error()));
   }
   memory->arena_fd_ = std::move(*arena_fd);
-  memory->ledger_ = std::make_unique<Ledger>(memory->arena_.page_count());
   SLUICE_TRY(memory->make_pools(options));
   SLUICE_TRY(memory->make_segments(options));
   SLUICE_TRY(memory->make_wakers());
@@ -142,8 +141,9 @@ Result<void> SessionMemory::make_pools(const AppPortOptions& options) {
     if (!pool) {
       return std::unexpected(std::move(pool.error()));
     }
-    LanePool range{.first = first, .count = count, .pool = pool->get()};
-    homes_.push_back({.pool = std::move(*pool), .range = range, .lane = lane});
+    auto ledger = std::make_unique<Ledger>(PageIndex{first}, count);
+    LanePool range{.first = first, .count = count, .pool = pool->get(), .ledger = ledger.get()};
+    homes_.push_back({.pool = std::move(*pool), .ledger = std::move(ledger), .range = range, .lane = lane});
     first += count;
     return {};
   };
@@ -213,7 +213,7 @@ LaneMemory SessionMemory::lane(std::uint32_t index) {
              reinterpret_cast<const sluice_ring_producer*>(app + SLUICE_LANE_APP_TX_PRODUCER), geometry_.tx_entries};
   lane.shared_stats = reinterpret_cast<sluice_lane_stats*>(daemon + SLUICE_LANE_DAEMON_STATS);
   lane.arena = &arena_;
-  lane.ledger = ledger_.get();
+  lane.page_count = geometry_.page_count;
   for (const Home& home : homes_) {
     if (home.lane == index) {
       lane.pools.push_back(home.range);
@@ -267,19 +267,10 @@ void SessionMemory::drop_client_fds() {
   }
 }
 
-PagePool& SessionMemory::pool_of(PageIndex page) {
-  for (Home& home : homes_) {
-    if (home.pool->contains(page)) {
-      return *home.pool;
-    }
-  }
-  SLUICE_CHECK(false, "page {} is in no pool", raw(page));
-  __builtin_unreachable();
-}
-
 std::uint32_t SessionMemory::reclaim(PortId holder) {
-  std::uint32_t count = ledger_->reclaim(holder, [this](PageIndex page) { pool_of(page).release(page); });
+  std::uint32_t count = 0;
   for (const Home& home : homes_) {
+    count += home.ledger->reclaim(holder, [&home](PageIndex page) { home.pool->release(page); });
     SLUICE_CHECK(home.pool->inflight() == 0, "pool {}: {} pages are missing after the end of a session",
                  home.pool->name(), home.pool->inflight());
   }

@@ -63,7 +63,6 @@ class SessionMemory {
   Result<void> make_pools(const AppPortOptions& options);
   Result<void> make_segments(const AppPortOptions& options);
   Result<void> make_wakers();
-  PagePool& pool_of(PageIndex page);
 
   struct Waker {
     UniqueFd app_ours;    // we send here
@@ -74,10 +73,10 @@ class SessionMemory {
   SessionGeometry geometry_;
   Arena arena_;
   UniqueFd arena_fd_;  // the app's, read-only
-  std::unique_ptr<Ledger> ledger_;
-  // A pool and the worker that owns it; lanes' pools first, then the owned queues'.
+  // A pool, its ledger and the lane whose worker owns both; lanes' pools first, then the owned queues'.
   struct Home {
     std::unique_ptr<PagePool> pool;
+    std::unique_ptr<Ledger> ledger;
     LanePool range;
     std::uint32_t lane = 0;
   };
