@@ -1,9 +1,7 @@
 # bpf_skeleton(target file.bpf.c): compiles the BPF program and makes `target`, whose users include "file.skel.h".
-include_guard(GLOBAL)
-
 find_program(SLUICE_BPF_CLANG NAMES clang-19 clang REQUIRED)
 find_program(SLUICE_BPFTOOL NAMES bpftool PATHS /usr/sbin REQUIRED)
-pkg_check_modules(LIBBPF REQUIRED IMPORTED_TARGET libbpf)
+pkg_check_modules(LIBBPF REQUIRED IMPORTED_TARGET libbpf)  # imported targets are known to the folder that asks
 
 function(bpf_skeleton target file)
   get_filename_component(stem ${file} NAME)
