@@ -7,7 +7,6 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "base/log.h"
 
 namespace sluice {
 
@@ -92,8 +91,8 @@ void Loop::send(PortId port, Lane& lane) {
 }
 
 void Loop::run_calls() {
-  calls_.add(mailbox_.run_pending());
-  wake_set_.reset();
+  wake_set_.reset();  // before the calls: their callers may close what it watches
+  mailbox_.run_pending();
 }
 
 // Visits queues, then lanes, until `visit` says false.
@@ -209,7 +208,7 @@ void Loop::visit(CounterVisitor& visitor) const {
   visitor.counter("sleeps", sleeps_.value());
   visitor.counter("sleeps_refused", sleeps_refused_.value());
   visitor.counter("wakeups", wakeups_.value());
-  visitor.counter("calls", calls_.value());
+  visitor.counter("calls", mailbox_.count());
   forwarder_.visit(visitor);
 }
 

@@ -59,7 +59,7 @@ class Loop {
   bool slept_ = false;  // the last rest was a sleep
   UniqueFd wake_set_;   // epoll over all wake_fd() and the mailbox; none after a call, which may have changed the tables
 
-  Counter turns_, packets_, tx_packets_, naps_, sleeps_, sleeps_refused_, wakeups_, calls_;
+  Counter turns_, packets_, tx_packets_, naps_, sleeps_, sleeps_refused_, wakeups_;
 };
 
 }  // namespace sluice

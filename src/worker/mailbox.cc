@@ -30,7 +30,7 @@ void Mailbox::run(const Task& task) {
   done_.wait(lock, [&call] { return call.done; });
 }
 
-std::uint32_t Mailbox::run_pending() {
+void Mailbox::run_pending() {
   drain();
   {
     std::lock_guard lock(mutex_);
@@ -39,17 +39,14 @@ std::uint32_t Mailbox::run_pending() {
   }
   for (const Call* call : running_) {
     (*call->task)();
+    count_.add(1);
   }
-  const auto count = static_cast<std::uint32_t>(running_.size());
-  {
-    std::lock_guard lock(mutex_);
-    for (Call* call : running_) {
-      call->done = true;
-    }
-    running_.clear();
-    done_.notify_all();
+  std::lock_guard lock(mutex_);
+  for (Call* call : running_) {
+    call->done = true;
   }
-  return count;
+  running_.clear();
+  done_.notify_all();
 }
 
 void Mailbox::drain() {

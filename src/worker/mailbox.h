@@ -11,6 +11,7 @@
 
 #include "base/fd.h"
 #include "base/result.h"
+#include "stats/counter.h"
 
 namespace sluice {
 
@@ -26,7 +27,8 @@ class Mailbox {
   // The worker's thread, once per turn: one load.
   bool pending() const { return pending_.load(std::memory_order_acquire); }
   // The worker's thread. As many tasks as there are threads that wait in run(): each waits for its own (D6).
-  std::uint32_t run_pending();
+  void run_pending();
+  std::uint64_t count() const { return count_.value(); }  // tasks run
   // Readable when there is a task, or has just been one.
   int wake_fd() const { return wake_.get(); }
   // After a wake-up by wake_fd(), so that it does not wake again for a task that has been run.
@@ -45,6 +47,7 @@ class Mailbox {
   std::vector<Call*> calls_;
   std::vector<Call*> running_;
   std::atomic<bool> pending_{false};
+  Counter count_;
 };
 
 }  // namespace sluice

@@ -1,0 +1,537 @@
+#include "worker/worker.h"
+
+#include <gtest/gtest.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <random>
+#include <thread>
+
+#include "port/fake/checked.h"
+#include "port/fake/fake.h"
+#include "port/fake/lane_conformance.h"
+#include "worker/count_allocations.h"
+
+namespace sluice {
+namespace {
+
+constexpr PortId kNic{2}, kApp{3};
+using Idle = WorkerOptions::Idle;
+
+std::map<std::string, std::uint64_t> counters(const Worker& worker) {
+  struct Collect : CounterVisitor {
+    std::map<std::string, std::uint64_t> values;
+    void counter(std::string_view name, std::uint64_t value) override { values[std::string(name)] = value; }
+  } collect;
+  worker.visit(collect);
+  return collect.values;
+}
+
+// A worker that leaves its tables empty whatever the test did.
+class Running {
+ public:
+  explicit Running(Idle idle = Idle::kAdaptive) : worker_(Worker::start({.idle = idle}).value()) {}
+  ~Running() {
+    worker_->call([](Worker::Tables& tables) { tables = {}; });
+  }
+  Worker* operator->() const { return worker_.get(); }
+  Worker& operator*() const { return *worker_; }
+
+  void add(PortId port, Queue& queue) {
+    worker_->call([&](Worker::Tables& tables) {
+      tables.queues.push_back(&queue);
+      tables.by_port[raw(port)] = &queue;
+    });
+  }
+  void add(PortId port, Lane& lane) {
+    worker_->call([&](Worker::Tables& tables) {
+      tables.lanes.emplace_back(port, &lane);
+      tables.by_port[raw(port)] = &lane;
+    });
+  }
+  bool sleeps() {
+    return wait_until([this] {
+      auto now = counters(*worker_);
+      return now["sleeps"] > now["wakeups"];
+    });
+  }
+
+ private:
+  std::unique_ptr<Worker> worker_;
+};
+
+const Bytes kFrame = numbered_frame(1, 60);
+
+TEST(Worker, RunsACallOnItsOwnThreadAndWaitsForItsEnd) {
+  Running worker;
+  std::thread::id ran_on;
+  char name[16] = "";
+  worker->call([&](Worker::Tables&) {
+    ran_on = std::this_thread::get_id();
+    ::pthread_getname_np(::pthread_self(), name, sizeof name);
+  });
+  EXPECT_NE(ran_on, std::thread::id{});
+  EXPECT_NE(ran_on, std::this_thread::get_id());
+  EXPECT_STREQ(name, "sluice-w0");
+}
+
+TEST(Worker, TakesNoSignalsAndSleepsToTheNanosecond) {
+  Running worker;
+  worker->call([](Worker::Tables&) {
+    sigset_t blocked;
+    ::pthread_sigmask(SIG_SETMASK, nullptr, &blocked);
+    for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGPIPE, SIGCHLD}) {
+      EXPECT_EQ(sigismember(&blocked, signal), 1) << signal;
+    }
+    EXPECT_EQ(sigismember(&blocked, SIGSEGV), 0);
+    EXPECT_EQ(::prctl(PR_GET_TIMERSLACK, 0ul, 0ul, 0ul, 0ul), 1);
+  });
+  sigset_t here;
+  ::pthread_sigmask(SIG_SETMASK, nullptr, &here);
+  EXPECT_EQ(sigismember(&here, SIGTERM), 0) << "the starter's own mask is as before";
+}
+
+TEST(Worker, RunsWhereItIsPinned) {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  ASSERT_EQ(::sched_getaffinity(0, sizeof allowed, &allowed), 0);
+  std::uint32_t cpu = 0;
+  while (!CPU_ISSET(cpu, &allowed)) {
+    ++cpu;
+  }
+  auto worker = Worker::start({.cpu = cpu}).value();
+  worker->call([cpu](Worker::Tables&) { EXPECT_EQ(::sched_getcpu(), static_cast<int>(cpu)); });
+}
+
+TEST(Worker, SaysWhichCpuIsMissingAndWhichAreThere) {
+  for (std::uint32_t cpu : {1000u, 5'000'000u}) {
+    auto worker = Worker::start({.id = WorkerId{3}, .cpu = cpu});
+    ASSERT_FALSE(worker);
+    EXPECT_NE(worker.error().message.find(fmt::format("worker 3: cannot run on CPU {}: online are 0", cpu)), std::string::npos)
+        << worker.error().message;
+  }
+}
+
+TEST(Worker, RefusesANapThatIsNoNap) {
+  EXPECT_EQ(Worker::start({.nap_us = 0}).error().message, "worker 0: nap_us is 0, must be 1 .. 1000");
+  EXPECT_FALSE(Worker::start({.nap_us = 1001}));
+}
+
+TEST(Worker, StopsWhileItIsIdleAndWhileItSpins) {
+  for (Idle idle : {Idle::kAdaptive, Idle::kSpin}) {
+    for (int i = 0; i < 50; ++i) {
+      ASSERT_TRUE(Worker::start({.idle = idle}));
+    }
+  }
+}
+
+TEST(Worker, MustNotStopWithTablesInUse) {
+  EXPECT_DEATH(
+      {
+        FakeArena arena(DomainId::kHost, 8);
+        FakeQueue queue(arena, {});
+        auto worker = Worker::start({}).value();
+        worker->call([&](Worker::Tables& tables) { tables.queues.push_back(&queue); });
+        worker.reset();
+      },
+      "worker 0 stops with 1 queues, 0 lanes, 0 ports");
+}
+
+TEST(Worker, WouldDeadlockOnACallFromACall) {
+  EXPECT_DEATH(
+      {
+        auto worker = Worker::start({}).value();
+        worker->call([&](Worker::Tables&) { worker->call([](Worker::Tables&) {}); });
+      },
+      "worker 0 would wait for itself");
+}
+
+TEST(Worker, RunsTheCallsOfManyThreadsOneAtATime) {
+  for (Idle idle : {Idle::kAdaptive, Idle::kSpin}) {
+    Running worker(idle);
+    int plain = 0;  // not atomic: only ever touched on the worker's thread
+    std::vector<std::thread> callers;
+    for (int i = 0; i < 4; ++i) {
+      callers.emplace_back([&] {
+        for (int n = 0; n < 500; ++n) {
+          int before = 0, after = 0;
+          worker->call([&](Worker::Tables&) {
+            before = plain;
+            after = ++plain;
+          });
+          ASSERT_EQ(after, before + 1);
+        }
+      });
+    }
+    for (std::thread& caller : callers) {
+      caller.join();
+    }
+    EXPECT_EQ(plain, 2000);
+    EXPECT_EQ(counters(*worker)["calls"], 2000u);
+  }
+}
+
+TEST(Worker, CarriesFramesFromTheWireToAnAppByCopyAndBackOut) {
+  FakeArena pages(DomainId::kHost, 64);
+  FakeQueue nic(pages, {});
+  FakeLane app(nullptr, {.domain = domain_of(kApp)});
+  PageBook book;
+  CheckedQueue checked_nic(nic, book);
+  CheckedLane checked_app(app, book);
+  Running worker;
+  worker.add(kNic, checked_nic);
+  worker.add(kApp, checked_app);
+
+  for (std::uint32_t i = 0; i < 1000; ++i) {
+    const Bytes frame = numbered_frame(i, 60 + i % 1000);
+    ASSERT_TRUE(nic.arrive(kApp, frame));
+    std::optional<FakeLane::Frame> got;
+    ASSERT_TRUE(wait_until([&] { return (got = app.take()).has_value(); })) << i;
+    EXPECT_EQ(got->bytes, frame);
+    EXPECT_EQ(got->page, PageIndex::kNone);
+
+    ASSERT_TRUE(app.send(kNic, frame));
+    std::optional<Bytes> sent;
+    ASSERT_TRUE(wait_until([&] { return (sent = nic.next_sent()).has_value(); })) << i;
+    EXPECT_EQ(*sent, frame);
+  }
+  EXPECT_EQ(counters(*worker)["packets"], 2000u);
+  EXPECT_EQ(counters(*worker)["tx_packets"], 1000u);
+  EXPECT_EQ(app.copied.value(), 1000u);
+  EXPECT_EQ(nic.copied.value(), 1000u);
+  EXPECT_EQ(pages.out(), 0u);
+}
+
+TEST(Worker, HandsPagesOverWhereTheDomainOwnsTheQueue) {
+  FakeArena pages(domain_of(kApp), 64);
+  FakeQueue nic(pages, {});
+  FakeLane app(&pages, {.domain = domain_of(kApp)});
+  PageBook book;
+  CheckedQueue checked_nic(nic, book);
+  CheckedLane checked_app(app, book);
+  Running worker;
+  worker.add(kNic, checked_nic);
+  worker.add(kApp, checked_app);
+  for (std::uint32_t i = 0; i < 1000; ++i) {
+    const Bytes frame = numbered_frame(i, 60);
+    ASSERT_TRUE(nic.arrive(kApp, frame));
+    std::optional<FakeLane::Frame> got;
+    ASSERT_TRUE(wait_until([&] { return (got = app.take()).has_value(); })) << i;
+    EXPECT_EQ(got->bytes, frame);
+    ASSERT_NE(got->page, PageIndex::kNone);
+    ASSERT_TRUE(app.give_back(got->page));
+  }
+  EXPECT_EQ(app.zero_copy.value(), 1000u);
+  EXPECT_EQ(app.copied.value(), 0u);
+  EXPECT_TRUE(wait_until([&] { return pages.out() == 0; }));
+}
+
+TEST(Worker, CopiesOnceFromOneAppToAnother) {
+  FakeLane a(nullptr, {.domain = domain_of(PortId{3})}), b(nullptr, {.domain = domain_of(PortId{4})});
+  Running worker;
+  worker.add(PortId{3}, a);
+  worker.add(PortId{4}, b);
+  const Bytes frame = numbered_frame(9, 700);
+  ASSERT_TRUE(a.send(PortId{4}, frame));
+  std::optional<FakeLane::Frame> got;
+  ASSERT_TRUE(wait_until([&] { return (got = b.take()).has_value(); }));
+  EXPECT_EQ(got->bytes, frame);
+  EXPECT_EQ(b.copied.value(), 1u);
+}
+
+TEST(Worker, CountsAndRecyclesWhatIsForNobody) {
+  FakeArena pages(DomainId::kHost, 64);
+  FakeQueue nic(pages, {});
+  Running worker;
+  worker.add(kNic, nic);
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(nic.arrive(kApp, kFrame));
+  }
+  EXPECT_TRUE(wait_until([&] { return worker->no_reader(kApp) == 100 && pages.out() == 0; }));
+  EXPECT_EQ(counters(*worker)["drop_no_reader"], 100u);
+}
+
+TEST(Worker, SleepsWhenNothingComesAndWakesForTheNic) {
+  FakeArena pages(DomainId::kHost, 64);
+  FakeQueue nic(pages, {});
+  Running worker;
+  worker.add(kNic, nic);
+  for (std::uint64_t i = 1; i <= 20; ++i) {
+    ASSERT_TRUE(worker.sleeps());
+    ASSERT_TRUE(nic.arrive(kApp, kFrame));
+    ASSERT_TRUE(wait_until([&] { return worker->no_reader(kApp) == i; }));
+  }
+}
+
+TEST(Worker, SleepsWhenNothingComesAndWakesForAnAppThatSendsOrGivesBack) {
+  FakeArena pages(domain_of(kApp), 64);
+  FakeQueue nic(pages, {});
+  FakeLane app(&pages, {.domain = domain_of(kApp)});
+  Running worker;
+  worker.add(kNic, nic);
+  worker.add(kApp, app);
+  for (std::uint64_t i = 1; i <= 20; ++i) {
+    ASSERT_TRUE(worker.sleeps());
+    ASSERT_TRUE(app.send(kNic, kFrame));
+    ASSERT_TRUE(wait_until([&] { return nic.next_sent().has_value(); }));
+
+    ASSERT_TRUE(nic.arrive(kApp, kFrame));
+    std::optional<FakeLane::Frame> got;
+    ASSERT_TRUE(wait_until([&] { return (got = app.take()).has_value(); }));
+    ASSERT_TRUE(worker.sleeps());
+    EXPECT_EQ(pages.out(), 1u);
+    ASSERT_TRUE(app.give_back(got->page));
+    ASSERT_TRUE(wait_until([&] { return pages.out() == 0; }));
+  }
+}
+
+TEST(Worker, SleepsWhenNothingComesAndWakesForACall) {
+  Running worker;
+  for (int i = 0; i < 50; ++i) {
+    ASSERT_TRUE(worker.sleeps());
+    bool ran = false;
+    worker->call([&](Worker::Tables&) { ran = true; });
+    EXPECT_TRUE(ran);
+  }
+}
+
+TEST(Worker, WatchesOnlyTheLanesOfItsPresentTables) {
+  Running worker;
+  for (int i = 0; i < 20; ++i) {
+    auto app = std::make_unique<FakeLane>(nullptr, FakeLane::Options{.domain = domain_of(kApp)});
+    worker.add(kApp, *app);
+    ASSERT_TRUE(worker.sleeps());
+    worker->call([](Worker::Tables& tables) { tables = {}; });
+    app.reset();
+    FakeLane other(nullptr, {.domain = domain_of(kApp)});  // most likely with the same descriptor number
+    worker.add(kApp, other);
+    ASSERT_TRUE(worker.sleeps());
+    ASSERT_TRUE(other.send(kApp, kFrame));
+    ASSERT_TRUE(wait_until([&] { return other.take().has_value(); }));
+    worker->call([](Worker::Tables& tables) { tables = {}; });
+  }
+}
+
+// Frames with silences of every length between them, so that each lands at another point of nap, last look and sleep. A lost
+// wake-up is a frame that never arrives.
+TEST(Worker, LosesNoWakeUp) {
+  FakeArena pages(DomainId::kHost, 64);
+  FakeQueue nic(pages, {});
+  FakeLane app(nullptr, {.domain = domain_of(kApp)});
+  Running worker;
+  worker.add(kNic, nic);
+  worker.add(kApp, app);
+  std::mt19937 random(11);
+  for (int i = 0; i < 5000; ++i) {
+    for (auto spin = random() % 3000; spin > 0; --spin) {
+      asm volatile("" : : : "memory");
+    }
+    if (i % 2 == 0) {
+      ASSERT_TRUE(nic.arrive(kApp, kFrame));
+      ASSERT_TRUE(wait_until([&] { return app.take().has_value(); })) << "frame " << i;
+    } else {
+      ASSERT_TRUE(app.send(kNic, kFrame));
+      ASSERT_TRUE(wait_until([&] { return nic.next_sent().has_value(); })) << "frame " << i;
+    }
+  }
+  auto now = counters(*worker);
+  EXPECT_GT(now["sleeps"] + now["sleeps_refused"], 0u);
+}
+
+TEST(Worker, NeverSleepsWhenItSpins) {
+  FakeArena pages(DomainId::kHost, 64);
+  FakeQueue nic(pages, {});
+  Running worker(Idle::kSpin);
+  worker.add(kNic, nic);
+  ASSERT_TRUE(wait_until([&] { return counters(*worker)["turns"] > 10'000; }));
+  ASSERT_TRUE(nic.arrive(kApp, kFrame));
+  ASSERT_TRUE(wait_until([&] { return worker->no_reader(kApp) == 1; }));
+  auto now = counters(*worker);
+  EXPECT_EQ(now["naps"] + now["sleeps"] + now["sleeps_refused"] + now["wakeups"], 0u);
+}
+
+TEST(Worker, AllocatesNothingPerPacket) {
+  FakeArena pages(DomainId::kHost, 256);
+  FakeArena app_pages(domain_of(kApp), 8);
+  FakeQueue nic(pages, {});
+  FakeLane app(&app_pages, {.domain = domain_of(kApp)});
+  Running worker;
+  worker.add(kNic, nic);
+  worker.add(kApp, app);
+  auto carry = [&](std::uint64_t packets) {
+    const std::uint64_t until = worker->no_reader(PortId{9}) + packets;
+    // Mixed bursts; nobody reads `app`, whose ring overflows.
+    while (worker->no_reader(PortId{9}) < until) {
+      nic.arrive(PortId{9}, kFrame);
+      nic.arrive(kApp, kFrame);
+      app.send(PortId{9}, kFrame);
+    }
+  };
+  carry(1000);
+  const std::uint64_t before = allocation_count();
+  carry(20'000);
+  EXPECT_EQ(allocation_count() - before, 0u);
+  EXPECT_GT(app.drop_ring_full.value(), 0u);
+}
+
+TEST(Worker, StopsWhileItIsBusy) {
+  for (Idle idle : {Idle::kAdaptive, Idle::kSpin}) {
+    FakeArena pages(DomainId::kHost, 256);
+    FakeQueue nic(pages, {});
+    std::atomic<bool> stop{false};
+    std::thread wire([&] {
+      while (!stop.load()) {
+        nic.arrive(kApp, kFrame);
+      }
+    });
+    {
+      Running worker(idle);
+      worker.add(kNic, nic);
+      EXPECT_TRUE(wait_until([&] { return worker->no_reader(kApp) > 1000; }));
+    }
+    stop.store(true);
+    wire.join();
+    EXPECT_EQ(pages.out(), 0u);
+  }
+}
+
+TEST(Worker, Crash_PagesOfAnAbandonedLaneComeHome) {
+  FakeArena pages(domain_of(kApp), 64);
+  FakeQueue nic(pages, {});
+  FakeLane app(&pages, {.domain = domain_of(kApp)});
+  Running worker;
+  worker.add(kNic, nic);
+  worker.add(kApp, app);
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_TRUE(nic.arrive(kApp, kFrame));
+  }
+  ASSERT_TRUE(wait_until([&] { return app.waiting() == 20; }));
+  EXPECT_EQ(pages.out(), 20u);
+  app.abandon();
+  EXPECT_TRUE(wait_until([&] { return pages.out() == 0; }));
+}
+
+// A peer that never runs out of frames, and whose lane always says there is more to do.
+class EndlessLane final : public Lane {
+ public:
+  explicit EndlessLane(PortId to) : to_(to) {}
+  DomainId domain() const override { return DomainId{77}; }
+  void hand_over(const Source&, std::span<Packet>) override {}
+  void copy_in(const Source&, std::span<Packet>) override {}
+  std::uint32_t tx_burst(std::span<Packet> packets) override {
+    for (Packet& packet : packets) {
+      packet = Packet{.body = kFrame.data(), .body_bytes = 60, .port = to_};
+    }
+    most.set(std::max<std::uint64_t>(most.value(), packets.size()));
+    return static_cast<std::uint32_t>(packets.size());
+  }
+  void tx_done(std::uint32_t count) override { sent.add(count); }
+  std::uint32_t poll() override { return 0xffffffff; }
+  int wake_fd() const override { return -1; }
+  bool prepare_sleep() override { return true; }
+  void woken() override {}
+  Counter sent, most;
+
+ private:
+  PortId to_;
+};
+
+TEST(Worker, Malicious_EndlessWorkOfOneLaneIsBoundedPerTurn) {  // D6
+  FakeArena pages(DomainId::kHost, 64);
+  FakeQueue nic(pages, {});
+  FakeLane honest(nullptr, {.domain = domain_of(kApp)});
+  EndlessLane hostile(PortId{9});
+  Running worker;
+  worker.add(PortId{8}, hostile);
+  worker.add(kNic, nic);
+  worker.add(kApp, honest);
+  for (int i = 0; i < 200; ++i) {
+    ASSERT_TRUE(nic.arrive(kApp, kFrame));
+    ASSERT_TRUE(wait_until([&] { return honest.take().has_value(); }));
+    ASSERT_TRUE(honest.send(kNic, kFrame));
+    ASSERT_TRUE(wait_until([&] { return nic.next_sent().has_value(); }));
+    worker->call([](Worker::Tables&) {});
+  }
+  worker->call([&](Worker::Tables&) {
+    auto now = counters(*worker);
+    EXPECT_LE(hostile.sent.value(), now["turns"] * kBurst);
+    EXPECT_EQ(hostile.most.value(), kBurst);
+  });
+}
+
+// Two senders into one small ring: whoever is asked first gets all the room, so who is first must change.
+TEST(Worker, Malicious_AGreedySenderDoesNotTakeAllTheRoomOfASharedDestination) {
+  EndlessLane greedy(kApp);
+  FakeLane modest(nullptr, {.domain = domain_of(PortId{7})});
+  FakeLane sink(nullptr, {.domain = domain_of(kApp), .ring = 64});
+  Running worker(Idle::kSpin);
+  worker.add(PortId{6}, greedy);
+  worker.add(PortId{7}, modest);
+  worker.add(kApp, sink);
+  const Bytes mark = numbered_frame(2, 99);
+  bool arrived = false;
+  EXPECT_TRUE(wait_until([&] {
+    modest.send(kApp, mark);
+    for (std::uint32_t n = sink.waiting(); n > 0; --n) {
+      arrived |= sink.take()->bytes == mark;
+    }
+    return arrived;
+  }));
+}
+
+// The descriptor fires again and again without any work behind it.
+TEST(Worker, Malicious_WakingForNothingCostsATurnPerNap) {
+  FakeLane app(nullptr, {.domain = domain_of(kApp)});
+  Running worker;
+  worker.add(kApp, app);
+  ASSERT_TRUE(wait_until([&] {
+    app.ring_for_nothing();
+    return counters(*worker)["wakeups"] > 200;
+  }));
+  auto now = counters(*worker);
+  EXPECT_GE(now["naps"] + 2, now["wakeups"]);
+}
+
+TEST(Worker, ServesManyLanesAndQueues) {
+  constexpr std::uint16_t kLanes = 200;
+  FakeArena pages(DomainId::kHost, 512);
+  FakeQueue nic(pages, {.ring = 512}), second(pages, {.queue = QueueId{1}});
+  std::vector<std::unique_ptr<FakeLane>> lanes;
+  Running worker;
+  worker.add(kNic, nic);
+  worker.add(PortId{1000}, second);
+  for (std::uint16_t i = 0; i < kLanes; ++i) {
+    const PortId port{static_cast<std::uint16_t>(10 + i)};
+    lanes.push_back(std::make_unique<FakeLane>(nullptr, FakeLane::Options{.domain = domain_of(port), .ring = 16}));
+    worker.add(port, *lanes.back());
+  }
+  for (std::uint32_t round = 0; round < 5; ++round) {
+    for (std::uint16_t i = 0; i < kLanes; ++i) {
+      ASSERT_TRUE((i % 2 == 0 ? nic : second).arrive(PortId{static_cast<std::uint16_t>(10 + i)}, numbered_frame(i, 64)));
+    }
+    for (std::uint16_t i = 0; i < kLanes; ++i) {
+      std::optional<FakeLane::Frame> got;
+      ASSERT_TRUE(wait_until([&] { return (got = lanes[i]->take()).has_value(); })) << i;
+      EXPECT_EQ(got->bytes, numbered_frame(i, 64));
+    }
+  }
+  ASSERT_TRUE(worker.sleeps());
+  for (std::uint16_t i = 0; i < kLanes; ++i) {
+    ASSERT_TRUE(lanes[i]->send(kNic, numbered_frame(i, 64)));
+  }
+  std::uint32_t sent = 0;
+  EXPECT_TRUE(wait_until([&] {
+    while (nic.next_sent()) {
+      ++sent;
+    }
+    return sent == kLanes;
+  }));
+}
+
+}  // namespace
+}  // namespace sluice
