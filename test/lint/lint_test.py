@@ -34,6 +34,8 @@ FINE = [  # path, text
     ("src/a/a.cc", "// new assert(x) volatile\nauto s = \"delete new malloc(\";"),
     ("src/a/a.cc", "return std::unique_ptr<Thing>(new Thing(1));"),
     ("src/a/a.cc", "Thing(const Thing&) = delete;\nstatic_assert(true);\nasm volatile(\"\");"),
+    ("src/a/a_test.cc", "worker->sleep();"),
+    ("src/a/a.cc", "void* operator new(std::size_t n) {\n  return std::malloc(n);\n}"),
     ("src/a/a_test.cc", "while (!done()) {\n  usleep(10);\n}"),
     ("src/a/a.cc", "auto* p = new Thing(1);  // lint: allow(new) owned by C"),
     ("src/port/app/a.cc", '#include "port/app/b.h"\n#include "port/port.h"\n#include "memory/pool.h"'),
