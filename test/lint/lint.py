@@ -129,6 +129,12 @@ def check_docs(path, text, everything):
 
 def check_quotes(path, text, everything):
     """A heading `like … this` quotes the program: its parts stand in the code (literals joined across lines)."""
+    for suite, name in re.findall(r"`([A-Z]\w+)\.([A-Z]\w+)`", text):
+        if not re.search(rf"TEST\w*\({suite},\s*{name}\)", everything):
+            report(path, 1, "test", f"there is no test {suite}.{name}")
+    for named in re.findall(r"`((?:src|abi|bpf|client|cmd|test|docs|examples|bench)/[\w./-]+)`", text):
+        if not os.path.exists(os.path.join(ROOT, named)):
+            report(path, 1, "path", f"{named} is not there")
     said = re.sub(r'"\s*\n?\s*\+?\s*"', "", everything)
     for heading in re.findall(r"^### `(.+)`$", text, re.M):
         for part in (p.strip(" ,:") for p in heading.split("…")):
@@ -141,7 +147,7 @@ def main():
     for path in sorted(files()):
         if re.search(r"(\.(cc|h|c|py|sh|md|txt|cmake|toml|json|xml|service)|^dev|/run|/demo)$", path):
             texts[path] = open(os.path.join(ROOT, path), errors="replace").read()
-    everything = "\n".join(t for p, t in texts.items() if re.match(r"(src|abi|bpf|client|cmd)/", p))
+    everything = "\n".join(t for p, t in texts.items() if re.match(r"(src|abi|bpf|client|cmd|test|bench)/.*(?<!py)$", p))
     for path, text in texts.items():
         check_text(path, text)
         if re.search(CODE, path):
