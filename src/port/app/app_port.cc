@@ -189,16 +189,9 @@ bool AppPort::Impl::allowed(std::uint32_t uid) const {
   return std::find(uids.begin(), uids.end(), uid) != uids.end();
 }
 
-// Who it is, is known before it says a word, so a stranger never waits among the pending.
 void AppPort::Impl::admit(UniqueFd socket) {
   auto peer = peer_credentials(socket.get());
   if (!peer) {
-    return;
-  }
-  if (!allowed(peer->uid)) {
-    denied_.add(1);
-    refuse(socket.get(), SLUICE_APP_DENIED, *peer,
-           fmt::format("user {} is not in allow_users of port {}", peer->uid, options_.name));
     return;
   }
   Hello hello;
@@ -214,10 +207,20 @@ void AppPort::Impl::admit(UniqueFd socket) {
   }
 }
 
+// Who it is, is known before it says a word. Strangers wait too, for a socket that is closed with a hello unread in it
+// takes our answer with it; but they never take the place of one who may come in.
 void AppPort::Impl::wait_for_hello(UniqueFd socket, const ucred& peer) {
   if (pending_.size() == kMaxPendingHellos) {
+    auto victim = std::find_if(pending_.begin(), pending_.end(), [this](const Pending& p) { return !allowed(p.peer.uid); });
+    if (victim == pending_.end()) {
+      if (!allowed(peer.uid)) {
+        answer(std::move(socket), peer, {});
+        return;
+      }
+      victim = pending_.begin();
+    }
     refused_.add(1);
-    take_pending(pending_.begin());
+    take_pending(victim);
   }
   int fd = socket.get();
   PendingIt pending = pending_.insert(pending_.end(), Pending{std::move(socket), peer});
@@ -258,6 +261,12 @@ void AppPort::Impl::on_hello(PendingIt pending) {
 }
 
 void AppPort::Impl::answer(UniqueFd socket, const ucred& peer, const Hello& hello) {
+  if (!allowed(peer.uid)) {
+    denied_.add(1);
+    refuse(socket.get(), SLUICE_APP_DENIED, peer,
+           fmt::format("user {} is not in allow_users of port {}", peer.uid, options_.name));
+    return;
+  }
   if (hello.status != SLUICE_APP_OK) {
     refused_.add(1);
     refuse(socket.get(), hello.status, peer, hello.sentence);

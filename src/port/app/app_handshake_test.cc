@@ -1,0 +1,251 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <random>
+
+#include "port/app/app_test_fixture.h"
+#include "port/app/handshake.h"
+
+namespace sluice::test {
+namespace {
+
+class Handshake : public AppPortTest {};
+class Malicious_Handshake : public AppPortTest {};
+
+std::size_t open_descriptors() {
+  auto folder = std::filesystem::directory_iterator("/proc/self/fd");
+  return static_cast<std::size_t>(std::distance(begin(folder), end(folder)));
+}
+
+TEST_F(Handshake, TellsTheAppItsLanesItsMemoryAndItsAddress) {
+  options.workers = {WorkerId{0}, WorkerId{3}};
+  options.worker_sends = {false, true};
+  options.pages = 1001;
+  start();
+  auto peer = attach("resolver");
+  ASSERT_TRUE(peer);
+  const sluice_app_welcome& welcome = peer->welcome;
+  EXPECT_EQ(welcome.magic, SLUICE_APP_MAGIC);
+  EXPECT_EQ(welcome.version, SLUICE_APP_VERSION);
+  EXPECT_EQ(welcome.lane_count, 2u);
+  EXPECT_EQ(welcome.page_bytes, 2048u);
+  EXPECT_GE(welcome.page_count, 1001u);
+  EXPECT_EQ(welcome.page_limit, 1001u);
+  EXPECT_EQ(welcome.rx_entries, 128u) << "the power of two at or below 1001 / 2 lanes / 2";
+  EXPECT_GE(welcome.back_entries, welcome.page_count);
+  EXPECT_EQ(welcome.tx_lanes_low, 2u);
+  EXPECT_EQ(0, std::memcmp(welcome.source_mac, kMac.data(), 6));
+  EXPECT_EQ(peer->fd_count(), 4u + 2 * 2u);
+  EXPECT_EQ(host.lanes.size(), 2u);
+  EXPECT_TRUE(host.attached);
+  auto session = port->session();
+  ASSERT_TRUE(session);
+  EXPECT_EQ(session->pid, ::getpid());
+  EXPECT_EQ(session->uid, ::geteuid());
+  EXPECT_EQ(session->client, "resolver");
+}
+
+TEST_F(Handshake, ASecondAppIsToldWhoIsThere) {
+  start();
+  auto first = attach();
+  sluice_app_hello hello = good_hello();
+  auto answer = say(&hello, sizeof(hello));
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->welcome.status, SLUICE_APP_BUSY);
+  EXPECT_NE(std::string(answer->welcome.message).find(std::to_string(::getpid())), std::string::npos);
+  EXPECT_TRUE(answer->fds.empty());
+  EXPECT_TRUE(port->session()) << "the first one stays";
+}
+
+TEST_F(Handshake, AUserWhoIsNotAllowedIsDenied) {
+  options.allow_uids = {::geteuid() + 4711};
+  start();
+  sluice_app_hello hello = good_hello();
+  auto answer = say(&hello, sizeof(hello));
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->welcome.status, SLUICE_APP_DENIED);
+  EXPECT_TRUE(answer->fds.empty());
+  EXPECT_EQ(counter("denied"), 1u);
+  EXPECT_EQ(counter("attaches"), 0u);
+  EXPECT_FALSE(port->session());
+}
+
+TEST_F(Handshake, AnotherVersionIsToldOursWhateverItsLength) {
+  start();
+  struct {
+    sluice_app_hello hello = good_hello();
+    char more[64] = {};
+  } newer;
+  newer.hello.version = 2;
+  for (std::size_t bytes : {sizeof(newer.hello), sizeof(newer), std::size_t{6}}) {
+    auto answer = say(&newer, bytes);
+    ASSERT_TRUE(answer);
+    EXPECT_EQ(answer->welcome.status, SLUICE_APP_BAD_VERSION);
+    EXPECT_NE(std::string(answer->welcome.message).find("daemon version 1"), std::string::npos);
+  }
+}
+
+TEST_F(Malicious_Handshake, GarbageOfAnyLengthIsABadHelloAndLeavesNothingBehind) {
+  start();
+  std::mt19937 random(1);
+  std::size_t before = open_descriptors();
+  for (int i = 0; i < 300; ++i) {
+    std::vector<std::uint8_t> message(1 + random() % 200);
+    for (auto& byte : message) {
+      byte = static_cast<std::uint8_t>(random());
+    }
+    auto answer = say(message.data(), message.size());
+    ASSERT_TRUE(answer);
+    EXPECT_EQ(answer->welcome.status, SLUICE_APP_BAD_HELLO);
+  }
+  EXPECT_EQ(open_descriptors(), before);
+  EXPECT_EQ(counter("refused"), 300u);
+  EXPECT_TRUE(attach());
+}
+
+TEST_F(Malicious_Handshake, AHelloThatIsNearlyRightIsStillABadHello) {
+  start();
+  struct {
+    sluice_app_hello hello = good_hello();
+    char more = 0;
+  } message;
+  auto status_of = [&](std::size_t bytes) {
+    auto answer = say(&message, bytes);
+    return answer ? answer->welcome.status : 0xffff;
+  };
+  EXPECT_EQ(status_of(sizeof(message.hello) + 1), SLUICE_APP_BAD_HELLO);
+  EXPECT_EQ(status_of(sizeof(message.hello) - 1), SLUICE_APP_BAD_HELLO);
+  message.hello.reserved = 1;
+  EXPECT_EQ(status_of(sizeof(message.hello)), SLUICE_APP_BAD_HELLO);
+  message.hello = good_hello();
+  std::memset(message.hello.client, 'x', sizeof(message.hello.client));
+  EXPECT_EQ(status_of(sizeof(message.hello)), SLUICE_APP_BAD_HELLO);
+}
+
+TEST_F(Malicious_Handshake, DescriptorsInAHelloNeverEnterTheDaemon) {
+  start();
+  std::size_t before = open_descriptors();
+  UniqueFd socket = connect_to(options.socket);
+  UniqueFd gift(::memfd_create("gift", MFD_CLOEXEC));
+  int gifts[] = {gift.get(), gift.get(), gift.get()};
+  sluice_app_hello hello = good_hello();
+  ASSERT_TRUE(send_raw(socket.get(), &hello, sizeof(hello), gifts));
+  auto answer = answer_of(socket.get());
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->welcome.status, SLUICE_APP_BAD_HELLO);
+  EXPECT_EQ(open_descriptors(), before + 2) << "our socket and the memfd";
+}
+
+TEST_F(Malicious_Handshake, ANameThatIsNotPrintableIsMadeSo) {
+  start();
+  auto peer = attach("\x1b[2Jevil\n");
+  ASSERT_TRUE(peer);
+  EXPECT_EQ(port->session()->client, "?[2Jevil?");
+}
+
+TEST_F(Malicious_Handshake, HalfAHandshakeIsTimedOutAndBlocksNobody) {
+  options.hello_timeout_ns = 50'000'000;
+  start();
+  UniqueFd silent = connect_to(options.socket);
+  ASSERT_TRUE(silent);
+  loop->turn(0);
+  auto peer = attach();
+  EXPECT_TRUE(peer);
+  ASSERT_TRUE(turn_until([&] { return counter("hello_timeouts") == 1; }));
+  auto answer = read_answer(silent.get());
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->welcome.status, SLUICE_APP_BAD_HELLO);
+  EXPECT_TRUE(port->session());
+}
+
+TEST_F(Malicious_Handshake, AStormOfSilentConnectionsIsBoundedAndDoesNotShutOthersOut) {
+  start();
+  std::size_t before = open_descriptors();
+  std::vector<UniqueFd> storm;
+  for (std::size_t i = 0; i < 4 * kMaxPendingHellos; ++i) {
+    storm.push_back(connect_to(options.socket));
+    ASSERT_TRUE(storm.back());
+    loop->turn(0);
+  }
+  ASSERT_TRUE(turn_until([&] { return counter("refused") == 3 * kMaxPendingHellos; }));
+  EXPECT_LE(open_descriptors(), before + storm.size() + kMaxPendingHellos);
+  EXPECT_TRUE(attach());
+}
+
+TEST_F(Handshake, WhoClosesInsteadOfSayingHelloIsForgotten) {
+  start();
+  std::size_t before = open_descriptors();
+  for (int i = 0; i < 100; ++i) {
+    UniqueFd socket = connect_to(options.socket);
+    loop->turn(0);
+  }
+  ASSERT_TRUE(turn_until([&] { return open_descriptors() == before; }));
+}
+
+TEST_F(Malicious_Handshake, WhatAnAppSaysAfterItsHelloIsNotRead) {
+  start();
+  auto peer = attach();
+  std::string noise(1000, 'x');
+  for (int i = 0; i < 50; ++i) {
+    (void)::send(peer->socket(), noise.data(), noise.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  }
+  loop->turn(0);
+  EXPECT_TRUE(port->session());
+  peer.reset();
+  wait_detached();
+}
+
+TEST_F(Handshake, EverybodyMayConnectAndThePathGoesWithThePort) {
+  start();
+  struct stat status;
+  ASSERT_EQ(::stat(options.socket.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0666u);
+  port.reset();
+  EXPECT_NE(::stat(options.socket.c_str(), &status), 0);
+}
+
+TEST_F(Handshake, AStaleSocketIsTakenOverALivingOneIsNot) {
+  start();
+  auto second = AppPort::create(options, *loop, host);
+  ASSERT_FALSE(second);
+  EXPECT_NE(second.error().message.find("in use"), std::string::npos);
+  port.reset();
+  {
+    UniqueFd stale(*listen_at(options.socket));
+  }
+  start();
+  EXPECT_TRUE(attach());
+}
+
+TEST_F(Handshake, OptionsThatDoNotFitAreRefusedInASentence) {
+  auto error_of = [&](auto change) {
+    AppPortOptions bad = options;
+    change(bad);
+    auto made = AppPort::create(bad, *loop, host);
+    return made ? std::string() : made.error().message;
+  };
+  EXPECT_NE(error_of([](auto& o) { o.workers.clear(); }).find("0 workers"), std::string::npos);
+  EXPECT_NE(error_of([](auto& o) { o.pages = 0; }).find("limit of 0 pages"), std::string::npos);
+  EXPECT_NE(error_of([](auto& o) { o.ring_entries = 100; }).find("power of two"), std::string::npos);
+  EXPECT_NE(error_of([](auto& o) { o.source_macs.clear(); }).find("MAC"), std::string::npos);
+  EXPECT_NE(error_of([](auto& o) { o.socket = std::string(200, 'x'); }).find("200 bytes"), std::string::npos);
+  EXPECT_NE(error_of([](auto& o) { o.owned = {{.worker = WorkerId{7}, .pages = 8}}; }).find("worker 7"),
+            std::string::npos);
+}
+
+TEST_F(Handshake, AnAppThatIsKilledAndStartedAgainIsNotTakenForASecondOne) {
+  start();
+  auto first = attach();
+  // The new one is there before the loop has seen the end of the old one.
+  UniqueFd socket = connect_to(options.socket);
+  sluice_app_hello hello = good_hello();
+  first.reset();
+  ASSERT_TRUE(send_raw(socket.get(), &hello, sizeof(hello)));
+  auto answer = answer_of(socket.get());
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->welcome.status, SLUICE_APP_OK);
+}
+
+}  // namespace
+}  // namespace sluice::test

@@ -1,0 +1,290 @@
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <fstream>
+#include <random>
+
+#include "port/app/app_test_fixture.h"
+
+namespace sluice::test {
+namespace {
+
+class AppSession : public AppPortTest {};
+class Crash_AppSession : public AppPortTest {};
+class OwnedQueues : public AppPortTest {
+ protected:
+  void SetUp() override {
+    options.owned = {{.nic = NicId{1}, .queue = QueueId{2}, .worker = WorkerId{0}, .pages = 128}};
+  }
+  // Frames that the NIC wrote into pages of the owned queue, handed over.
+  void hand_over(std::uint32_t count) {
+    std::vector<Packet> packets(count);
+    for (Packet& packet : packets) {
+      PageIndex page = host.owned[0]->alloc();
+      ASSERT_NE(page, PageIndex::kNone);
+      std::byte* frame = host.open_arena->page(page) + 256;
+      std::memset(frame, 0x5a, 60);
+      packet = {.body = frame, .body_bytes = 60, .page = page, .port = kPort, .page_offset = 256};
+    }
+    lane().hand_over({.domain = domain_of(kPort), .nic = NicId{1}, .queue = QueueId{2}}, packets);
+    for (const Packet& packet : packets) {
+      if (packet.page != PageIndex::kNone) {
+        host.owned[0]->release(packet.page);
+        ++not_taken;
+      }
+    }
+  }
+  std::uint32_t not_taken = 0;
+};
+
+ino_t inode(int fd) {
+  struct stat status;
+  return ::fstat(fd, &status) == 0 ? status.st_ino : 0;
+}
+
+std::size_t lines_of(const char* path) {
+  std::ifstream file(path);
+  return static_cast<std::size_t>(std::count(std::istreambuf_iterator<char>(file), {}, '\n'));
+}
+
+std::size_t open_descriptors() {
+  auto folder = std::filesystem::directory_iterator("/proc/self/fd");
+  return static_cast<std::size_t>(std::distance(begin(folder), end(folder)));
+}
+
+bool all_zero(const AppPeer& peer) {
+  const std::byte* data = peer.rx_arena();
+  return std::all_of(data, data + peer.welcome.rx_arena_bytes, [](std::byte b) { return b == std::byte{0}; });
+}
+
+TEST_F(Crash_AppSession, AnAppThatDiesAtAnyMomentTakesNothingWithItAndTheNextGetsAFreshArena) {
+  start();
+  std::mt19937 random(5);
+  ino_t last = 0;
+  std::unique_ptr<AppPeer> keeps_mapping;  // of the session before: its file lives on, so its number cannot come again
+  for (int life = 0; life < 60; ++life) {
+    auto peer = attach();
+    ASSERT_TRUE(peer);
+    EXPECT_NE(inode(peer->fd(0)), last);  // D2
+    EXPECT_TRUE(all_zero(*peer));
+    last = inode(peer->fd(0));
+    for (auto steps = random() % 20; steps > 0; --steps) {
+      switch (random() % 5) {
+        case 0: receive(static_cast<std::uint32_t>(random() % 64)); break;
+        case 1: if (auto entry = peer->receive()) peer->give_back(entry->page); break;
+        case 2: peer->send_frame(frame_from(kMac)); break;
+        case 3: lane().poll(); break;
+        case 4: {
+          std::array<Packet, kBurst> burst;
+          lane().tx_done(lane().tx_burst(burst));
+          break;
+        }
+      }
+    }
+    receive(3);
+    peer->close_socket();
+    wait_detached();  // CHECKs that every page is home
+    EXPECT_TRUE(host.lanes.empty());
+    EXPECT_FALSE(host.attached);
+    keeps_mapping = std::move(peer);
+  }
+  EXPECT_EQ(counter("attaches"), 60u);
+  EXPECT_EQ(counter("detaches"), 60u);
+}
+
+TEST_F(Crash_AppSession, AProcessThatIsKilledIsDetachedAndItsSuccessorServed) {
+  start();
+  pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    UniqueFd socket = connect_to(options.socket);
+    sluice_app_hello hello = good_hello("victim");
+    send_raw(socket.get(), &hello, sizeof(hello));
+    ::pause();
+    ::_exit(0);
+  }
+  EXPECT_TRUE(turn_until([&] { return port->session().has_value(); }));
+  EXPECT_EQ(port->session()->pid, child);
+  receive(100);
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  wait_detached();
+  EXPECT_TRUE(attach());
+}
+
+TEST_F(Crash_AppSession, AThousandLivesLeakNoDescriptorAndNoMapping) {
+  options.pages = 64;
+  start();
+  auto live = [&] {
+    auto peer = attach();
+    ASSERT_TRUE(peer);
+    receive(3);
+    peer.reset();
+    wait_detached();
+  };
+  live();
+  std::size_t descriptors = open_descriptors();
+  std::size_t mappings = lines_of("/proc/self/maps");
+  for (int i = 0; i < 1000; ++i) {
+    live();
+  }
+  EXPECT_EQ(open_descriptors(), descriptors);
+  EXPECT_LE(lines_of("/proc/self/maps"), mappings + 16) << "the allocator may have grown a little";
+}
+
+TEST_F(AppSession, TotalsSurviveIt) {
+  start();
+  for (int i = 0; i < 3; ++i) {
+    auto peer = attach();
+    receive(10);
+    peer.reset();
+    wait_detached();
+  }
+  EXPECT_EQ(counter("rx_packets"), 30u);
+  EXPECT_EQ(counter("copied"), 30u);
+}
+
+TEST_F(AppSession, WhoHoldsItsWholeLimitTooLongIsCutOff) {
+  options.pages = 64;
+  options.stall_timeout_ns = 20'000'000;
+  start();
+  auto peer = attach();
+  receive(64);
+  ASSERT_EQ(port->session()->pages_held, 64u);
+  ASSERT_TRUE(turn_until([&] { return counter("cut_off") == 1; }));
+  EXPECT_FALSE(port->session());
+  EXPECT_TRUE(host.lanes.empty());
+  pollfd state{.fd = peer->socket(), .events = POLLRDHUP, .revents = 0};
+  EXPECT_EQ(::poll(&state, 1, 0), 1) << "it is told by the end of its socket";
+  EXPECT_TRUE(attach());
+}
+
+TEST_F(AppSession, WhoReturnsNowAndThenIsNotCutOff) {
+  options.pages = 64;
+  options.stall_timeout_ns = 200'000'000;
+  start();
+  auto peer = attach();
+  // A page comes back and the limit is reached again, for much longer than the timeout.
+  std::uint64_t end = now_ns() + 5 * options.stall_timeout_ns;
+  while (now_ns() < end) {
+    receive(64);
+    if (auto entry = peer->receive()) {
+      peer->give_back(entry->page);
+    }
+    lane().poll();
+    loop->turn(1);
+  }
+  EXPECT_EQ(counter("cut_off"), 0u);
+  EXPECT_TRUE(port->session());
+}
+
+TEST_F(AppSession, APortThatIsRemovedEndsItInOrder) {
+  start();
+  auto peer = attach();
+  receive(10);
+  port.reset();
+  EXPECT_TRUE(host.lanes.empty());
+  EXPECT_FALSE(host.attached);
+}
+
+TEST_F(OwnedQueues, AreServedBeforeAnAppComes) {
+  start();
+  EXPECT_EQ(host.events, (std::vector<std::string>{"open"}));
+  ASSERT_EQ(host.owned.size(), 1u);
+  EXPECT_GE(host.owned[0]->page_count(), 128u + 256u) << "what the NIC needs and what may be lent";
+  EXPECT_EQ(host.open_arena->domain(), domain_of(kPort));  // D1
+}
+
+TEST_F(OwnedQueues, PagesOfTheOwnDomainAreHandedOverAllOthersCopiedAndBothCountedExactly) {
+  start();
+  auto peer = attach();
+  hand_over(20);
+  receive(7);
+  EXPECT_EQ(counter("zero_copy"), 20u);
+  EXPECT_EQ(counter("copied"), 7u);
+  EXPECT_EQ(counter("copied_bytes"), 7u * 60);
+  EXPECT_EQ(counter("rx_packets"), 27u);
+  EXPECT_EQ(not_taken, 0u);
+  std::uint32_t before = host.owned[0]->inflight();
+  for (int i = 0; i < 27; ++i) {
+    auto entry = peer->receive();
+    ASSERT_TRUE(entry);
+    EXPECT_EQ(entry->offset, 256);
+    if (i < 20) {
+      EXPECT_EQ(peer->frame(*entry)[59], std::byte{0x5a}) << "the very page that the NIC wrote";
+    }
+    peer->give_back(entry->page);
+  }
+  lane().poll();
+  EXPECT_EQ(host.owned[0]->inflight(), before - 20) << "each page goes home to its own pool";
+  EXPECT_EQ(inflight(), 8u) << "those that the NIC has";
+}
+
+TEST_F(OwnedQueues, WhatAnAppSendsToItselfIsCopiedForItHasNoPage) {
+  start();
+  auto peer = attach();
+  auto frame = frame_from(kMac);
+  Packet packet{.body = frame.data(), .body_bytes = 60, .port = kPort};
+  lane().hand_over({.domain = domain_of(kPort), .port = kPort}, std::span(&packet, 1));
+  EXPECT_EQ(counter("copied"), 1u);
+  EXPECT_EQ(counter("zero_copy"), 0u);
+}
+
+TEST_F(OwnedQueues, ThePageLimitHoldsForBothKindsTogetherAndWhatIsNotTakenStaysTheWorkers) {
+  options.pages = 64;
+  options.ring_entries = 256;
+  start();
+  auto peer = attach();
+  receive(40);
+  hand_over(40);
+  EXPECT_EQ(counter("zero_copy"), 24u);
+  EXPECT_EQ(counter("drop_page_limit"), 16u);
+  EXPECT_EQ(not_taken, 16u);
+}
+
+TEST_F(OwnedQueues, APageThatTheNicHasCannotBeGivenBack) {
+  start();
+  auto peer = attach();
+  std::uint32_t before = inflight();
+  for (auto [pool, page] : host.posted) {
+    peer->give_back(raw(page));
+  }
+  lane().poll();
+  EXPECT_EQ(counter("fault_return_double"), host.posted.size());
+  EXPECT_EQ(inflight(), before);
+}
+
+TEST_F(OwnedQueues, AreClosedBeforePagesComeHomeAndOpenedAgainOverAFreshArena) {
+  start();
+  ino_t first;
+  {
+    auto peer = attach();
+    first = inode(peer->fd(0));
+    hand_over(20);
+    host.events.clear();
+  }
+  wait_detached();
+  EXPECT_EQ(host.events, (std::vector<std::string>{"detached", "close", "open"}));  // D7
+  auto peer = attach();
+  EXPECT_NE(inode(peer->fd(0)), first);  // D2
+  EXPECT_TRUE(all_zero(*peer));
+}
+
+TEST_F(OwnedQueues, ThatCannotBeOpenedAgainAreTriedAgainAndTheAppIsToldWhy) {
+  start();
+  attach().reset();
+  host.refuse_queues = true;
+  wait_detached();
+  sluice_app_hello hello = good_hello();
+  auto answer = say(&hello, sizeof(hello));
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->welcome.status, SLUICE_APP_FAILED);
+  EXPECT_NE(std::string(answer->welcome.message).find("the NIC is away"), std::string::npos);
+  host.refuse_queues = false;
+  ASSERT_TRUE(turn_until([&] { return host.open_arena != nullptr; }));
+  EXPECT_TRUE(attach());
+}
+
+}  // namespace
+}  // namespace sluice::test
