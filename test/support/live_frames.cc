@@ -80,6 +80,14 @@ struct LiveFrames::State {
         }
         chunk = std::min(chunk, due - done);
       }
+      if (options.allowed != nullptr) {
+        std::uint64_t allowed = options.allowed->load(std::memory_order_relaxed);
+        if (allowed <= done) {
+          std::this_thread::yield();
+          continue;
+        }
+        chunk = std::min(chunk, allowed - done);
+      }
       if ((error = send(chunk)) != 0) {
         break;
       }

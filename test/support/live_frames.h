@@ -2,6 +2,7 @@
 // the wire end of a veth: about 2.5 M packets/s from one core, and the number sent is exact.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -20,6 +21,9 @@ struct LiveFramesOptions {
   std::optional<std::uint32_t> cpu;    // the generator's CPU; with several queues it also chooses the queue
   bool sequence = true;                // payload begins with a 64-bit sequence number, host byte order
   std::uint64_t first_sequence = 0;
+  // Flow control: never more than this many in all. The receiver raises it as it receives, so that a test for "nothing is
+  // lost" does not depend on who gets the CPU.
+  const std::atomic<std::uint64_t>* allowed = nullptr;
   std::uint16_t first_source_port = 4000;
   std::uint16_t source_ports = 0;      // frame i has source port first_source_port + i % source_ports; 0: the template's
 };
