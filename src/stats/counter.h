@@ -24,6 +24,8 @@ class CounterVisitor {
  public:
   virtual ~CounterVisitor() = default;
   virtual void counter(std::string_view name, std::uint64_t value) = 0;
+  // A level and not a count (inflight, limit, pages_held): it goes down too, and has no rate.
+  virtual void gauge(std::string_view name, std::uint64_t value) { counter(name, value); }
 };
 
 }  // namespace sluice

@@ -5,9 +5,18 @@
 #include <cstdlib>
 #include <new>
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SLUICE_NEW_IS_TAKEN  // ThreadSanitizer's runtime has its own, and the linker wants only one
+#endif
+#endif
+
+#ifdef SLUICE_NEW_IS_TAKEN
+std::optional<std::uint64_t> sluice::allocation_count() { return std::nullopt; }
+#else
 static std::atomic<std::uint64_t> g_allocations{0};
 
-std::uint64_t sluice::allocation_count() { return g_allocations.load(); }
+std::optional<std::uint64_t> sluice::allocation_count() { return g_allocations.load(); }
 
 void* operator new(std::size_t bytes) {
   g_allocations.fetch_add(1, std::memory_order_relaxed);
@@ -18,3 +27,4 @@ void* operator new(std::size_t bytes) {
 }
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+#endif

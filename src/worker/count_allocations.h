@@ -2,7 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 namespace sluice {
-std::uint64_t allocation_count();
+std::optional<std::uint64_t> allocation_count();  // none: cannot be counted in this build
 }
