@@ -42,7 +42,7 @@ template <typename... Args>
 // Returns from the enclosing function with the error of `expression`, if it has one.
 #define SLUICE_TRY(expression)                                     \
   do {                                                             \
-    auto sluice_try_result_ = (expression);                        \
+    auto&& sluice_try_result_ = (expression);                      \
     if (!sluice_try_result_) {                                     \
       return std::unexpected(std::move(sluice_try_result_.error())); \
     }                                                              \

@@ -1,0 +1,282 @@
+// sluicectl: looks at a running sluiced, and changes it.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <optional>
+#include <thread>
+
+#include "base/clock.h"
+#include "control/api.h"
+#include "control/rates.h"
+#include "control/render.h"
+#include "control/rpc_client.h"
+#include "control/rpc_protocol.h"
+
+namespace sluice {
+namespace {
+
+using nlohmann::json;
+
+struct Options {
+  std::string socket = "/run/sluice/control.sock";
+  bool as_json = false;
+  int timeout_ms = 5000;
+};
+
+using Render = std::string (*)(const json&);
+using Action = std::function<Result<void>()>;  // what the chosen subcommand does
+
+void print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+Result<json> call(const Options& options, std::string_view method, const json& params = json::object()) {
+  auto client = RpcClient::connect(options.socket, options.timeout_ms);
+  SLUICE_TRY(client);
+  return client->call(std::string(method), params);
+}
+
+// Calls and prints: the result itself with --json, else what `render` makes of it, and warnings on stderr.
+Result<void> call_and_print(const Options& options, std::string_view method, const json& params, Render render) {
+  auto result = call(options, method, params);
+  SLUICE_TRY(result);
+  if (options.as_json) {
+    print(rpc_text(*result) + "\n");
+    return {};
+  }
+  print(render(*result));
+  if (result->is_object() && result->contains("warnings")) {
+    for (const json& warning : (*result)["warnings"]) {
+      fmt::print(stderr, "sluicectl: warning: {}\n", warning.get<std::string>());
+    }
+  }
+  return {};
+}
+
+std::string say_nothing(const json&) { return ""; }
+
+std::string render_reload(const json& result) {
+  std::string out;
+  for (const json& action : result.value("actions", json::array())) {
+    out += action.get<std::string>() + "\n";
+  }
+  return out.empty() ? "nothing changed\n" : out;
+}
+
+std::string render_version(const json& result) { return result.value("version", "-") + "\n"; }
+
+struct Show {
+  const char* name;
+  const char* help;
+  std::string_view method;
+  Render render;
+};
+constexpr Show kShows[] = {
+    {"nics", "network cards and what their XDP programs did", api::kShowNics, render_nics},
+    {"queues", "RX queues: who owns them, which worker serves them", api::kShowQueues, render_queues},
+    {"ports", "ports: who is attached, pages held, packets by zero copy and by copy", api::kShowPorts, render_ports},
+    {"rules", "rules, with their packets and bytes", api::kShowRules, render_rules},
+    {"pools", "page pools", api::kShowPools, render_pools},
+    {"counters", "all counters", api::kShowCounters, render_counters},
+    {"config", "the running state as a config file", api::kShowConfig, render_config},
+};
+
+void add_show(CLI::App& app, const Options& options, Action& action) {
+  CLI::App* show = app.add_subcommand("show", "print what is there");
+  show->require_subcommand(1);
+  for (const Show& what : kShows) {
+    show->add_subcommand(what.name, what.help)->callback([&options, &action, &what] {
+      action = [&options, &what] { return call_and_print(options, what.method, json::object(), what.render); };
+    });
+  }
+}
+
+struct RuleOptions {
+  std::string nic, match, to;
+  int priority = 0;
+  unsigned id = 0;
+  bool shed = false;
+};
+
+void add_rule(CLI::App& app, const Options& options, RuleOptions& rule, Action& action) {
+  CLI::App* parent = app.add_subcommand("rule", "add or remove a rule; until the next reload, which goes back to the file");
+  parent->require_subcommand(1);
+  CLI::App* add = parent->add_subcommand("add", "send packets that match to a port");
+  add->add_option("--nic", rule.nic, "the NIC; every NIC when left out");
+  add->add_option("--match", rule.match, "for example \"ip_proto udp dst_port 53\"; \"\" matches everything")->required();
+  add->add_option("--to", rule.to, "a port, kernel, drop or netdev:NAME")->required();
+  add->add_option("--priority", rule.priority, "the highest that matches wins")->capture_default_str();
+  add->add_flag("--shed", rule.shed, "drop these packets first when the port runs short of pages");
+  add->callback([&, add] {
+    action = [&, add]() -> Result<void> {
+      json params{{"match", rule.match}, {"to", rule.to}, {"priority", rule.priority}, {"shed", rule.shed}};
+      if (add->count("--nic") > 0) {
+        params["nic"] = rule.nic;
+      }
+      return call_and_print(options, api::kRuleAdd, params, say_nothing);
+    };
+  });
+  CLI::App* del = parent->add_subcommand("del", "remove the rule with this match, or with this id (show rules)");
+  del->add_option("--nic", rule.nic, "the NIC that the rule was made for");
+  CLI::Option* match = del->add_option("--match", rule.match, "the rule's match");
+  CLI::Option* id = del->add_option("--id", rule.id, "the rule's id on that NIC")->excludes(match);
+  del->add_option("--to", rule.to, "where the rule leads")->excludes(id);
+  del->add_option("--priority", rule.priority, "the rule's priority")->excludes(id);
+  del->callback([&, del] {
+    if (del->count("--match") + del->count("--id") == 0) {
+      throw CLI::RequiredError("--match or --id");
+    }
+    action = [&, del]() -> Result<void> {
+      json params = json::object();
+      auto put = [&](const char* option, const char* name, const json& value) {
+        if (del->count(option) > 0) {
+          params[name] = value;
+        }
+      };
+      put("--nic", "nic", rule.nic);
+      put("--match", "match", rule.match);
+      put("--id", "id", rule.id);
+      put("--to", "to", rule.to);
+      put("--priority", "priority", rule.priority);
+      return call_and_print(options, api::kRuleDel, params, say_nothing);
+    };
+  });
+}
+
+struct PortOptions {
+  std::string name, type = "app", socket, uplink;
+  std::vector<std::string> allow_users, queues, macs;
+  unsigned pages = 0, ring = 0, stall_timeout_ms = 0;
+  bool observe = false;
+};
+
+json port_params(const CLI::App& add, const PortOptions& port) {
+  json params{{"name", port.name}, {"type", port.type}, {"socket", port.socket}};
+  auto put = [&](const char* option, const char* name, const json& value) {
+    if (add.count(option) > 0) {
+      params[name] = value;
+    }
+  };
+  put("--allow-user", "allow_users", port.allow_users);
+  put("--pages", "pages", port.pages);
+  put("--ring", "ring", port.ring);
+  put("--queue", "queues", port.queues);
+  put("--mac", "mac", port.macs);
+  put("--uplink", "uplink", port.uplink);
+  put("--stall-timeout-ms", "stall_timeout_ms", port.stall_timeout_ms);
+  put("--observe", "observe", port.observe);
+  return params;
+}
+
+void add_port(CLI::App& app, const Options& options, PortOptions& port, Action& action) {
+  CLI::App* parent = app.add_subcommand("port", "add or remove a port; until the next reload, which goes back to the file");
+  parent->require_subcommand(1);
+  CLI::App* add = parent->add_subcommand("add", "make a port that a program can attach to");
+  add->add_option("name", port.name, "the port's name")->required();
+  add->add_option("--type", port.type, "app")->capture_default_str();
+  add->add_option("--socket", port.socket, "path of the Unix socket that the program attaches by")->required();
+  add->add_option("--allow-user", port.allow_users, "who may attach besides root; may be given more than once");
+  add->add_option("--pages", port.pages, "most pages that the program may hold");
+  add->add_option("--ring", port.ring, "entries of the receive ring per worker");
+  add->add_option("--queue", port.queues, "a NIC queue that it owns, NIC:QUEUE; may be given more than once");
+  add->add_option("--mac", port.macs, "a source address it may send from; may be given more than once");
+  add->add_option("--uplink", port.uplink, "the NIC that its frames leave by");
+  add->add_option("--stall-timeout-ms", port.stall_timeout_ms, "cut it off when it holds its limit for so long");
+  add->add_flag("--observe", port.observe, "its queues may run in zero-copy mode whatever else arrives there");
+  add->callback([&, add] {
+    action = [&, add] { return call_and_print(options, api::kPortAdd, port_params(*add, port), say_nothing); };
+  });
+  CLI::App* del = parent->add_subcommand("del", "remove a port that no rule leads to");
+  del->add_option("name", port.name, "the port's name")->required();
+  del->callback([&] {
+    action = [&] { return call_and_print(options, api::kPortDel, json{{"name", port.name}}, say_nothing); };
+  });
+}
+
+struct WatchOptions {
+  double interval_s = 1;
+  unsigned count = 0;
+};
+
+// Rates between two looks, until `count` lines or the end of sluiced. On a terminal each table replaces the one before.
+Result<void> watch(const Options& options, const WatchOptions& watch) {
+  auto client = RpcClient::connect(options.socket, options.timeout_ms);
+  SLUICE_TRY(client);
+  bool in_place = !options.as_json && ::isatty(STDOUT_FILENO) == 1;
+  auto before = client->call(std::string(api::kShowCounters));
+  SLUICE_TRY(before);
+  std::uint64_t before_ns = now_ns();
+  for (unsigned shown = 0; watch.count == 0 || shown < watch.count; ++shown) {
+    std::this_thread::sleep_for(std::chrono::duration<double>(watch.interval_s));
+    auto after = client->call(std::string(api::kShowCounters));
+    SLUICE_TRY(after);
+    std::uint64_t after_ns = now_ns();
+    auto rates = rates_between(*before, *after, after_ns - before_ns);
+    if (options.as_json) {
+      print(rpc_text(rates_to_json(rates)) + "\n");
+    } else {
+      print((in_place ? "\x1b[H\x1b[J" : shown == 0 ? "" : "\n") + render_rates(rates));
+    }
+    before = std::move(after);
+    before_ns = after_ns;
+  }
+  return {};
+}
+
+void add_rest(CLI::App& app, const Options& options, WatchOptions& watch_options, Action& action) {
+  app.add_subcommand("reload", "bring sluiced to what its config file says now")->callback([&] {
+    action = [&] { return call_and_print(options, api::kReload, json::object(), render_reload); };
+  });
+  app.add_subcommand("version", "print the daemon's version")->callback([&] {
+    action = [&] { return call_and_print(options, api::kVersion, json::object(), render_version); };
+  });
+  CLI::App* watch_command = app.add_subcommand("watch", "print rates per NIC and port, again and again");
+  watch_command->add_option("--interval", watch_options.interval_s, "seconds between two looks")
+      ->check(CLI::Range(0.01, 3600.0))->capture_default_str();
+  watch_command->add_option("--count", watch_options.count, "how many times; 0: until interrupted")->capture_default_str();
+  watch_command->callback([&] { action = [&] { return watch(options, watch_options); }; });
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Looks at a running sluiced, and changes it.", "sluicectl");
+  Options options;
+  RuleOptions rule;
+  PortOptions port;
+  WatchOptions watch_options;
+  Action action;
+  app.add_option("--socket", options.socket, "the control socket of sluiced")->envname("SLUICE_CONTROL")->capture_default_str();
+  app.add_flag("--json", options.as_json, "print exactly what sluiced answers");
+  app.add_option("--timeout-ms", options.timeout_ms, "how long to wait for an answer")
+      ->check(CLI::Range(1, 600'000))->capture_default_str();
+  app.require_subcommand(1);
+  app.fallthrough();  // --json and --socket may also stand behind the subcommand
+  add_show(app, options, action);
+  add_rule(app, options, rule, action);
+  add_port(app, options, port, action);
+  add_rest(app, options, watch_options, action);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  std::signal(SIGPIPE, SIG_DFL);  // `sluicectl watch | head` ends quietly
+  if (auto done = action(); !done) {
+    fmt::print(stderr, "sluicectl: {}\n", done.error().message);
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace sluice
+
+int main(int argc, char** argv) {
+  try {
+    return sluice::run(argc, argv);
+  } catch (const std::exception& error) {  // an answer whose shape is not that of control/api.h
+    fmt::print(stderr, "sluicectl: {}\n", error.what());
+    return 1;
+  }
+}

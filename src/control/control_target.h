@@ -1,0 +1,31 @@
+// ControlTarget: what the control socket talks to. The engine is one; tests have a model of it.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "base/result.h"
+#include "control/config.h"
+
+namespace sluice {
+
+// Control thread. The shapes of what show_... returns are in control/api.h; rule.add, port.del, reload and the rest are
+// made of current() and apply() by control/serve.cc.
+class ControlTarget {
+ public:
+  virtual ~ControlTarget() = default;
+
+  virtual nlohmann::json show_nics() = 0;
+  virtual nlohmann::json show_queues() = 0;
+  virtual nlohmann::json show_ports() = 0;
+  virtual nlohmann::json show_rules() = 0;
+  virtual nlohmann::json show_pools() = 0;
+  virtual nlohmann::json show_counters() = 0;
+  virtual nlohmann::json show_config() { return {{"toml", to_toml(current())}}; }
+
+  // The state that runs, which is not the file's when something was added since, or could not be carried out.
+  virtual const Config& current() const = 0;
+  // Brings what runs to `fresh`; an error says what could not be carried out, and current() what was.
+  virtual Result<void> apply(const Config& fresh) = 0;
+};
+
+}  // namespace sluice

@@ -1,0 +1,58 @@
+// The daemon around the engine: start, serve, reload, end. cmd/sluiced.cc hands it the engine; tests hand it a model.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/event_loop.h"
+#include "base/fd.h"
+#include "base/result.h"
+#include "control/config.h"
+#include "control/control_target.h"
+
+namespace sluice {
+
+struct DaemonOptions {
+  std::string config_path;
+  std::string log_level;  // empty: as the config says
+};
+
+using MakeTarget =
+    std::function<Result<std::unique_ptr<ControlTarget>>(const Config& config, EventLoop& loop, const std::string& config_path)>;
+
+// Until SIGTERM or SIGINT; an error is why it could not start. SIGHUP reloads.
+Result<void> run_daemon(const DaemonOptions& options, const MakeTarget& make_target);
+
+// Signals as events of the loop (signalfd(2)): no handler ever runs.
+class Signals {
+ public:
+  // Before the first thread is made, for threads inherit what is blocked.
+  static void block();
+  static Result<std::unique_ptr<Signals>> create(EventLoop& loop, std::function<void(int signal)> callback);
+  ~Signals();
+
+ private:
+  Signals(EventLoop& loop, std::function<void(int)> callback) : loop_(loop), callback_(std::move(callback)) {}
+  void read_all();
+
+  EventLoop& loop_;
+  std::function<void(int)> callback_;
+  UniqueFd fd_;
+};
+
+// What systemd is told (sd_notify(3)); nothing happens when it did not start us.
+class ServiceManager {
+ public:
+  explicit ServiceManager(EventLoop& loop);  // answers the watchdog from the loop: a loop that hangs is noticed
+  ~ServiceManager();
+  void ready(const std::string& status);
+  void reloading();
+  void stopping();
+
+ private:
+  EventLoop& loop_;
+  EventLoop::TimerId watchdog_ = 0;
+};
+
+}  // namespace sluice

@@ -1,0 +1,109 @@
+// Random configs that check_config() accepts, small enough that two of them have much in common. For tests.
+#pragma once
+
+#include <random>
+
+#include "control/config.h"
+
+namespace sluice {
+
+class RandomConfig {
+ public:
+  explicit RandomConfig(std::uint64_t seed) : random_(seed) {}
+
+  Config make() {
+    Config config;
+    make_daemon(config.daemon);
+    for (const char* name : {"eth0", "eth1", "eth0.7"}) {
+      if (one_in(2)) {
+        make_nic(config.nics[name], name);
+      }
+    }
+    std::vector<QueueName> free;
+    for (const auto& [name, nic] : config.nics) {
+      for (std::uint16_t queue : nic.queues.value_or(std::vector<std::uint16_t>{0, 1, 2, 3})) {
+        free.push_back({name, queue});
+      }
+    }
+    for (const char* name : {"dns", "web", "ids"}) {
+      if (one_in(2)) {
+        make_port(config, name, free);
+      }
+    }
+    for (std::size_t i = below(6); i > 0; --i) {
+      make_rule(config);
+    }
+    return config;
+  }
+
+ private:
+  std::size_t below(std::size_t n) { return std::uniform_int_distribution<std::size_t>(0, n - 1)(random_); }
+  bool one_in(std::size_t n) { return below(n) == 0; }
+  template <typename T>
+  T one_of(std::initializer_list<T> list) { return list.begin()[below(list.size())]; }
+
+  void make_daemon(DaemonConfig& daemon) {
+    daemon.control = one_of({"/run/sluice/control.sock", "/tmp/\"c\\d\".sock"});
+    daemon.control_group = one_of({"", "root"});
+    daemon.log = one_of({"info", "debug"});
+    daemon.page_bytes = one_of({2048u, 4096u});
+    daemon.huge_pages = one_of({"auto", "required"});
+    for (std::size_t i = below(2) + 1; i > 0; --i) {
+      WorkerOptions worker;
+      worker.id = static_cast<WorkerId>(daemon.workers.size());
+      worker.cpu = one_in(2) ? std::nullopt : std::optional<std::uint32_t>(0);
+      worker.idle = one_of({WorkerOptions::Idle::kAdaptive, WorkerOptions::Idle::kSpin});
+      worker.nap_us = one_of({50u, 7u});
+      daemon.workers.push_back(worker);
+    }
+  }
+
+  void make_nic(NicConfig& nic, const char* name) {
+    nic.netdev = name;
+    if (one_in(2)) {
+      nic.queues = one_of<std::vector<std::uint16_t>>({{0}, {0, 1}, {1, 3}});
+    }
+    nic.mode = one_of({BindMode::kAuto, BindMode::kAuto, BindMode::kCopy, BindMode::kZeroCopy});
+    nic.ring = one_of({4096u, 4096u, 512u});
+  }
+
+  void make_port(Config& config, const char* name, std::vector<QueueName>& free) {
+    PortConfig port;
+    port.name = name;
+    port.type = "app";
+    port.socket = std::string("/run/sluice/") + name + one_of({".sock", ".s"});
+    port.allow_users = one_of<std::vector<std::string>>({{}, {"root"}, {"103", "root"}});
+    port.pages = one_of({4096u, 64u});
+    port.ring = one_of({0u, 0u, 128u});
+    if (!free.empty() && one_in(2)) {
+      auto taken = free.begin() + static_cast<std::ptrdiff_t>(below(free.size()));
+      port.queues.push_back(*taken);
+      free.erase(taken);
+    }
+    port.mac = one_of<std::vector<MacAddress>>({{}, {{2, 0, 0, 0, 0, 1}}, {{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 2}}});
+    if (!config.nics.empty() && one_in(2)) {
+      port.uplink = std::next(config.nics.begin(), static_cast<std::ptrdiff_t>(below(config.nics.size())))->first;
+    }
+    port.stall_timeout_ms = one_of({0u, 0u, 100u});
+    port.observe = one_in(4);
+    config.ports.emplace(name, std::move(port));
+  }
+
+  void make_rule(Config& config) {
+    RuleConfig rule;
+    if (!config.nics.empty() && one_in(2)) {
+      rule.nic = std::next(config.nics.begin(), static_cast<std::ptrdiff_t>(below(config.nics.size())))->first;
+    }
+    rule.match = one_of({"", "ip_proto udp dst_port 53", "dst_port 1000-2000", "src_ip 10.0.0.0/8"});
+    std::size_t target = below(config.ports.size() + 3);
+    rule.to = target < config.ports.size() ? std::next(config.ports.begin(), static_cast<std::ptrdiff_t>(target))->first
+              : target == config.ports.size() ? "kernel" : target == config.ports.size() + 1 ? "drop" : "netdev:eth9";
+    rule.priority = one_of({0, 100, -5});
+    rule.shed = config.ports.contains(rule.to) && one_in(2);
+    config.rules.push_back(std::move(rule));
+  }
+
+  std::mt19937_64 random_;
+};
+
+}  // namespace sluice

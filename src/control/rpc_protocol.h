@@ -1,0 +1,82 @@
+// JSON-RPC 2.0 (https://www.jsonrpc.org/specification) as text in, text out; and the lines that carry it.
+// No sockets here: this is what the fuzzer and the table of the specification's examples drive.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace sluice {
+
+inline constexpr std::size_t kMaxRequestBytes = std::size_t{1} << 20;  // one line (D6)
+inline constexpr std::size_t kMaxReplyBytes = std::size_t{32} << 20;   // 65536 rules of `show.rules` fit
+inline constexpr std::size_t kMaxBatch = 256;                          // requests in one batch (D6)
+inline constexpr int kMaxDepth = 32;                                   // of nesting; a port or a rule needs 4
+
+enum class RpcCode : int {
+  kParseError = -32700,
+  kInvalidRequest = -32600,
+  kMethodNotFound = -32601,
+  kInvalidParams = -32602,
+  kInternalError = -32603,
+  kFailed = -32000,  // the method's own error: message is its sentence, data.errno the system's number if there is one
+};
+
+struct RpcParam {
+  enum class Type { kString, kInteger, kBoolean, kStrings, kAny };
+  enum class Need { kRequired, kOptional };
+  std::string name;
+  Type type = Type::kString;
+  Need need = Need::kRequired;
+};
+
+using RpcHandler = std::function<Result<nlohmann::json>(const nlohmann::json& params)>;
+
+class RpcMethods {
+ public:
+  // Parameters by name, or by position in the order of `params`; the handler gets them by name, checked.
+  void add(std::string name, std::vector<RpcParam> params, RpcHandler handler);
+
+  // The reply to one request or batch, without a newline; none for notifications alone. Never throws.
+  std::optional<std::string> handle(std::string_view request) const;
+
+ private:
+  struct Method {
+    std::vector<RpcParam> params;
+    RpcHandler handler;
+  };
+  std::optional<nlohmann::json> handle_one(const nlohmann::json& request) const;
+  nlohmann::json call(const nlohmann::json& request, const nlohmann::json& id) const;
+
+  std::map<std::string, Method, std::less<>> methods_;
+};
+
+// {"jsonrpc":"2.0","error":{...},"id":id}
+nlohmann::json rpc_error(const nlohmann::json& id, RpcCode code, const std::string& message);
+// Text of any value; bytes that are not UTF-8 (a client's name for itself) become U+FFFD instead of an exception.
+std::string rpc_text(const nlohmann::json& value);
+
+// Cuts a stream of bytes into lines of at most kMaxRequestBytes.
+class LineBuffer {
+ public:
+  void append(std::string_view bytes) { bytes_.append(bytes); }
+  // The next whole line, without its end; none yet. The view holds until the next call.
+  std::optional<std::string_view> next();
+  // What has come of the line that is not whole yet is longer than a line may be.
+  bool too_long() const { return bytes_.size() - begin_ > kMaxRequestBytes && searched_ > begin_ + kMaxRequestBytes; }
+  std::size_t size() const { return bytes_.size() - begin_; }
+
+ private:
+  std::string bytes_;
+  std::size_t begin_ = 0;     // of the next line
+  std::size_t searched_ = 0;  // no line ends before here
+};
+
+}  // namespace sluice

@@ -1,0 +1,19 @@
+// The methods of control/api.h, served from a ControlTarget.
+#pragma once
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "control/control_target.h"
+#include "control/rpc_protocol.h"
+
+namespace sluice {
+
+// `target` must outlive `methods`. `config_path` empty: there is no file, reload is an error.
+void serve(RpcMethods& methods, ControlTarget& target, std::string config_path);
+
+// Reads the file and brings the target to it: the method `reload`, and what SIGHUP does. Logs what it does.
+Result<nlohmann::json> reload(ControlTarget& target, const std::string& config_path);
+
+}  // namespace sluice
