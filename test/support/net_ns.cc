@@ -54,13 +54,12 @@ void NetNs::enter() const {
   SLUICE_CHECK(::setns(fd_.get(), CLONE_NEWNET) == 0, "setns: errno {}", errno);
 }
 
-void NetNs::run(const std::function<void()>& body) const {
-  UniqueFd home(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
-  SLUICE_CHECK(home, "cannot open this thread's namespace: errno {}", errno);
-  enter();
-  body();
-  SLUICE_CHECK(::setns(home.get(), CLONE_NEWNET) == 0, "setns: errno {}", errno);
+NetNs::Inside::Inside(const NetNs& ns) : home_(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)) {
+  SLUICE_CHECK(home_, "cannot open this thread's namespace: errno {}", errno);
+  ns.enter();
 }
+
+NetNs::Inside::~Inside() { SLUICE_CHECK(::setns(home_.get(), CLONE_NEWNET) == 0, "setns: errno {}", errno); }
 
 Finished NetNs::command(const std::string& shell) const {
   return test::run({"nsenter", "--net=" + path(), "--", "/bin/sh", "-c", shell});

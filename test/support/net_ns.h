@@ -2,10 +2,7 @@
 // whatever way the test ends.
 #pragma once
 
-#include <functional>
-#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "base/fd.h"
@@ -22,14 +19,26 @@ class NetNs {
   int fd() const { return fd_.get(); }
   std::string path() const;  // /proc/PID/fd/N: what `ip link set ... netns` and nsenter take
 
-  // Runs `body` on this thread inside the namespace and comes back. Sockets and BPF links made there stay there.
-  void run(const std::function<void()>& body) const;
-  // The same when it returns something.
+  // While it lives, this thread is inside. Sockets and BPF links made there stay there.
+  class Inside {
+   public:
+    explicit Inside(const NetNs& ns);
+    ~Inside();
+    Inside(const Inside&) = delete;
+
+   private:
+    UniqueFd home_;
+  };
+  // Runs `body` on this thread inside the namespace and comes back with what it returns.
   template <typename Body>
   auto in(Body&& body) const {
-    std::optional<decltype(body())> result;
-    run([&] { result.emplace(body()); });
-    return std::move(*result);
+    Inside inside(*this);
+    return body();
+  }
+  template <typename Body>
+  void run(Body&& body) const {
+    Inside inside(*this);
+    body();
   }
   // This thread enters for good: for threads that a test makes.
   void enter() const;
