@@ -132,6 +132,11 @@ Result<ArenaMemory> make_arena_memory(SystemCalls& calls, const ArenaOptions& op
     }
   }
   std::size_t bytes = round_up(wanted, static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)));
+  // Asked first: allocating more than there is does not fail, it wakes the kernel's OOM killer.
+  if (std::size_t available = calls.available_bytes(); bytes > available) {
+    return fail("arena {} needs {} MiB of memory, {} MiB are available: configure fewer pages", options.name,
+                bytes >> 20, available >> 20);
+  }
   auto memory = make_memory(calls, options.name, bytes, PROT_READ | PROT_WRITE, 0);
   if (!memory) {
     return with_context("arena", memory.error());

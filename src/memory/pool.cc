@@ -157,7 +157,9 @@ void PagePool::bad_release(std::uint32_t worst_slot, std::uint64_t count) const 
   std::uint32_t used = owner_.used.load(std::memory_order_relaxed);
   SLUICE_CHECK(worst_slot < used, "pool {}: page {} was never given out ({} of pages {} .. were)", name_,
                worst_slot + first_, used, first_);
-  SLUICE_CHECK(false, "pool {}: {} pages come home, {} are out: one comes home twice", name_, count, inflight());
+  Totals now = totals();
+  SLUICE_CHECK(false, "pool {}: {} pages come home, held {}, released {}: one comes home twice", name_, count,
+               now.held(), now.released());
   __builtin_unreachable();
 }
 

@@ -7,6 +7,9 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <fstream>
+#include <limits>
+#include <string>
 
 namespace sluice {
 
@@ -34,6 +37,17 @@ int SystemCalls::open_read_only(int fd) {
   char path[32];
   std::snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
   return ::open(path, O_RDONLY | O_CLOEXEC);
+}
+
+std::size_t SystemCalls::available_bytes() {
+  std::ifstream file("/proc/meminfo");
+  std::string word;
+  for (std::size_t kib = 0; file >> word;) {
+    if (word == "MemAvailable:" && file >> kib) {
+      return kib * 1024;
+    }
+  }
+  return std::numeric_limits<std::size_t>::max();
 }
 
 SystemCalls& SystemCalls::real() {

@@ -17,6 +17,7 @@ class SystemCalls {
   virtual int fchmod(int fd, unsigned mode);
   virtual int add_seals(int fd, int seals);
   virtual int open_read_only(int fd);  // a new open file description of what `fd` is
+  virtual std::size_t available_bytes();  // MemAvailable; the largest number when /proc does not say
 
   static SystemCalls& real();
 };

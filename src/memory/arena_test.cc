@@ -1,0 +1,300 @@
+#include "memory/arena.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <linux/falloc.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+
+#include "memory/memory_test_tools.h"
+#include "memory/reader_attack.h"
+
+namespace sluice {
+namespace {
+
+using test::FailingCalls;
+using test::Holdings;
+using test::Peer;
+
+const ArenaOptions kSmall{.name = "test", .page_bytes = 2048, .page_count = 100,
+                              .huge = ArenaOptions::Huge::kNever};
+
+// Reserves huge pages for one test and puts the machine back as it was.
+class HugePages {
+ public:
+  explicit HugePages(long pages) : before_(read("nr_hugepages")) {
+    write(before_ + pages);
+    free_ = read("free_hugepages");
+    enough_ = free_ >= pages;
+  }
+  ~HugePages() { write(before_); }
+  bool enough() const { return enough_; }
+  static long free_now() { return read("free_hugepages"); }
+
+ private:
+  static std::string path(const char* name) { return std::string("/sys/kernel/mm/hugepages/hugepages-2048kB/") + name; }
+  static long read(const char* name) {
+    long value = 0;
+    std::ifstream(path(name)) >> value;
+    return value;
+  }
+  static void write(long value) { std::ofstream(path("nr_hugepages")) << value; }
+  long before_, free_ = 0;
+  bool enough_ = false;
+};
+
+#define SLUICE_NEED_HUGE_PAGES(count)                                                                        \
+  HugePages reserved(count);                                                                                 \
+  if (!reserved.enough()) {                                                                                  \
+    GTEST_SKIP() << "cannot reserve " << (count) << " huge pages (root, and free memory, are needed)";       \
+  }
+
+bool all_bytes_are(const std::byte* data, std::size_t bytes, std::byte value) {
+  return std::all_of(data, data + bytes, [value](std::byte byte) { return byte == value; });
+}
+
+TEST(Arena, ComesZeroedMappedAndOfWholePages) {
+  auto arena = Arena::create({.name = "test", .domain = DomainId{5}, .page_bytes = 2048, .page_count = 3,
+                              .huge = ArenaOptions::Huge::kNever});
+  ASSERT_TRUE(arena) << arena.error().message;
+  EXPECT_EQ(arena->page_count(), 4u);
+  EXPECT_EQ(arena->bytes(), 8192u);
+  EXPECT_EQ(arena->domain(), DomainId{5});
+  EXPECT_FALSE(arena->huge_pages());
+  EXPECT_EQ(arena->page(PageIndex{3}), arena->data() + 3 * 2048);
+  EXPECT_TRUE(all_bytes_are(arena->data(), arena->bytes(), std::byte{0}));
+}
+
+TEST(Arena, AllocatesEveryPageWhenItIsMade) {
+  auto arena = Arena::create({.name = "test", .page_bytes = 4096, .page_count = 1000,
+                              .huge = ArenaOptions::Huge::kNever});
+  ASSERT_TRUE(arena);
+  auto fd = arena->read_only_fd();
+  ASSERT_TRUE(fd);
+  struct stat status{};
+  ASSERT_EQ(::fstat(fd->get(), &status), 0);
+  EXPECT_EQ(static_cast<std::size_t>(status.st_blocks) * 512, arena->bytes());
+}
+
+TEST(Arena, RefusesOptionsThatCannotBeAndSaysWhatCan) {
+  auto message = [](ArenaOptions options) {
+    auto arena = Arena::create(options);
+    return arena ? std::string("made") : arena.error().message;
+  };
+  EXPECT_EQ(message({.name = "a", .page_bytes = 1024, .page_count = 1}),
+            "arena a: page_bytes is 1024; it must be 2048 or 4096, an AF_XDP chunk");
+  EXPECT_EQ(message({.name = "a", .page_count = 0}), "arena a: page_count is 0; it must be 1 .. 2147483648");
+  EXPECT_EQ(message({.name = "a", .page_count = kMaxPages + 1}),
+            "arena a: page_count is 2147483649; it must be 1 .. 2147483648");
+  EXPECT_EQ(message({.name = std::string(201, 'a'), .page_count = 1}),
+            "the name of an arena has 201 bytes; at most 200 are allowed");
+}
+
+TEST(Arena, SaysHowMuchMemoryIsMissing) {
+  // 8 TiB: more than any machine that runs this test commits.
+  auto arena = Arena::create({.name = "big", .page_bytes = 4096, .page_count = kMaxPages,
+                              .huge = ArenaOptions::Huge::kRequired});
+  ASSERT_FALSE(arena);
+  EXPECT_NE(arena.error().message.find("arena big needs 4194304 free huge pages of 2 MiB"), std::string::npos)
+      << arena.error().message;
+  EXPECT_NE(arena.error().message.find("sysctl vm.nr_hugepages"), std::string::npos) << arena.error().message;
+  arena = Arena::create({.name = "big", .page_bytes = 4096, .page_count = kMaxPages});
+  ASSERT_FALSE(arena);
+  EXPECT_NE(arena.error().message.find("arena big needs 8388608 MiB of memory, "), std::string::npos)
+      << arena.error().message;
+}
+
+TEST(Arena, ReadersSeeWhatTheOwnerWrites) {
+  auto arena = Arena::create(kSmall);
+  ASSERT_TRUE(arena);
+  auto fd = arena->read_only_fd();
+  ASSERT_TRUE(fd);
+  auto reader = Mapping::map(fd->get(), arena->bytes(), PROT_READ);
+  ASSERT_TRUE(reader);
+  arena->page(PageIndex{7})[3] = std::byte{42};
+  EXPECT_EQ(reader->data()[7 * 2048 + 3], std::byte{42});
+  EXPECT_NE(::fcntl(fd->get(), F_GETFD) & FD_CLOEXEC, 0);
+}
+
+std::string names(const std::vector<std::string>& attacks) {
+  std::string text;
+  for (const std::string& attack : attacks) {
+    text += attack + "; ";
+  }
+  return text.empty() ? "all refused" : text;
+}
+
+std::string attack(int fd, std::size_t bytes) { return names(test::attack_as_reader(fd, bytes)); }
+
+// D4, by everything that a holder of the descriptor can try: here, in another process, and there without privilege.
+void expect_readers_cannot_write(const ArenaOptions& options) {
+  Peer same_user(Peer::As::kSameUser, attack);
+  Peer nobody(Peer::As::kNobody, attack);
+  auto arena = Arena::create(options);
+  ASSERT_TRUE(arena) << arena.error().message;
+  EXPECT_EQ(arena->huge_pages(), options.huge == ArenaOptions::Huge::kRequired);
+  std::memset(arena->data(), 0x5a, arena->bytes());
+  auto fd = arena->read_only_fd();
+  ASSERT_TRUE(fd) << fd.error().message;
+  if (::geteuid() == 0) {
+    EXPECT_EQ(nobody.give(fd->get(), arena->bytes()), "all refused");
+  }
+  EXPECT_EQ(same_user.give(fd->get(), arena->bytes()), "all refused");
+  EXPECT_EQ(attack(fd->get(), arena->bytes()), "all refused");
+  EXPECT_TRUE(all_bytes_are(arena->data(), arena->bytes(), std::byte{0x5a}));
+  struct stat status{};
+  ASSERT_EQ(::fstat(fd->get(), &status), 0);
+  EXPECT_EQ(static_cast<std::size_t>(status.st_size), arena->bytes());
+}
+
+TEST(Arena, Malicious_ReadersCannotWriteResizeOrPunch_D4) { expect_readers_cannot_write(kSmall); }
+
+TEST(Arena, Malicious_ReadersOfHugePagesCannotWriteResizeOrPunch_D4) {
+  SLUICE_NEED_HUGE_PAGES(4);
+  ArenaOptions options = kSmall;
+  options.huge = ArenaOptions::Huge::kRequired;
+  expect_readers_cannot_write(options);
+}
+
+// The attacks themselves must be able to succeed, or refusing them proves nothing.
+TEST(Arena, TheAttacksWorkOnMemoryThatIsNotSealed) {
+  UniqueFd plain(::memfd_create("sluice-plain", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  ASSERT_EQ(::ftruncate(plain.get(), 65536), 0);
+  auto got_through = test::attack_as_reader(plain.get(), 65536);
+  // (Not "add a seal": F_SEAL_WRITE is refused while the attack's own writable mapping exists.)
+  for (const char* name : {"mmap PROT_WRITE", "mprotect PROT_WRITE", "pwrite", "fallocate punch hole",
+                           "write through /proc/self/mem", "process_vm_writev", "madvise MADV_REMOVE"}) {
+    EXPECT_NE(std::find(got_through.begin(), got_through.end(), name), got_through.end()) << name;
+  }
+}
+
+TEST(Arena, TakesHugePagesWhenThereAreAnyAndCommitsThem) {
+  SLUICE_NEED_HUGE_PAGES(3);
+  long free_before = HugePages::free_now();
+  {
+    auto arena = Arena::create({.name = "huge", .page_bytes = 2048, .page_count = 1025});
+    ASSERT_TRUE(arena) << arena.error().message;
+    EXPECT_TRUE(arena->huge_pages());
+    EXPECT_EQ(arena->bytes(), 2 * kHugePageBytes);
+    EXPECT_EQ(arena->page_count(), 2048u);
+    // Free, not only reserved: nothing is left that could be missing when it is touched.
+    EXPECT_EQ(HugePages::free_now(), free_before - 2);
+    EXPECT_TRUE(all_bytes_are(arena->data(), arena->bytes(), std::byte{0}));
+  }
+  EXPECT_EQ(HugePages::free_now(), free_before);
+}
+
+TEST(Arena, FallsBackToSmallPagesWhenThereAreTooFewHugeOnes) {
+  SLUICE_NEED_HUGE_PAGES(1);
+  long free_before = HugePages::free_now();
+  auto pages = static_cast<std::uint32_t>((free_before + 2) * 1024);
+  Holdings before = Holdings::now();
+  {
+    auto arena = Arena::create({.name = "huge", .page_bytes = 2048, .page_count = pages});
+    ASSERT_TRUE(arena) << arena.error().message;
+    EXPECT_FALSE(arena->huge_pages());
+    EXPECT_EQ(HugePages::free_now(), free_before);  // what the first try took is back
+    EXPECT_EQ(Holdings::now().descriptors.size(), before.descriptors.size() + 1);
+  }
+  EXPECT_EQ(Holdings::now(), before);
+}
+
+// Every call that creation makes fails once; whatever came of it, nothing is left behind.
+template <typename Create>
+int fail_every_call(int error, Create create) {
+  int failures = 0;
+  for (int at = 1;; ++at) {
+    Holdings before = Holdings::now();
+    FailingCalls calls(at, error);
+    bool ok = create(calls);
+    EXPECT_EQ(Holdings::now(), before) << "call " << at;
+    if (!calls.failed()) {
+      EXPECT_TRUE(ok) << "no call failed";
+      return failures;
+    }
+    failures += ok ? 0 : 1;
+  }
+}
+
+bool make_arena(SystemCalls& calls, ArenaOptions::Huge huge) {
+  ArenaOptions options = kSmall;
+  options.huge = huge;
+  auto arena = Arena::create(options, calls);
+  EXPECT_TRUE(arena || !arena.error().message.empty());
+  if (arena) {
+    auto fd = arena->read_only_fd(calls);
+    return fd.has_value();
+  }
+  return false;
+}
+
+TEST(Arena, Crash_NothingLeaksWhenAnyCallOfItsCreationFails) {
+  // memfd_create ftruncate fallocate mmap fchmod seals, and the reader's open: each is needed.
+  EXPECT_EQ(fail_every_call(ENOMEM, [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kNever); }), 7);
+  // EINVAL from memfd_create is an older kernel: it is asked again without MFD_NOEXEC_SEAL.
+  EXPECT_EQ(fail_every_call(EINVAL, [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kNever); }), 6);
+  fail_every_call(ENOMEM, [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kIfAny); });
+}
+
+TEST(Arena, Crash_NothingLeaksWhenAnyCallFailsWithHugePagesAtHand) {
+  SLUICE_NEED_HUGE_PAGES(1);
+  long free_before = HugePages::free_now();
+  // The first four, up to mmap, are answered by falling back; fchmod, seals and open are not.
+  EXPECT_EQ(fail_every_call(ENOMEM, [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kIfAny); }), 3);
+  EXPECT_EQ(
+      fail_every_call(ENOMEM, [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kRequired); }), 7);
+  EXPECT_EQ(HugePages::free_now(), free_before);
+}
+
+TEST(SharedSegment, Crash_NothingLeaksWhenAnyCallOfItsCreationFails) {
+  EXPECT_EQ(fail_every_call(ENOMEM,
+                            [](SystemCalls& calls) {
+                              return create_peer_writable("w", 8192, PROT_READ, calls).has_value();
+                            }),
+            5);
+  EXPECT_EQ(fail_every_call(
+                ENOMEM, [](SystemCalls& calls) { return create_peer_readable("r", 8192, calls).has_value(); }),
+            7);
+}
+
+std::string shrink_grow_punch_and_write(int fd, std::size_t bytes) {
+  std::string said;
+  said += ::ftruncate(fd, 0) == 0 ? "shrank " : "";
+  said += ::ftruncate(fd, static_cast<off_t>(bytes * 2)) == 0 ? "grew " : "";
+  said += ::fallocate(fd, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(bytes), 4096) == 0 ? "allocated behind " : "";
+  said += ::fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE) == 0 ? "sealed " : "";
+  said += ::pwrite(fd, "x", 1, 100) == 1 ? "wrote " : "";
+  int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  said += ::fallocate(fd, punch, 4096, static_cast<off_t>(bytes - 4096)) == 0 ? "punched" : "";
+  return said;
+}
+
+TEST(SharedSegment, Malicious_AWritingPeerCannotMakeOurReadsFault_D3) {
+  Peer peer(Peer::As::kSameUser, shrink_grow_punch_and_write);
+  auto segment = create_peer_writable("segment", 3 * 4096, PROT_READ);
+  ASSERT_TRUE(segment) << segment.error().message;
+  ASSERT_EQ(segment->mapping.bytes(), 3 * 4096u);
+  EXPECT_EQ(peer.give(segment->fd.get(), segment->mapping.bytes()), "wrote punched");
+  EXPECT_EQ(segment->mapping.data()[100], std::byte{'x'});
+  EXPECT_TRUE(all_bytes_are(segment->mapping.data() + 4096, 2 * 4096, std::byte{0}));
+}
+
+TEST(SharedSegment, Malicious_AReadingPeerCannotWriteOurs_D4) {
+  Peer same_user(Peer::As::kSameUser, attack);
+  Peer nobody(Peer::As::kNobody, attack);
+  auto segment = create_peer_readable("segment", 2 * 4096);
+  ASSERT_TRUE(segment) << segment.error().message;
+  std::memset(segment->mapping.data(), 0x5a, segment->mapping.bytes());
+  if (::geteuid() == 0) {
+    EXPECT_EQ(nobody.give(segment->fd.get(), segment->mapping.bytes()), "all refused");
+  }
+  EXPECT_EQ(same_user.give(segment->fd.get(), segment->mapping.bytes()), "all refused");
+  EXPECT_TRUE(all_bytes_are(segment->mapping.data(), segment->mapping.bytes(), std::byte{0x5a}));
+}
+
+}  // namespace
+}  // namespace sluice
