@@ -19,7 +19,7 @@ BANS = [
     ("assert", CODE, r"\bassert\s*\(", "SLUICE_CHECK of base/check.h: it stays on in release and prints the values"),
     ("print", r"^src/(?!base/)(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$", r"\bstd::(cout|cerr|clog)\b|\b(printf|fprintf|puts)\s*\(", "base/log.h"),
     ("using-namespace", SRC, r"\busing namespace (?!std::\w*literals)(?!std::literals)", "the name itself, or `using x::y;`"),
-    ("volatile", CODE, r"(?<!asm )\bvolatile\b", "std::atomic, or read_once of base/untrusted.h"),
+    ("volatile", SRC, r"(?<!asm )\bvolatile\b", "std::atomic, or read_once of base/untrusted.h"),
     ("string", SRC, r"\b(strcpy|strcat|sprintf|vsprintf|gets|strtok|atoi|atol|atof)\s*\(", "fmt::format, std::string, std::from_chars"),
     ("shell", SRC, r"\b(system|popen)\s*\(", "the system call or netlink request itself"),
     ("throw", r"^src/(base|stats|memory|ring|demux|port|worker)/(?!.*_(test|fuzz|bench)\.cc$)", r"\bthrow\b", "Result<T> for the world, a counted fault for a peer, SLUICE_CHECK for our own bug"),
@@ -37,7 +37,7 @@ ARROWS = {
 }
 WORDS = [(r"\b(TODO|FIXME|XXX|HACK)\b", "do it, or say in docs/ what is missing"),
          (r"(?i)\b(issue|ticket|task|pull request) #?\d+", "the reason itself")]
-findings, warnings = [], []
+findings, warnings, test_sources = [], [], set()
 
 
 def report(path, line, rule, text):
@@ -48,6 +48,16 @@ def files():
     for folder, below, names in os.walk(ROOT):  # not git ls-files: git refuses to list another user's clone
         below[:] = [b for b in below if b not in ("build", "__pycache__", ".git", ".ccache")]
         yield from (os.path.relpath(os.path.join(folder, name), ROOT) for name in names)
+
+
+def find_test_sources(cmake_path, text):
+    """What only tests, fuzzers and benches are built of, whatever its name: the rules for the product are not for it."""
+    for call in re.findall(r"sluice_(?:test|fuzz|bench)\(([^)]*)\)", text):
+        test_sources.update(os.path.join(os.path.dirname(cmake_path), name) for name in re.findall(r"[\w/.]+\.cc\b", call))
+
+
+def role(path):
+    return path[:-3] + "_test.cc" if path in test_sources and not path.endswith("_test.cc") else path
 
 
 def blank(match):
@@ -63,15 +73,14 @@ def bare(text):
 def check_code(path, text):
     code, raw = bare(text).split("\n"), text.split("\n")
     allowed = [set(re.findall(r"lint: allow\(([\w-]+)\)", line)) for line in raw]
-    allocator = re.search(r"^void\* operator new\(", text, re.M)  # a test's own allocator: allocating is what it is for
     for rule, where, banned, instead in BANS:
-        if re.search(where, path) and not (allocator and rule in ("new", "delete", "malloc", "throw")):
+        if re.search(where, role(path)):
             for n, line in enumerate(code):
                 if re.search(banned, line) and rule not in allowed[n] | allowed[max(n - 1, 0)]:
                     if rule == "new" and re.search(r"(unique|shared)_ptr", " ".join(code[max(n - 1, 0) : n + 1])):
                         continue
                     report(path, n + 1, rule, f"`{line.strip()[:60]}`: write {instead}")
-    if re.search(TESTS, path):
+    if re.search(TESTS, role(path)):
         for n, line in enumerate(code):
             waits = re.search(r"\bwhile\b|\bfor \(|deadline|until", " ".join(code[max(n - 8, 0) : n + 3]))
             if re.search(r"(?<![.>])\b(sleep|usleep|nanosleep|sleep_for)\s*\(", line) and not waits and "sleep" not in allowed[n]:
@@ -90,7 +99,7 @@ def check_code(path, text):
 
 def check_includes(path, text):
     folder = next((f for f in sorted(ARROWS, key=len, reverse=True) if path.startswith(f + "/")), None)
-    if not folder or re.search(r"_(test|fuzz|bench)\.cc$|/test_", path):
+    if not folder or re.search(r"_(test|fuzz|bench)\.cc$|/test_", role(path)):
         return
     ours = {a for allowed in ARROWS.values() for a in allowed.split()}
     for match in re.finditer(r'^#include "([^"]+)"', text, re.M):
@@ -148,6 +157,9 @@ def main():
         if re.search(r"(\.(cc|h|c|py|sh|md|txt|cmake|toml|json|xml|service)|^dev|/run|/demo)$", path):
             texts[path] = open(os.path.join(ROOT, path), errors="replace").read()
     everything = "\n".join(t for p, t in texts.items() if re.match(r"(src|abi|bpf|client|cmd|test|bench)/.*(?<!py)$", p))
+    for path, text in texts.items():
+        if path.endswith("CMakeLists.txt"):
+            find_test_sources(path, text)
     for path, text in texts.items():
         check_text(path, text)
         if re.search(CODE, path):

@@ -11,7 +11,7 @@ FOUND = [  # rule, path, text
     ("assert", "src/a/a.cc", "assert(x);"),
     ("print", "src/worker/a.cc", "std::cout << 1;"),
     ("using-namespace", "src/a/a.cc", "using namespace sluice;"),
-    ("volatile", "bench/a.cc", "volatile int x;"),
+    ("volatile", "src/a/a.cc", "volatile int x;"),
     ("string", "src/a/a.cc", "int n = atoi(text);"),
     ("shell", "src/a/a.cc", "system(command);"),
     ("throw", "src/port/nic/a.cc", "throw 1;"),
@@ -35,7 +35,7 @@ FINE = [  # path, text
     ("src/a/a.cc", "return std::unique_ptr<Thing>(new Thing(1));"),
     ("src/a/a.cc", "Thing(const Thing&) = delete;\nstatic_assert(true);\nasm volatile(\"\");"),
     ("src/a/a_test.cc", "worker->sleep();"),
-    ("src/a/a.cc", "void* operator new(std::size_t n) {\n  return std::malloc(n);\n}"),
+    ("src/a/helper.cc", "void* operator new(std::size_t n) {\n  return std::malloc(n);\n}"),
     ("src/a/a_test.cc", "while (!done()) {\n  usleep(10);\n}"),
     ("src/a/a.cc", "auto* p = new Thing(1);  // lint: allow(new) owned by C"),
     ("src/port/app/a.cc", '#include "port/app/b.h"\n#include "port/port.h"\n#include "memory/pool.h"'),
@@ -54,6 +54,7 @@ def rules_broken(path, text):
     return {finding.split(": ")[1] for finding in lint.findings}
 
 
+lint.find_test_sources("src/a/CMakeLists.txt", "sluice_test(a_test SOURCES a_test.cc helper.cc USES a)")
 wrong = [f"{path}: {rule} not found" for rule, path, text in FOUND if rule not in rules_broken(path, text)]
 wrong += [f"{path}: {broken} found in {text!r}" for path, text in FINE for broken in [rules_broken(path, text)] if broken]
 wrong += [f"no example for {rule}" for rule, *_ in lint.BANS if rule not in {found[0] for found in FOUND}]
