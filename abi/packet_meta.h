@@ -10,11 +10,13 @@
 
 #ifdef __bpf__
 #include <linux/types.h>
+typedef __u8 sluice_u8;
 typedef __u16 sluice_u16;
 typedef __u32 sluice_u32;
 typedef __u64 sluice_u64;
 #else
 #include <stdint.h>
+typedef uint8_t sluice_u8;
 typedef uint16_t sluice_u16;
 typedef uint32_t sluice_u32;
 typedef uint64_t sluice_u64;

@@ -1,14 +1,21 @@
 // Demux: one NIC's XDP program and its maps. Control thread, except set_pressure().
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
+#include "abi/demux.h"
+#include "base/fd.h"
 #include "base/ids.h"
 #include "base/result.h"
+#include "demux/compile.h"
 #include "demux/rule.h"
 #include "stats/counter.h"
+
+struct demux_bpf;  // the skeleton that bpftool makes of bpf/demux.bpf.c
 
 namespace sluice {
 
@@ -17,8 +24,8 @@ enum class PortKind : std::uint8_t {
   kUnused,    // no such port: drop_no_port
   kKernel,    // XDP_PASS
   kDrop,      // XDP_DROP
-  kNetdev,    // redirect by DEVMAP
-  kSocket,    // metadata, then redirect by XSKMAP to this queue's socket
+  kNetdev,    // redirect by DEVMAP: drop_no_netdev when it is gone
+  kSocket,    // metadata, then redirect by XSKMAP to this queue's socket: drop_no_socket, drop_no_metadata
   kDetached,  // a port whose reader is away: drop_no_reader
 };
 
@@ -36,26 +43,50 @@ class Demux {
 
   int program_fd() const;
 
-  // Atomic: every packet sees the old set or the new one. Errors leave the old set in place.
+  // Atomic: every packet sees the old set or the new one, and when this returns none sees the old one any more.
+  // Errors leave the old set in place.
   Result<void> replace_rules(std::span<const Rule> rules);
+  // How the present set was compiled.
+  const CompiledRules& compiled() const { return compiled_; }
 
+  // Ports kKernel and kDrop are set already and stay. Unused -> anything starts without pressure.
   Result<void> set_port(PortId port, PortEntry entry);
   Result<void> set_socket(QueueId queue, int socket_fd);
   Result<void> clear_socket(QueueId queue);
 
-  // Any thread, no system call: marks the port as under pressure for this worker; rules with `shed` drop while any is.
+  // Any thread, no system call: marks the port as under pressure for this worker (0 .. 63); rules with `shed` drop
+  // while any worker says so.
   void set_pressure(PortId port, WorkerId worker, bool on);
 
   struct RuleCount {
     std::uint64_t packets = 0, bytes = 0;
   };
   Result<RuleCount> rule_count(RuleSlot slot) const;
-  // A rule's slot may be used again after this.
+  // A rule's slot may be used again after this, once replace_rules() has taken the old rule away.
   Result<void> clear_rule_count(RuleSlot slot);
-  // What the program did with packets bound for this port: packets bytes drop_shed drop_no_reader drop_no_socket ...
+  // What the program did with packets bound for this port, since it was loaded: packets bytes drop_shed drop_no_reader
+  // drop_no_socket drop_no_metadata drop_no_netdev drop_no_port
   void visit_port(PortId port, CounterVisitor& visitor) const;
-  // Of the whole program: pass drop redirect_netdev redirect_socket no_rule truncated fragments no_metadata ...
+  // Of the whole program: pass drop redirect_netdev redirect_socket no_rule truncated fragments header_limit, then the
+  // ports' drop_* added up. pass + drop + redirect_netdev + redirect_socket is every packet it saw.
   void visit(CounterVisitor& visitor) const;
+
+ private:
+  struct CloseSkeleton {
+    void operator()(demux_bpf* skeleton) const;
+  };
+  Demux() = default;
+  sluice_port& port_entry(PortId port) const;
+  const sluice_cpu_counters& of_cpu(std::uint32_t cpu) const;
+  sluice_port_counters port_sum(PortId port) const;
+  RuleCount rule_sum(RuleSlot slot) const;
+
+  std::unique_ptr<demux_bpf, CloseSkeleton> skeleton_;
+  Mapping counters_;  // sluice_cpu_counters[cpus_], written by the program only
+  std::uint32_t cpus_ = 0;
+  std::uint32_t queue_count_ = 0;
+  CompiledRules compiled_;
+  std::vector<RuleCount> rule_base_;  // what a slot had counted when it was cleared: nobody but the program writes counters
 };
 
 }  // namespace sluice

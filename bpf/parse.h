@@ -1,0 +1,210 @@
+/* A frame becomes a key (abi/demux.h). Plain C over a span of bytes: the XDP program and the tests in user space
+ * compile the same lines.
+ *
+ * The wire is hostile: every read is checked against the frame's end, every loop has a named bound (D6), and no
+ * header is believed about its own length. What cannot be read is absent from the key; it never makes the frame go away.
+ */
+#ifndef SLUICE_BPF_PARSE_H
+#define SLUICE_BPF_PARSE_H
+
+#include "abi/demux.h"
+
+#define SLUICE_INLINE static inline __attribute__((always_inline))
+#define SLUICE_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
+#define SLUICE_LIKELY(condition) __builtin_expect(!!(condition), 1)
+
+/* What the parser noticed, beside the key. */
+struct sluice_parse_notes {
+  sluice_u8 truncated;
+  sluice_u8 fragment;
+  sluice_u8 header_limit;
+};
+
+/* Unaligned loads, as the bytes stand. (clang takes a packed load apart into bytes for BPF; the kernel's JITs need not.) */
+#ifdef __bpf__
+#define SLUICE_PACKED
+#else
+#define SLUICE_PACKED packed,
+#endif
+typedef struct __attribute__((SLUICE_PACKED may_alias)) { sluice_u16 value; } sluice_load16;
+typedef struct __attribute__((SLUICE_PACKED may_alias)) { sluice_u32 value; } sluice_load32;
+typedef struct __attribute__((SLUICE_PACKED may_alias)) { sluice_u64 value; } sluice_load64;
+SLUICE_INLINE sluice_u16 sluice_get16(const sluice_u8* at) { return ((const sluice_load16*)at)->value; }
+SLUICE_INLINE sluice_u32 sluice_get32(const sluice_u8* at) { return ((const sluice_load32*)at)->value; }
+SLUICE_INLINE sluice_u64 sluice_get64(const sluice_u8* at) { return ((const sluice_load64*)at)->value; }
+
+#define SLUICE_BE16(value) ((sluice_u16)__builtin_bswap16(value))
+
+#define SLUICE_MAC_BITS 0xffffffffffffull
+#define SLUICE_PROTO_SHIFT 32
+
+enum {
+  SLUICE_TPID_8021Q = 0x8100,
+  SLUICE_TPID_8021AD = 0x88a8,
+  SLUICE_TYPE_IPV4 = 0x0800,
+  SLUICE_TYPE_IPV6 = 0x86dd,
+
+  SLUICE_PROTO_TCP = 6,
+  SLUICE_PROTO_UDP = 17,
+  SLUICE_PROTO_SCTP = 132,
+
+  /* RFC 8200 section 4; AH RFC 4302; mobility RFC 6275 */
+  SLUICE_NEXT_HOP_BY_HOP = 0,
+  SLUICE_NEXT_ROUTING = 43,
+  SLUICE_NEXT_FRAGMENT = 44,
+  SLUICE_NEXT_AH = 51,
+  SLUICE_NEXT_DESTINATION = 60,
+  SLUICE_NEXT_MOBILITY = 135
+};
+
+SLUICE_INLINE int sluice_is_tag(sluice_u16 type) {
+  return type == SLUICE_BE16(SLUICE_TPID_8021Q) || type == SLUICE_BE16(SLUICE_TPID_8021AD);
+}
+
+/* Ports of the header at `l4`, of which `room` bytes belong to the IP packet (padding behind it is not a header). Only a header that is
+ * there as a whole counts: TCP 20 bytes, SCTP 12 (common header), UDP 8. */
+SLUICE_INLINE sluice_u64 sluice_parse_ports(const sluice_u8* l4, const sluice_u8* end, sluice_u32 proto, int room,
+                                            struct sluice_parse_notes* notes) {
+  int need;
+  if (proto == SLUICE_PROTO_UDP) {
+    need = 8;
+    if (SLUICE_UNLIKELY(l4 + 8 > end)) {
+      notes->truncated = 1;
+      return 0;
+    }
+  } else if (proto == SLUICE_PROTO_TCP) {
+    need = 20;
+    if (SLUICE_UNLIKELY(l4 + 20 > end)) {
+      notes->truncated = 1;
+      return 0;
+    }
+  } else if (proto == SLUICE_PROTO_SCTP) {
+    need = 12;
+    if (SLUICE_UNLIKELY(l4 + 12 > end)) {
+      notes->truncated = 1;
+      return 0;
+    }
+  } else {
+    return 0;
+  }
+  if (SLUICE_UNLIKELY(room < need)) {
+    notes->truncated = 1;
+    return 0;
+  }
+  return sluice_get32(l4) | SLUICE_KEY_PORTS;
+}
+
+/* RFC 791 section 3.1. Adds to w6. */
+SLUICE_INLINE sluice_u64 sluice_parse_ipv4(const sluice_u8* ip, const sluice_u8* end, struct sluice_key* key,
+                                           struct sluice_parse_notes* notes) {
+  if (SLUICE_UNLIKELY(ip + 20 > end)) {
+    notes->truncated = 1;
+    return 0;
+  }
+  sluice_u32 version = ip[0];
+  if (SLUICE_UNLIKELY(version < 0x45 || version > 0x4f)) {
+    notes->truncated = 1;
+    return 0;
+  }
+  key->word[2] = sluice_get64(ip + 12);
+  sluice_u64 proto = ip[9];
+  sluice_u64 w6 = SLUICE_KEY_IPV4 | SLUICE_KEY_PROTO | proto << SLUICE_PROTO_SHIFT;
+  if (SLUICE_UNLIKELY(sluice_get16(ip + 6) & SLUICE_BE16(0x3fff))) { /* offset, or more fragments */
+    notes->fragment = 1;
+    return w6;
+  }
+  int total = SLUICE_BE16(sluice_get16(ip + 2));
+  if (SLUICE_LIKELY(version == 0x45)) {
+    return w6 | sluice_parse_ports(ip + 20, end, (sluice_u32)proto, total - 20, notes);
+  }
+  int header = (int)(version & 15) * 4;
+  return w6 | sluice_parse_ports(ip + header, end, (sluice_u32)proto, total - header, notes);
+}
+
+/* RFC 8200. A fragment's protocol is what its Fragment header says, so that all fragments of a packet match alike. */
+SLUICE_INLINE sluice_u64 sluice_parse_ipv6(const sluice_u8* ip, const sluice_u8* end, struct sluice_key* key,
+                                           struct sluice_parse_notes* notes) {
+  if (SLUICE_UNLIKELY(ip + 40 > end || ip[0] >> 4 != 6)) {
+    notes->truncated = 1;
+    return 0;
+  }
+  key->word[2] = sluice_get64(ip + 8);
+  key->word[3] = sluice_get64(ip + 16);
+  key->word[4] = sluice_get64(ip + 24);
+  key->word[5] = sluice_get64(ip + 32);
+  sluice_u64 w6 = SLUICE_KEY_IPV6;
+  sluice_u32 next = ip[6];
+  int room = SLUICE_BE16(sluice_get16(ip + 4));
+  const sluice_u8* at = ip + 40;
+  for (sluice_u32 i = 0; i <= SLUICE_MAX_EXTENSIONS; i++) {
+    int is_extension = next == SLUICE_NEXT_HOP_BY_HOP || next == SLUICE_NEXT_ROUTING || next == SLUICE_NEXT_FRAGMENT ||
+                       next == SLUICE_NEXT_AH || next == SLUICE_NEXT_DESTINATION || next == SLUICE_NEXT_MOBILITY;
+    if (SLUICE_LIKELY(!is_extension)) {
+      return w6 | SLUICE_KEY_PROTO | (sluice_u64)next << SLUICE_PROTO_SHIFT |
+             sluice_parse_ports(at, end, next, room, notes);
+    }
+    if (i == SLUICE_MAX_EXTENSIONS) {
+      break;
+    }
+    if (at + 8 > end || room < 8) {
+      notes->truncated = 1;
+      return w6;
+    }
+    int bytes = next == SLUICE_NEXT_AH ? (at[1] + 2) * 4 : (at[1] + 1) * 8;
+    if (next == SLUICE_NEXT_FRAGMENT) {
+      notes->fragment = 1;
+      return w6 | SLUICE_KEY_PROTO | (sluice_u64)at[0] << SLUICE_PROTO_SHIFT;
+    }
+    next = at[0];
+    at += bytes;
+    room -= bytes;
+  }
+  notes->header_limit = 1;
+  return w6;
+}
+
+SLUICE_INLINE void sluice_parse(const sluice_u8* data, const sluice_u8* end, struct sluice_key* key,
+                                struct sluice_parse_notes* notes) {
+  notes->truncated = notes->fragment = notes->header_limit = 0;
+  key->word[2] = key->word[3] = key->word[4] = key->word[5] = key->word[7] = 0;
+  if (SLUICE_UNLIKELY(data + 14 > end)) {
+    notes->truncated = 1;
+    key->word[0] = key->word[1] = key->word[6] = 0;
+    return;
+  }
+  sluice_u64 w0 = sluice_get64(data) & SLUICE_MAC_BITS;
+  sluice_u64 w1 = sluice_get64(data + 6); /* the source, and the type right behind it */
+  sluice_u64 w6 = SLUICE_KEY_ETHERNET | SLUICE_KEY_VLAN;
+  sluice_u16 type = sluice_get16(data + 12);
+  const sluice_u8* at = data + 14;
+
+  if (SLUICE_UNLIKELY(sluice_is_tag(type))) {
+    if (at + 4 > end) {
+      notes->truncated = 1;
+      w6 = SLUICE_KEY_ETHERNET;
+    } else {
+      w0 |= (sluice_u64)(SLUICE_BE16(sluice_get16(at)) & 0xfff) << 48;
+      type = sluice_get16(at + 2);
+      at += 4;
+      if (sluice_is_tag(type)) {
+        if (at + 4 > end) {
+          notes->truncated = 1;
+        } else {
+          type = sluice_get16(at + 2);
+          at += 4;
+        }
+      }
+      w1 = (w1 & SLUICE_MAC_BITS) | (sluice_u64)type << 48;
+    }
+  }
+  if (SLUICE_LIKELY(type == SLUICE_BE16(SLUICE_TYPE_IPV4))) {
+    w6 |= sluice_parse_ipv4(at, end, key, notes);
+  } else if (type == SLUICE_BE16(SLUICE_TYPE_IPV6)) {
+    w6 |= sluice_parse_ipv6(at, end, key, notes);
+  }
+  key->word[0] = w0;
+  key->word[1] = w1;
+  key->word[6] = w6;
+}
+
+#endif
