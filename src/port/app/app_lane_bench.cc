@@ -4,8 +4,8 @@
 
 #include <array>
 #include <cstdlib>
+#include <ctime>
 
-#include "base/clock.h"
 #include "port/app/app_peer.h"
 #include "port/app/app_port.h"
 
@@ -48,17 +48,24 @@ void read_and_return(test::AppPeer& peer) {
   sink = sum;
 }
 
+// CPU time of this thread: what others do on the machine is not the packet's cost.
+std::uint64_t cpu_ns() {
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(time.tv_nsec);
+}
+
 template <typename Round>
 void measure(const char* name, Round round) {
   for (int i = 0; i < kRounds / 10; ++i) {
     round();
   }
-  std::uint64_t begin = now_ns();
+  std::uint64_t begin = cpu_ns();
   for (int i = 0; i < kRounds; ++i) {
     round();
   }
-  double ns = static_cast<double>(now_ns() - begin) / kRounds / kBurst;
-  fmt::print("{:<28} {:6.1f} ns per packet\n", name, ns);
+  double ns = static_cast<double>(cpu_ns() - begin) / kRounds / kBurst;
+  fmt::print("{:<28} {:6.1f} ns of CPU per packet\n", name, ns);
 }
 
 int run() {
