@@ -146,7 +146,9 @@ inline std::uint32_t PagePool::take_from_cache(PageIndex* pages, std::uint32_t w
   std::uint64_t out = owner_.cache_out.load(std::memory_order_relaxed);
   std::uint64_t level = owner_.cache_in.load(std::memory_order_relaxed) - out;
   auto count = static_cast<std::uint32_t>(level < wanted ? level : wanted);
-  std::memcpy(pages, &owner_.cache[level - count], count * sizeof(PageIndex));
+  if (count != 0) [[likely]] {  // an empty span may have no address, which memcpy(3) must not be given
+    std::memcpy(pages, &owner_.cache[level - count], count * sizeof(PageIndex));
+  }
   owner_.cache_out.store(out + count, std::memory_order_release);
   return count;
 }
