@@ -92,7 +92,7 @@ TEST(Attach, RefusesNamesAndTimeoutsThatCannotBe) {
 }
 
 TEST(Attach, PassesOnTheDaemonsReasonForEveryRefusal) {
-  const std::pair<sluice_app_status, ErrorCode> refusals[] = {
+  const std::pair<std::uint16_t, ErrorCode> refusals[] = {
       {SLUICE_APP_BAD_HELLO, ErrorCode::kProtocol}, {SLUICE_APP_BAD_VERSION, ErrorCode::kVersion},
       {SLUICE_APP_DENIED, ErrorCode::kDenied},      {SLUICE_APP_BUSY, ErrorCode::kBusy},
       {SLUICE_APP_FAILED, ErrorCode::kRefused},

@@ -88,7 +88,7 @@ TEST(ReceiveFor, SleepsUntilAPacketComes) {
   Attached a;
   std::thread worker([&] {
     // Delivered only to a sleeper: the client has asked to be woken.
-    wait_until([&] { return a.port->counters().sleeps > 0; });
+    wait_until([&] { return a.worker->client_sleeps(); });
     a.worker->deliver(frame_of(60, 1));
   });
   EXPECT_EQ(a.port->receive_for(a.packets, kLong), 1u);

@@ -209,8 +209,6 @@ class TestSession {
       [[maybe_unused]] auto sent = ::send(to.wake_app, &one, sizeof(one), MSG_DONTWAIT | MSG_NOSIGNAL);
     }
   }
-  bool rx_full(std::uint32_t lane = 0) { return lanes_[lane]->rx.reserve(1) == 0; }
-  bool has_free_page() const { return !free_.empty(); }
 
   // Pages that came back, in order; each was lent.
   std::vector<std::uint32_t> take_back(std::uint32_t lane = 0) {
@@ -251,8 +249,10 @@ class TestSession {
   sluice_lane_stats& stats(std::uint32_t lane) {
     return *reinterpret_cast<sluice_lane_stats*>(daemon_.data + lane * daemon_stride_);
   }
-  std::size_t lent() const { return lent_.size(); }
-  void forget_lent() { lent_.clear(); }
+  // Has the client asked to be woken on this lane?
+  bool client_sleeps(std::uint32_t lane = 0) {
+    return read_once(reinterpret_cast<sluice_ring_consumer*>(app_.data + lane * app_stride_)->need_wakeup) != 0;
+  }
   sluice_ring_producer& raw_rx_producer(std::uint32_t lane = 0) {
     return *reinterpret_cast<sluice_ring_producer*>(daemon_.data + lane * daemon_stride_ + SLUICE_LANE_DAEMON_RX_PRODUCER);
   }
