@@ -80,10 +80,10 @@ Result<XdpLink> XdpLink::attach(int ifindex, int program_fd) {
     return fail_errno(error, "attaching XDP to {} needs the capabilities CAP_NET_ADMIN and CAP_BPF", netdev);
   }
   NicInfo info = read_nic_info(netdev).value_or(NicInfo{});
-  // Drivers say "your frames do not fit one page" in their own ways: veth ERANGE, many others EINVAL or EOPNOTSUPP at an
-  // MTU that no page of 4 KiB with 256 bytes of headroom can hold.
+  // Drivers say "your frames do not fit one page" in their own ways: veth ERANGE, many others EINVAL at an MTU that no page
+  // of 4 KiB with 256 bytes of headroom can hold. EOPNOTSUPP is "no native XDP at all".
   constexpr std::uint32_t kLargestMtu = 3498;
-  if (error == ERANGE || info.mtu > kLargestMtu) {
+  if (error == ERANGE || (error != EOPNOTSUPP && info.mtu > kLargestMtu)) {
     return fail_errno(error,
                       "the MTU of {} ({}, or that of its peer) is too large for XDP in driver {}, which needs a frame to fit "
                       "one page: `ip link set dev {} mtu 1500` (at most about {})",
