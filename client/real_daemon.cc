@@ -32,9 +32,6 @@ class RealDaemon::Impl final : public AppPortHost {
       options_.workers.push_back(static_cast<WorkerId>(i));
       options_.worker_sends.push_back(true);
     }
-    if (options.other_users_only) {
-      options_.allow_uids = {::getuid() + 1};
-    }
     std::promise<void> ready;
     thread_ = std::thread([&] {
       start();

@@ -14,7 +14,6 @@ namespace sluice::testing {
 struct RealDaemonOptions {
   std::uint32_t workers = 1;
   std::uint32_t pages = 512;
-  bool other_users_only = false;  // allow_users without this one
 };
 
 class RealDaemon {

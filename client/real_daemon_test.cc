@@ -1,5 +1,7 @@
 // libsluice against the daemon's own AppPort: both sides of abi/app.h as they are shipped.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -112,20 +114,35 @@ TEST(RealDaemon, DropsWhenAllPagesAreHeldAndGoesOnWhenTheyReturn) {
   EXPECT_EQ(port.receive_for(packets, kLong), 5u);
 }
 
-TEST(RealDaemon, SaysWhoIsAttachedAlreadyAndWhoMayNot) {
+TEST(RealDaemon, SaysWhoIsAttachedAlready) {
   TestFolder folder;
-  {
-    RealDaemon daemon(folder.socket(), {});
-    Port first = attach(folder);
-    auto second = Port::attach(folder.socket());
-    ASSERT_FALSE(second);
-    EXPECT_EQ(second.error().code, ErrorCode::kBusy);
-    EXPECT_NE(second.error().message.find(std::to_string(::getpid())), std::string::npos) << second.error().message;
+  RealDaemon daemon(folder.socket(), {});
+  Port first = attach(folder);
+  auto second = Port::attach(folder.socket());
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code, ErrorCode::kBusy);
+  EXPECT_NE(second.error().message.find(std::to_string(::getpid())), std::string::npos) << second.error().message;
+}
+
+TEST(RealDaemon, SaysThatAUserMayNot) {
+  if (::getuid() != 0) {
+    GTEST_SKIP() << "only root can become another user";
   }
-  if (::getuid() != 0) {  // root may attach anywhere
-    RealDaemon daemon(folder.socket(), {.other_users_only = true});
-    EXPECT_EQ(Port::attach(folder.socket()).error().code, ErrorCode::kDenied);
+  TestFolder folder;
+  ASSERT_EQ(::chmod(folder.path().c_str(), 0755), 0);
+  RealDaemon daemon(folder.socket(), {});  // for the user it runs as, and root
+  const pid_t child = ::fork();
+  if (child == 0) {
+    constexpr uid_t kNobody = 65534;
+    if (::setuid(kNobody) != 0) {
+      ::_exit(100);
+    }
+    auto port = Port::attach(folder.socket());
+    ::_exit(port ? 0 : -static_cast<int>(port.error().code));
   }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), -static_cast<int>(ErrorCode::kDenied));
 }
 
 TEST(RealDaemon, SeesTheDetachAndTheNextOneAttaches) {
