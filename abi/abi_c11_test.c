@@ -5,4 +5,6 @@
 
 #include "abi/abi_test.h"
 
-int main(void) { return 0; } /* the compiler has done the test */
+int main(void) {
+  return 0;
+} /* the compiler has done the test */

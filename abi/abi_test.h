@@ -1,5 +1,6 @@
-/* The layout of every structure, field by field: what stands here has crossed a border of processes of different builds,
- * so a change is a new SLUICE_APP_VERSION. Included by the same test in C, C++ and BPF C. */
+/* The layout of every structure, field by field: what stands here has crossed a border of processes of
+ * different builds, so a change is a new SLUICE_APP_VERSION. Included by the same test in C, C++ and BPF C.
+ */
 #include <stddef.h>
 
 #ifdef __cplusplus

@@ -169,8 +169,9 @@ TEST(Malicious_Ring, SurvivesGarbageInEveryWordAtEveryMoment) {
   Pair<std::uint64_t> ring(64);
   for (int i = 0; i < 200'000; ++i) {
     // The peer of the moment writes its whole line, garbage or something near the truth.
-    std::uint32_t word = random() % 3 == 0 ? static_cast<std::uint32_t>(random())
-                                            : ring.producer.produced() + static_cast<std::uint32_t>(random() % 130) - 65;
+    std::uint32_t word = random() % 3 == 0
+                             ? static_cast<std::uint32_t>(random())
+                             : ring.producer.produced() + static_cast<std::uint32_t>(random() % 130) - 65;
     if (i % 2 == 0) {
       std::uint32_t truth = ring.consumer_word.consumer;
       ring.consumer_word = {.consumer = word, .need_wakeup = word};
@@ -218,7 +219,8 @@ TEST(Ring, WhoGoesToSleepLooksAgainAfterAsking) {
 #endif
 #endif
 
-// The producer stops now and then, so the consumer sleeps often; without a deadline a lost wake-up would be a hang.
+// The producer stops now and then, so the consumer sleeps often; without a deadline a lost wake-up would be a
+// hang.
 TEST(Ring, NeverLosesAWakeUp) {
 #ifdef SLUICE_UNDER_TSAN
   constexpr std::uint64_t kEntries = 30'000;

@@ -1,10 +1,11 @@
 // Our side of a ring of abi/ring.h, with the verbs of AF_XDP: reserve / submit, peek / release.
 //
-// Each class lives in private memory and keeps its own indices there (D3); in shared memory it only publishes them.
-// The peer's index is clamped to what is possible and counted when it is not. One thread per side.
+// Each class lives in private memory and keeps its own indices there (D3); in shared memory it only publishes
+// them. The peer's index is clamped to what is possible and counted when it is not. One thread per side.
 //
-// What is possible is narrower than "0 .. size apart": an index never goes back either, so a peer can only ever
-// confirm what was published and not yet confirmed. An impossible index changes nothing: the last good value stays.
+// What is possible is narrower than "0 .. size apart": an index never goes back either, so a peer can only
+// ever confirm what was published and not yet confirmed. An impossible index changes nothing: the last good
+// value stays.
 #pragma once
 
 #include <algorithm>
@@ -24,7 +25,8 @@ class RingProducer {
  public:
   RingProducer() = default;
   // `size` is a power of two, from our own memory. All pointers stay valid as long as the ring is used.
-  RingProducer(sluice_ring_producer* own, Entry* entries, const sluice_ring_consumer* peer, std::uint32_t size)
+  RingProducer(sluice_ring_producer* own, Entry* entries, const sluice_ring_consumer* peer,
+               std::uint32_t size)
       : own_(own), entries_(entries), peer_(peer), mask_(size - 1) {}
 
   // How many entries may be written now, at most `wanted`. Reads the peer's index only when its last known
@@ -88,7 +90,8 @@ class RingConsumer {
 
  public:
   RingConsumer() = default;
-  RingConsumer(sluice_ring_consumer* own, const Entry* entries, const sluice_ring_producer* peer, std::uint32_t size)
+  RingConsumer(sluice_ring_consumer* own, const Entry* entries, const sluice_ring_producer* peer,
+               std::uint32_t size)
       : own_(own), entries_(entries), peer_(peer), mask_(size - 1) {}
 
   // How many entries can be read now, at most `wanted`. Reads the peer's index only when its last known value
@@ -109,8 +112,8 @@ class RingConsumer {
     write_once(own_->consumer, consumed_, std::memory_order_release);
   }
 
-  // Before sleeping: ask for a kick, then look again; true when there is work after all (and no kick is asked for).
-  // An impossible index is no work: a peer that writes garbage does not keep us awake.
+  // Before sleeping: ask for a kick, then look again; true when there is work after all (and no kick is asked
+  // for). An impossible index is no work: a peer that writes garbage does not keep us awake.
   bool prepare_sleep() {  // [label: sleep]
     write_once(own_->need_wakeup, std::uint32_t{1});
     std::atomic_thread_fence(std::memory_order_seq_cst);

@@ -1,4 +1,5 @@
-// The counters of one lane of an app port. The lane's worker writes them; they belong to the port and survive sessions.
+// The counters of one lane of an app port. The lane's worker writes them; they belong to the port and survive
+// sessions.
 #pragma once
 
 #include "stats/counter.h"
@@ -10,7 +11,8 @@ struct AppLaneCounters {
   Counter rx_packets, rx_bytes;  // towards the app
   Counter tx_packets, tx_bytes;  // from the app, accepted
   Counter drop_ring_full, drop_page_limit, drop_too_long, drop_tx_source_mac, drop_tx_no_uplink;
-  Counter fault_return_forged, fault_return_double, fault_return_foreign, fault_ring_index, fault_tx_descriptor;
+  Counter fault_return_forged, fault_return_double, fault_return_foreign, fault_ring_index,
+      fault_tx_descriptor;
   Counter wakeups;
   // Gauges, for the control thread's stall timeout and `show ports`; not shown by visit().
   Counter pages_lent;

@@ -17,8 +17,8 @@ namespace {
 constexpr std::uint32_t kMinFrameBytes = 14;  // an Ethernet header
 constexpr std::uint64_t kMacMask = 0xffff'ffff'ffff;
 
-// Where a copied frame begins in its page: behind the 256 bytes that the kernel keeps free in front of one that it
-// received (XDP_PACKET_HEADROOM), so that a page holds the same longest frame whoever filled it.
+// Where a copied frame begins in its page: behind the 256 bytes that the kernel keeps free in front of one
+// that it received (XDP_PACKET_HEADROOM), so that a page holds the same longest frame whoever filled it.
 constexpr std::uint32_t kCopyOffset = 256;
 
 std::uint64_t load_u64(const std::byte* from) {
@@ -59,8 +59,8 @@ std::uint32_t AppLane::admit(std::uint32_t wanted) {
   return admitted;
 }
 
-inline void AppLane::write_entry(std::uint32_t slot, const Source& source, const Packet& packet, PageIndex page,
-                                 std::uint32_t offset) {
+inline void AppLane::write_entry(std::uint32_t slot, const Source& source, const Packet& packet,
+                                 PageIndex page, std::uint32_t offset) {
   memory_.rx.entry(slot) = sluice_rx_entry{.page = raw(page),
                                            .offset = static_cast<std::uint16_t>(offset),
                                            .length = static_cast<std::uint16_t>(packet.bytes()),
@@ -117,7 +117,8 @@ void AppLane::copy_in(const Source& source, std::span<Packet> packets) {
   Ledger& ledger = *memory_.pools[0].ledger;
   // The pool has as many pages as the limit allows to be lent, so what was admitted can be had.
   std::uint32_t had = pool.alloc_bulk(std::span(pages).first(admitted));
-  SLUICE_CHECK(had == admitted, "pool {} gave {} of {} pages with {} lent", pool.name(), had, admitted, lent_);
+  SLUICE_CHECK(had == admitted, "pool {} gave {} of {} pages with {} lent", pool.name(), had, admitted,
+               lent_);
   for (std::uint32_t i = 0; i < admitted; ++i) {
     __builtin_prefetch(memory_.arena->page(pages[i]) + kCopyOffset, 1);
   }
@@ -215,7 +216,8 @@ bool AppLane::admit_tx(const sluice_tx_entry& entry, std::uint32_t position) con
   std::uint32_t slot = position & (memory_.tx.size() - 1);
   std::uint32_t slot_offset = memory_.tx_first_offset + slot * memory_.tx_slot_bytes;
   return entry.length >= kMinFrameBytes && entry.length <= memory_.tx_slot_bytes &&
-         entry.offset - slot_offset <= memory_.tx_slot_bytes - entry.length;  // an offset below wraps to a huge one
+         entry.offset - slot_offset <=
+             memory_.tx_slot_bytes - entry.length;  // an offset below wraps to a huge one
 }
 
 bool AppLane::source_mac_allowed(const std::byte* frame) const {
@@ -251,7 +253,10 @@ std::uint32_t AppLane::tx_burst(std::span<Packet> packets) {
     std::byte* head = heads_[taken].data();
     std::uint32_t head_bytes = std::min(entry.length, kMaxHead);
     std::memcpy(head, frame, head_bytes);
-    asm volatile("" : : "r"(head) : "memory");  // D3: from here on `head` is what is judged, never `frame` again
+    asm volatile(""
+                 :
+                 : "r"(head)
+                 : "memory");  // D3: from here on `head` is what is judged, never `frame` again
     if (!source_mac_allowed(head)) [[unlikely]] {
       ++bad_mac;
       continue;
@@ -310,8 +315,9 @@ void AppLane::wake_app() {
   if (!memory_.rx.peer_needs_wakeup()) {
     return;
   }
-  // A socket and not an eventfd: both ends of an eventfd are one open file, so an app could clear its O_NONBLOCK, fill
-  // the counter and make this call wait. MSG_DONTWAIT is ours alone. A full socket means it has been woken already.
+  // A socket and not an eventfd: both ends of an eventfd are one open file, so an app could clear its
+  // O_NONBLOCK, fill the counter and make this call wait. MSG_DONTWAIT is ours alone. A full socket means it
+  // has been woken already.
   const std::uint64_t one = 1;
   [[maybe_unused]] ssize_t sent = ::send(memory_.wake_app, &one, sizeof(one), MSG_DONTWAIT | MSG_NOSIGNAL);
   counters_.wakeups.add(1);

@@ -20,7 +20,8 @@ namespace sluice {
 // Most pages taken back, and most wake-ups written, per turn of the worker (D6).
 inline constexpr std::uint32_t kBackPerTurn = 4 * kBurst;
 
-// A pool whose pages this lane's worker owns, with its range of the arena and its own ledger: both have one writer.
+// A pool whose pages this lane's worker owns, with its range of the arena and its own ledger: both have one
+// writer.
 struct LanePool {
   std::uint32_t first = 0;
   std::uint32_t count = 0;
@@ -35,22 +36,23 @@ struct LaneMemory {
   RingConsumer<sluice_tx_entry> tx;
   sluice_lane_stats* shared_stats = nullptr;
   const Arena* arena = nullptr;
-  std::uint32_t page_count = 0;        // of all pools of all lanes
-  std::vector<LanePool> pools;         // the lane's own first, then the owned queues that its worker serves
-  const std::byte* tx_arena = nullptr; // all lanes' slots: offsets of TX entries count from here
-  std::uint32_t tx_first_offset = 0;   // of this lane's slot 0
+  std::uint32_t page_count = 0;         // of all pools of all lanes
+  std::vector<LanePool> pools;          // the lane's own first, then the owned queues that its worker serves
+  const std::byte* tx_arena = nullptr;  // all lanes' slots: offsets of TX entries count from here
+  std::uint32_t tx_first_offset = 0;    // of this lane's slot 0
   std::uint32_t tx_slot_bytes = 0;
-  std::uint32_t page_limit = 0;        // this lane's share
-  int wake_app = -1;                   // a socket of our own: see AppLane::wake_app()
-  int wake_daemon = -1;                // eventfd shared with the app
+  std::uint32_t page_limit = 0;  // this lane's share
+  int wake_app = -1;             // a socket of our own: see AppLane::wake_app()
+  int wake_daemon = -1;          // eventfd shared with the app
 };
 
-// What is the same for all sessions. A MAC address is its 6 bytes in the low end of a word, as a load finds them.
+// What is the same for all sessions. A MAC address is its 6 bytes in the low end of a word, as a load finds
+// them.
 struct LanePolicy {
   PortId port{0};
   PortId uplink = PortId::kDrop;
   WorkerId worker{0};
-  bool sends = false;                      // the worker serves a queue of the uplink
+  bool sends = false;  // the worker serves a queue of the uplink
   std::vector<std::uint64_t> source_macs;
 };
 
@@ -100,16 +102,16 @@ class AppLane final : public Lane {
   AppLaneCounters& counters_;
   PressureSink& sink_;
 
-  std::uint32_t lent_ = 0;           // pages the app has by this lane
-  std::uint32_t pressure_on_ = 0;    // lent_ from here on is pressure
-  std::uint32_t pressure_off_ = 0;   // lent_ below this ends it
+  std::uint32_t lent_ = 0;          // pages the app has by this lane
+  std::uint32_t pressure_on_ = 0;   // lent_ from here on is pressure
+  std::uint32_t pressure_off_ = 0;  // lent_ below this ends it
   bool pressure_ = false;
-  bool published_ = false;           // entries since the app's flag was last looked at
+  bool published_ = false;  // entries since the app's flag was last looked at
   bool stats_changed_ = false;
-  std::uint32_t tx_peeked_ = 0;      // entries of the TX burst that is out, refused ones among them
-  std::uint32_t tx_out_ = 0;         // packets of it that are not done yet
-  std::uint64_t ring_faults_ = 0;    // of all three rings, as counted so far
-  sluice_lane_stats session_{};      // private; publish_stats() copies it out (D3)
+  std::uint32_t tx_peeked_ = 0;    // entries of the TX burst that is out, refused ones among them
+  std::uint32_t tx_out_ = 0;       // packets of it that are not done yet
+  std::uint64_t ring_faults_ = 0;  // of all three rings, as counted so far
+  sluice_lane_stats session_{};    // private; publish_stats() copies it out (D3)
   // D3: the first bytes of each frame of a TX burst; judged here, sent from here.
   alignas(SLUICE_CACHE_LINE) std::array<std::array<std::byte, kMaxHead>, kBurst> heads_;
 };

@@ -1,5 +1,5 @@
-// What a packet costs on its way to an app and back: worker's and app's side one after the other on one thread, so the sum
-// of both. A real session (socket, memfds, ledger), the wire replaced by a hot frame.
+// What a packet costs on its way to an app and back: worker's and app's side one after the other on one
+// thread, so the sum of both. A real session (socket, memfds, ledger), the wire replaced by a hot frame.
 #include <fmt/format.h>
 
 #include <array>
@@ -107,7 +107,11 @@ int run() {
     measure("handed over, 60 bytes", [&] {
       for (Packet& packet : packets) {
         PageIndex page = engine.pool->alloc();
-        packet = {.body = engine.arena->page(page) + 256, .body_bytes = 60, .page = page, .port = options.id, .page_offset = 256};
+        packet = {.body = engine.arena->page(page) + 256,
+                  .body_bytes = 60,
+                  .page = page,
+                  .port = options.id,
+                  .page_offset = 256};
       }
       engine.lane->hand_over({.domain = domain_of(options.id)}, packets);
       engine.lane->poll();
@@ -139,4 +143,6 @@ int run() {
 }  // namespace
 }  // namespace sluice
 
-int main() { return sluice::run(); }
+int main() {
+  return sluice::run();
+}

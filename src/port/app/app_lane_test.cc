@@ -42,8 +42,14 @@ using Malicious_AppLane = AppLaneTest;
 TEST_F(AppLane_, CopiesAFrameOnceAndSaysWhereItCameFrom) {
   begin();
   std::vector<std::byte> head(20, std::byte{1}), body(100, std::byte{2});
-  Packet packet{.body = body.data(), .head = head.data(), .body_bytes = 100, .head_bytes = 20, .page = PageIndex{7},
-                .rule = 42, .flow_hash = 43, .port = kPort};
+  Packet packet{.body = body.data(),
+                .head = head.data(),
+                .body_bytes = 100,
+                .head_bytes = 20,
+                .page = PageIndex{7},
+                .rule = 42,
+                .flow_hash = 43,
+                .port = kPort};
   lane().copy_in({.nic = NicId{4}, .queue = QueueId{6}, .timestamp_ns = 99}, std::span(&packet, 1));
   auto entry = peer->receive();
   ASSERT_TRUE(entry);
@@ -357,7 +363,8 @@ TEST_F(Malicious_AppLane, WhatWasJudgedIsWhatIsSentAlsoWhenTheAppRewritesItMeanw
   std::thread flipper([&] {
     for (bool good = false; !stop; good = !good) {
       for (std::uint32_t i = 0; i < 64; ++i) {
-        write_once(*reinterpret_cast<std::uint8_t*>(slots + i * slot_bytes + 11), std::uint8_t(good ? 0x11 : 0x99));
+        write_once(*reinterpret_cast<std::uint8_t*>(slots + i * slot_bytes + 11),
+                   std::uint8_t(good ? 0x11 : 0x99));
       }
     }
   });
@@ -387,12 +394,14 @@ TEST_F(Malicious_AppLane, GarbageInEveryWordTheAppMayWriteHarmsNobody) {
   begin();
   std::mt19937 random(4);
   auto& l = peer->lanes[0];
-  std::uint32_t* words[] = {&l.rx_word->consumer, &l.rx_word->need_wakeup, &l.back_word->producer, &l.tx_word->producer};
+  std::uint32_t* words[] = {&l.rx_word->consumer, &l.rx_word->need_wakeup, &l.back_word->producer,
+                            &l.tx_word->producer};
   for (int round = 0; round < 20'000; ++round) {
     std::uint32_t near = static_cast<std::uint32_t>(random() % 300);
     write_once(*words[random() % 4], random() % 2 == 0 ? static_cast<std::uint32_t>(random()) : near);
     auto* segment = reinterpret_cast<std::uint32_t*>(peer->app_segment());
-    write_once(segment[random() % (peer->welcome.app_segment_bytes / 4)], static_cast<std::uint32_t>(random()));
+    write_once(segment[random() % (peer->welcome.app_segment_bytes / 4)],
+               static_cast<std::uint32_t>(random()));
     receive(1 + static_cast<std::uint32_t>(random() % 8));
     lane().poll();
     send_burst();
@@ -413,7 +422,8 @@ TEST_F(Malicious_AppLane, GarbageInEveryWordTheAppMayWriteHarmsNobody) {
 TEST_F(Malicious_AppLane, AnAppThatNeverReadsItsWakeUpsMakesTheWorkerWaitNever) {
   options.ring_entries = 256;
   begin();
-  // It says that it sleeps, for ever, and clears O_NONBLOCK wherever it can; this test hangs if a call of ours waits.
+  // It says that it sleeps, for ever, and clears O_NONBLOCK wherever it can; this test hangs if a call of
+  // ours waits.
   write_once(peer->lanes[0].rx_word->need_wakeup, 1u);
   for (int fd : {peer->lanes[0].wake_app, peer->lanes[0].wake_daemon}) {
     ASSERT_EQ(::fcntl(fd, F_SETFL, 0), 0);

@@ -1,4 +1,5 @@
-// AppPeer: an app of the tests, made of abi/ alone, that can also misbehave: every word it may write is in reach.
+// AppPeer: an app of the tests, made of abi/ alone, that can also misbehave: every word it may write is in
+// reach.
 #pragma once
 
 #include <poll.h>
@@ -106,7 +107,8 @@ class AppPeer {
     std::uint32_t first_slot;  // offset of TX slot 0
   };
 
-  AppPeer(UniqueFd socket, Answer answer) : welcome(answer.welcome), socket_(std::move(socket)), fds_(std::move(answer.fds)) {
+  AppPeer(UniqueFd socket, Answer answer)
+      : welcome(answer.welcome), socket_(std::move(socket)), fds_(std::move(answer.fds)) {
     rx_arena_ = *Mapping::map(fds_[0].get(), welcome.rx_arena_bytes, PROT_READ);
     daemon_ = *Mapping::map(fds_[1].get(), welcome.daemon_segment_bytes, PROT_READ);
     app_ = *Mapping::map(fds_[2].get(), welcome.app_segment_bytes, PROT_READ | PROT_WRITE);
@@ -175,8 +177,8 @@ class AppPeer {
     lane.back_word = reinterpret_cast<sluice_ring_producer*>(app + SLUICE_LANE_APP_BACK_PRODUCER);
     lane.tx_word = reinterpret_cast<sluice_ring_producer*>(app + SLUICE_LANE_APP_TX_PRODUCER);
     lane.back_entries = reinterpret_cast<std::uint32_t*>(app + SLUICE_LANE_APP_BACK_ENTRIES);
-    lane.tx_entries = reinterpret_cast<sluice_tx_entry*>(app + SLUICE_LANE_APP_BACK_ENTRIES +
-                                                         std::size_t{welcome.back_entries} * sizeof(std::uint32_t));
+    lane.tx_entries = reinterpret_cast<sluice_tx_entry*>(
+        app + SLUICE_LANE_APP_BACK_ENTRIES + std::size_t{welcome.back_entries} * sizeof(std::uint32_t));
     lane.stats = reinterpret_cast<const sluice_lane_stats*>(daemon + SLUICE_LANE_DAEMON_STATS);
     lane.rx = {lane.rx_word, reinterpret_cast<const sluice_rx_entry*>(daemon + SLUICE_LANE_DAEMON_RX_ENTRIES),
                reinterpret_cast<const sluice_ring_producer*>(daemon + SLUICE_LANE_DAEMON_RX_PRODUCER),

@@ -21,9 +21,10 @@
 namespace sluice {
 
 namespace {
-constexpr std::uint64_t kAcceptPauseNs = 200'000'000;    // after accept(2) failed for want of descriptors or memory
-constexpr std::uint64_t kReopenNs = 1'000'000'000;       // between tries to serve owned queues again
-constexpr std::uint64_t kRefusalLogNs = 1'000'000'000;   // at most one line about refused clients in this time
+constexpr std::uint64_t kAcceptPauseNs =
+    200'000'000;  // after accept(2) failed for want of descriptors or memory
+constexpr std::uint64_t kReopenNs = 1'000'000'000;      // between tries to serve owned queues again
+constexpr std::uint64_t kRefusalLogNs = 1'000'000'000;  // at most one line about refused clients in this time
 constexpr std::uint64_t kStallChecksPerTimeout = 4;
 constexpr std::uint64_t kMinStallCheckNs = 1'000'000;
 
@@ -98,15 +99,15 @@ class AppPort::Impl final : public PressureSink {
   AppPortHost& host_;
 
   UniqueFd listener_;
-  struct stat socket_status_ {};
-  std::list<Pending> pending_;                 // oldest first
+  struct stat socket_status_{};
+  std::list<Pending> pending_;  // oldest first
   std::unique_ptr<SessionMemory> memory_;
-  std::optional<Attached> attached_;           // behind memory_: lanes go first
+  std::optional<Attached> attached_;  // behind memory_: lanes go first
   std::vector<StallWatch> stall_;
   EventLoop::TimerId stall_timer_ = 0, accept_timer_ = 0, reopen_timer_ = 0;
   std::uint64_t refusal_logged_ns_ = 0;
 
-  std::vector<AppLaneCounters> counters_;      // per lane, over all sessions
+  std::vector<AppLaneCounters> counters_;  // per lane, over all sessions
   Counter attaches_, detaches_, denied_, refused_, cut_off_, hello_timeouts_;
 };
 
@@ -207,11 +208,12 @@ void AppPort::Impl::admit(UniqueFd socket) {
   }
 }
 
-// Who it is, is known before it says a word. Strangers wait too, for a socket that is closed with a hello unread in it
-// takes our answer with it; but they never take the place of one who may come in.
+// Who it is, is known before it says a word. Strangers wait too, for a socket that is closed with a hello
+// unread in it takes our answer with it; but they never take the place of one who may come in.
 void AppPort::Impl::wait_for_hello(UniqueFd socket, const ucred& peer) {
   if (pending_.size() == kMaxPendingHellos) {
-    auto victim = std::find_if(pending_.begin(), pending_.end(), [this](const Pending& p) { return !allowed(p.peer.uid); });
+    auto victim = std::find_if(pending_.begin(), pending_.end(),
+                               [this](const Pending& p) { return !allowed(p.peer.uid); });
     if (victim == pending_.end()) {
       if (!allowed(peer.uid)) {
         answer(std::move(socket), peer, {});
@@ -292,7 +294,8 @@ void AppPort::Impl::answer(UniqueFd socket, const ucred& peer, const Hello& hell
   }
 }
 
-void AppPort::Impl::refuse(int socket, sluice_app_status status, const ucred& peer, const std::string& sentence) {
+void AppPort::Impl::refuse(int socket, sluice_app_status status, const ucred& peer,
+                           const std::string& sentence) {
   send_refusal(socket, status, sentence);
   std::uint64_t now = now_ns();
   if (now - refusal_logged_ns_ >= kRefusalLogNs) {
@@ -322,9 +325,10 @@ Result<void> AppPort::Impl::attach(UniqueFd socket, const ucred& peer, const std
   int fd = socket.get();
   // Its later use is that its end is noticed; what it says after the hello is not even read.
   SLUICE_TRY(loop_.add(fd, EPOLLRDHUP, [this](std::uint32_t) { detach("the app closed"); }));
-  attached_.emplace(Attached{.socket = std::move(socket),
-                             .who = {.pid = peer.pid, .uid = peer.uid, .client = client, .since_ns = now_ns()},
-                             .lanes = {}});
+  attached_.emplace(
+      Attached{.socket = std::move(socket),
+               .who = {.pid = peer.pid, .uid = peer.uid, .client = client, .since_ns = now_ns()},
+               .lanes = {}});
   stall_.assign(geometry_.lane_count, StallWatch{});
   for (std::uint32_t i = 0; i < geometry_.lane_count; ++i) {
     attached_->lanes.push_back(std::make_unique<AppLane>(memory_->lane(i), policy(i), counters_[i], *this));
@@ -408,11 +412,13 @@ void AppPort::Impl::check_stall() {
 Result<void> AppPort::Impl::make_memory() {
   auto memory = SessionMemory::create(options_, geometry_);
   if (!memory) {
-    return with_context(fmt::format("port {}: no memory for a session", options_.name), std::move(memory.error()));
+    return with_context(fmt::format("port {}: no memory for a session", options_.name),
+                        std::move(memory.error()));
   }
   if (!options_.owned.empty()) {
     if (auto opened = host_.open_queues(options_.id, (*memory)->arena(), (*memory)->owned_pools()); !opened) {
-      return with_context(fmt::format("port {}: cannot open its queues", options_.name), std::move(opened.error()));
+      return with_context(fmt::format("port {}: cannot open its queues", options_.name),
+                          std::move(opened.error()));
     }
   }
   memory_ = std::move(*memory);
@@ -516,9 +522,17 @@ Result<std::unique_ptr<AppPort>> AppPort::create(AppPortOptions options, EventLo
   return std::unique_ptr<AppPort>(new AppPort(std::move(impl)));
 }
 
-std::optional<AppPort::Session> AppPort::session() const { return impl_->session(); }
-const AppPortOptions& AppPort::options() const { return impl_->options(); }
-void AppPort::visit(CounterVisitor& visitor) const { impl_->visit(visitor); }
-void AppPort::visit_pools(const std::function<void(const PagePool&)>& visit) const { impl_->visit_pools(visit); }
+std::optional<AppPort::Session> AppPort::session() const {
+  return impl_->session();
+}
+const AppPortOptions& AppPort::options() const {
+  return impl_->options();
+}
+void AppPort::visit(CounterVisitor& visitor) const {
+  impl_->visit(visitor);
+}
+void AppPort::visit_pools(const std::function<void(const PagePool&)>& visit) const {
+  impl_->visit_pools(visit);
+}
 
 }  // namespace sluice

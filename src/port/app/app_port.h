@@ -27,26 +27,29 @@ using MacAddress = std::array<std::uint8_t, 6>;
 struct OwnedQueue {
   NicId nic{0};
   QueueId queue{0};
-  WorkerId worker{0};           // who serves the queue
-  std::uint32_t pages = 0;      // pages_for_queue(options, 0)
+  WorkerId worker{0};       // who serves the queue
+  std::uint32_t pages = 0;  // pages_for_queue(options, 0)
 };
 
 struct AppPortOptions {
   PortId id{0};
-  std::string name;                      // "dns"
-  std::string socket;                    // path of the Unix SOCK_SEQPACKET socket, made with mode 0666: peers are judged by SO_PEERCRED
-  std::vector<std::uint32_t> allow_uids; // empty: only the daemon's own uid (and root)
-  std::uint32_t pages = 4096;            // limit of pages lent at one time, all lanes together
+  std::string name;  // "dns"
+  std::string
+      socket;  // path of the Unix SOCK_SEQPACKET socket, made with mode 0666: peers are judged by SO_PEERCRED
+  std::vector<std::uint32_t> allow_uids;  // empty: only the daemon's own uid (and root)
+  std::uint32_t pages = 4096;             // limit of pages lent at one time, all lanes together
   std::uint32_t page_bytes = 2048;
-  std::uint32_t ring_entries = 0;        // of the rx ring per lane; 0: the power of two <= pages / lanes / 2, at least 64
-  std::uint32_t tx_entries = 512;        // per lane
-  std::vector<MacAddress> source_macs;   // what it may send from; at least one, the first is told to the app
-  PortId uplink = PortId::kDrop;         // the NIC that its frames leave by
-  std::vector<WorkerId> workers;         // one lane each
-  std::vector<bool> worker_sends;        // parallel to workers: serves a queue of the uplink
-  std::vector<OwnedQueue> owned;         // empty: a port on shared queues
-  std::uint64_t stall_timeout_ns = 0;    // a lane's whole share is held so long without a return: cut off; 0: never
-  std::uint64_t hello_timeout_ns = 2'000'000'000;  // who connects and says nothing is let go
+  std::uint32_t ring_entries =
+      0;  // of the rx ring per lane; 0: the power of two <= pages / lanes / 2, at least 64
+  std::uint32_t tx_entries = 512;       // per lane
+  std::vector<MacAddress> source_macs;  // what it may send from; at least one, the first is told to the app
+  PortId uplink = PortId::kDrop;        // the NIC that its frames leave by
+  std::vector<WorkerId> workers;        // one lane each
+  std::vector<bool> worker_sends;       // parallel to workers: serves a queue of the uplink
+  std::vector<OwnedQueue> owned;        // empty: a port on shared queues
+  std::uint64_t stall_timeout_ns =
+      0;  // a lane's whole share is held so long without a return: cut off; 0: never
+  std::uint64_t hello_timeout_ns = 2'000'000'000;        // who connects and says nothing is let go
   ArenaOptions::Huge huge = ArenaOptions::Huge::kIfAny;  // pages of the RX arena
 };
 
@@ -66,30 +69,31 @@ class AppPortHost {
   virtual void set_attached(PortId port, bool attached) = 0;
   // Any worker thread, on a change only.
   virtual void set_pressure(PortId port, WorkerId worker, bool on) = 0;
-  // Owned queues: bind their sockets to this arena / close them. `pools` is parallel to AppPortOptions::owned.
-  // After close_queues() nothing writes into the arena any more (D7), and its pages are back in `pools`.
+  // Owned queues: bind their sockets to this arena / close them. `pools` is parallel to
+  // AppPortOptions::owned. After close_queues() nothing writes into the arena any more (D7), and its pages
+  // are back in `pools`.
   virtual Result<void> open_queues(PortId port, Arena& arena, std::span<PagePool* const> pools) = 0;
   virtual void close_queues(PortId port) = 0;
 };
 
 class AppPort {
  public:
-  // Makes the socket and listens on it. A port with owned queues makes its arena now, so that its queues are served
-  // before an app comes; others make it when one attaches. Either way no two sessions share one (D2).
+  // Makes the socket and listens on it. A port with owned queues makes its arena now, so that its queues are
+  // served before an app comes; others make it when one attaches. Either way no two sessions share one (D2).
   static Result<std::unique_ptr<AppPort>> create(AppPortOptions options, EventLoop& loop, AppPortHost& host);
   ~AppPort();  // detaches, removes the socket's path
 
   struct Session {
     int pid = 0;
     std::uint32_t uid = 0;
-    std::string client;            // what it called itself
+    std::string client;  // what it called itself
     std::uint64_t since_ns = 0;
     std::uint32_t pages_held = 0;
   };
   std::optional<Session> session() const;  // none: detached
   const AppPortOptions& options() const;
-  // zero_copy copied copied_bytes rx_packets rx_bytes tx_packets tx_bytes drop_* fault_* wakeups attaches detaches ...
-  // Totals since the port was made, over all sessions and lanes.
+  // zero_copy copied copied_bytes rx_packets rx_bytes tx_packets tx_bytes drop_* fault_* wakeups attaches
+  // detaches ... Totals since the port was made, over all sessions and lanes.
   void visit(CounterVisitor& visitor) const;
   // Pools of the present session (of a port with owned queues: also without one), for `show pools`.
   void visit_pools(const std::function<void(const PagePool&)>& visit) const;

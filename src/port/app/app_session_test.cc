@@ -62,7 +62,8 @@ TEST_F(Crash_AppSession, AnAppThatDiesAtAnyMomentTakesNothingWithItAndTheNextGet
   start();
   std::mt19937 random(5);
   ino_t last = 0;
-  std::unique_ptr<AppPeer> keeps_mapping;  // of the session before: its file lives on, so its number cannot come again
+  std::unique_ptr<AppPeer>
+      keeps_mapping;  // of the session before: its file lives on, so its number cannot come again
   for (int life = 0; life < 60; ++life) {
     auto peer = attach();
     ASSERT_TRUE(peer);
@@ -71,10 +72,18 @@ TEST_F(Crash_AppSession, AnAppThatDiesAtAnyMomentTakesNothingWithItAndTheNextGet
     last = inode(peer->fd(0));
     for (auto steps = random() % 20; steps > 0; --steps) {
       switch (random() % 5) {
-        case 0: receive(static_cast<std::uint32_t>(random() % 64)); break;
-        case 1: if (auto entry = peer->receive()) peer->give_back(entry->page); break;
-        case 2: peer->send_frame(frame_from(kMac)); break;
-        case 3: lane().poll(); break;
+        case 0:
+          receive(static_cast<std::uint32_t>(random() % 64));
+          break;
+        case 1:
+          if (auto entry = peer->receive()) peer->give_back(entry->page);
+          break;
+        case 2:
+          peer->send_frame(frame_from(kMac));
+          break;
+        case 3:
+          lane().poll();
+          break;
         case 4: {
           std::array<Packet, kBurst> burst;
           lane().tx_done(lane().tx_burst(burst));

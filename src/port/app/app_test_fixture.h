@@ -1,4 +1,5 @@
-// What the tests of this folder share: a port over a real socket, a host that plays the engine, a wire to receive from.
+// What the tests of this folder share: a port over a real socket, a host that plays the engine, a wire to
+// receive from.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -21,7 +22,8 @@ inline constexpr PortId kUplink{9};
 inline constexpr MacAddress kMac{0x02, 0, 0, 0, 0, 0x11};
 inline constexpr MacAddress kOtherMac{0x02, 0, 0, 0, 0, 0x99};
 
-// The engine: keeps the lanes for the test to drive, and plays the NIC on owned queues (it holds pages while open).
+// The engine: keeps the lanes for the test to drive, and plays the NIC on owned queues (it holds pages while
+// open).
 class FakeHost final : public AppPortHost {
  public:
   void install_lane(PortId, WorkerId worker, Lane* lane) override { lanes[raw(worker)] = lane; }
@@ -150,7 +152,12 @@ class AppPortTest : public ::testing::Test {
       std::vector<Packet> packets(burst);
       for (Packet& packet : packets) {
         frame_[0] = std::byte(++serial_);
-        packet = {.body = frame_, .body_bytes = bytes, .page = PageIndex{0}, .rule = 3, .flow_hash = serial_, .port = kPort};
+        packet = {.body = frame_,
+                  .body_bytes = bytes,
+                  .page = PageIndex{0},
+                  .rule = 3,
+                  .flow_hash = serial_,
+                  .port = kPort};
       }
       lane(worker).copy_in({.nic = NicId{1}, .queue = QueueId{2}, .timestamp_ns = 77}, packets);
       for (const Packet& packet : packets) {
@@ -177,7 +184,8 @@ class AppPortTest : public ::testing::Test {
   }
 
   // A frame of `bytes` from `mac`.
-  static std::vector<std::byte> frame_from(const MacAddress& mac, std::size_t bytes = 60, std::uint8_t fill = 0xab) {
+  static std::vector<std::byte> frame_from(const MacAddress& mac, std::size_t bytes = 60,
+                                           std::uint8_t fill = 0xab) {
     std::vector<std::byte> frame(bytes, std::byte{fill});
     if (bytes >= 12) {
       std::memcpy(frame.data() + 6, mac.data(), 6);

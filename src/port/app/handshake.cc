@@ -17,18 +17,20 @@ namespace sluice {
 namespace {
 
 constexpr int kBacklog = 64;
-// Magic and version stand in front in every version, so that a newer client of another length is told what is wrong.
+// Magic and version stand in front in every version, so that a newer client of another length is told what is
+// wrong.
 constexpr std::size_t kVersionEnd = offsetof(sluice_app_hello, version) + sizeof(sluice_app_hello::version);
 
 // What a stranger calls itself ends up in logs and on terminals.
 std::string printable(const char* text) {
   std::string name(text);
-  std::replace_if(
-      name.begin(), name.end(), [](char c) { return c < 0x20 || c > 0x7e; }, '?');
+  std::replace_if(name.begin(), name.end(), [](char c) { return c < 0x20 || c > 0x7e; }, '?');
   return name;
 }
 
-Hello refused(sluice_app_status status, std::string sentence) { return {status, std::move(sentence), {}}; }
+Hello refused(sluice_app_status status, std::string sentence) {
+  return {status, std::move(sentence), {}};
+}
 
 Result<sockaddr_un> address_of(const std::string& path) {
   sockaddr_un address{};
@@ -51,8 +53,8 @@ Result<void> remove_stale(const std::string& path, const sockaddr_un& address) {
     return fail("{} exists and is not a socket; remove it or choose another path", path);
   }
   UniqueFd probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 || errno == EAGAIN ||
-      errno == EPROTOTYPE) {
+  if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 ||
+      errno == EAGAIN || errno == EPROTOTYPE) {
     return fail("{} is in use: another process listens on it", path);
   }
   if (::unlink(path.c_str()) < 0) {

@@ -1,4 +1,5 @@
-// The handshake of abi/app.h: what a hello must be, how a welcome is sent. Nothing here waits (control thread).
+// The handshake of abi/app.h: what a hello must be, how a welcome is sent. Nothing here waits (control
+// thread).
 #pragma once
 
 #include <sys/socket.h>
@@ -23,8 +24,8 @@ struct Hello {
 // Pure: judges one message, whatever it holds. `message` is a private copy.
 Hello judge_hello(std::span<const std::byte> message);
 
-// Reads one message of `socket`, if there is one. Descriptors that a peer attaches never enter this process: without a
-// control buffer the kernel drops them and says MSG_CTRUNC (recvmsg(2)), which is a bad hello.
+// Reads one message of `socket`, if there is one. Descriptors that a peer attaches never enter this process:
+// without a control buffer the kernel drops them and says MSG_CTRUNC (recvmsg(2)), which is a bad hello.
 enum class HelloRead : std::uint8_t { kNotYet, kClosed, kJudged };
 HelloRead read_hello(int socket, Hello& hello);
 
@@ -36,8 +37,8 @@ void send_refusal(int socket, sluice_app_status status, const std::string& sente
 // `welcome` without magic, version and status, which are filled in here.
 Result<void> send_welcome(int socket, sluice_app_welcome welcome, std::span<const int> fds);
 
-// Makes the listening socket at `path`, for everybody to connect to. A path left behind by a daemon that died is taken over;
-// one that a living daemon listens on is an error.
+// Makes the listening socket at `path`, for everybody to connect to. A path left behind by a daemon that died
+// is taken over; one that a living daemon listens on is an error.
 Result<int> listen_at(const std::string& path);
 
 }  // namespace sluice

@@ -20,7 +20,9 @@ constexpr std::uint32_t kMaxRingEntries = 1u << 20;
 constexpr std::uint64_t kLaneAlignment = 128;  // two cache lines: the adjacent-line prefetcher pairs them
 constexpr std::uint64_t kOsPage = 4096;
 
-std::uint64_t round_up(std::uint64_t value, std::uint64_t to) { return (value + to - 1) / to * to; }
+std::uint64_t round_up(std::uint64_t value, std::uint64_t to) {
+  return (value + to - 1) / to * to;
+}
 
 std::optional<std::uint32_t> lane_of(const AppPortOptions& options, WorkerId worker) {
   auto found = std::find(options.workers.begin(), options.workers.end(), worker);
@@ -30,8 +32,8 @@ std::optional<std::uint32_t> lane_of(const AppPortOptions& options, WorkerId wor
   return static_cast<std::uint32_t>(found - options.workers.begin());
 }
 
-// The power of two at or below half of a lane's pages: a reader that stalls fills its ring before its limit, so that
-// the limit stays for those who read and do not return.
+// The power of two at or below half of a lane's pages: a reader that stalls fills its ring before its limit,
+// so that the limit stays for those who read and do not return.
 std::uint32_t default_ring_entries(std::uint32_t pages_per_lane) {
   return std::clamp(std::bit_floor(std::max(pages_per_lane / 2, 1u)), kMinRingEntries, kMaxRingEntries);
 }
@@ -93,16 +95,18 @@ Result<SessionGeometry> SessionGeometry::of(const AppPortOptions& options) {
   geometry.back_entries = std::bit_ceil(std::max(geometry.page_count, kMinRingEntries));
   geometry.tx_entries = options.tx_entries;
   geometry.tx_slot_bytes = options.page_bytes;
-  geometry.daemon_lane_stride = round_up(
-      SLUICE_LANE_DAEMON_RX_ENTRIES + std::uint64_t{geometry.rx_entries} * sizeof(sluice_rx_entry), kLaneAlignment);
-  geometry.app_lane_stride = round_up(SLUICE_LANE_APP_BACK_ENTRIES + std::uint64_t{geometry.back_entries} * 4 +
-                                          std::uint64_t{geometry.tx_entries} * sizeof(sluice_tx_entry),
-                                      kLaneAlignment);
+  geometry.daemon_lane_stride =
+      round_up(SLUICE_LANE_DAEMON_RX_ENTRIES + std::uint64_t{geometry.rx_entries} * sizeof(sluice_rx_entry),
+               kLaneAlignment);
+  geometry.app_lane_stride =
+      round_up(SLUICE_LANE_APP_BACK_ENTRIES + std::uint64_t{geometry.back_entries} * 4 +
+                   std::uint64_t{geometry.tx_entries} * sizeof(sluice_tx_entry),
+               kLaneAlignment);
   geometry.tx_arena_bytes =
       round_up(std::uint64_t{lanes} * geometry.tx_entries * geometry.tx_slot_bytes, kOsPage);
   if (geometry.tx_arena_bytes > std::numeric_limits<std::uint32_t>::max()) {
-    return fail("{} TX entries on {} lanes need more than the 4 GiB that an offset can name", geometry.tx_entries,
-                lanes);
+    return fail("{} TX entries on {} lanes need more than the 4 GiB that an offset can name",
+                geometry.tx_entries, lanes);
   }
   return geometry;
 }
@@ -168,11 +172,12 @@ Result<void> SessionMemory::make_segments(const AppPortOptions& options) {
     return {};
   };
   const std::uint64_t lanes = geometry_.lane_count;
-  SLUICE_TRY(keep(create_peer_readable(options.name + "-daemon", round_up(lanes * geometry_.daemon_lane_stride, kOsPage)),
-                  daemon_segment_));
+  SLUICE_TRY(keep(
+      create_peer_readable(options.name + "-daemon", round_up(lanes * geometry_.daemon_lane_stride, kOsPage)),
+      daemon_segment_));
   // D3: nothing of ours is written where the app writes, so we map it for reading only.
-  SLUICE_TRY(keep(create_peer_writable(options.name + "-app", round_up(lanes * geometry_.app_lane_stride, kOsPage),
-                                       PROT_READ),
+  SLUICE_TRY(keep(create_peer_writable(options.name + "-app",
+                                       round_up(lanes * geometry_.app_lane_stride, kOsPage), PROT_READ),
                   app_segment_));
   return keep(create_peer_writable(options.name + "-tx", geometry_.tx_arena_bytes, PROT_READ), tx_arena_);
 }
@@ -203,14 +208,16 @@ LaneMemory SessionMemory::lane(std::uint32_t index) {
   LaneMemory lane;
   lane.rx = {reinterpret_cast<sluice_ring_producer*>(daemon + SLUICE_LANE_DAEMON_RX_PRODUCER),
              reinterpret_cast<sluice_rx_entry*>(daemon + SLUICE_LANE_DAEMON_RX_ENTRIES),
-             reinterpret_cast<const sluice_ring_consumer*>(app + SLUICE_LANE_APP_RX_CONSUMER), geometry_.rx_entries};
+             reinterpret_cast<const sluice_ring_consumer*>(app + SLUICE_LANE_APP_RX_CONSUMER),
+             geometry_.rx_entries};
   lane.back = {reinterpret_cast<sluice_ring_consumer*>(daemon + SLUICE_LANE_DAEMON_BACK_CONSUMER),
                reinterpret_cast<const std::uint32_t*>(back_entries),
                reinterpret_cast<const sluice_ring_producer*>(app + SLUICE_LANE_APP_BACK_PRODUCER),
                geometry_.back_entries};
   lane.tx = {reinterpret_cast<sluice_ring_consumer*>(daemon + SLUICE_LANE_DAEMON_TX_CONSUMER),
              reinterpret_cast<const sluice_tx_entry*>(tx_entries),
-             reinterpret_cast<const sluice_ring_producer*>(app + SLUICE_LANE_APP_TX_PRODUCER), geometry_.tx_entries};
+             reinterpret_cast<const sluice_ring_producer*>(app + SLUICE_LANE_APP_TX_PRODUCER),
+             geometry_.tx_entries};
   lane.shared_stats = reinterpret_cast<sluice_lane_stats*>(daemon + SLUICE_LANE_DAEMON_STATS);
   lane.arena = &arena_;
   lane.page_count = geometry_.page_count;

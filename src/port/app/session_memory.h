@@ -1,4 +1,5 @@
-// SessionMemory: all that one session of an app port shares with its app, and what keeps account of it. Control thread.
+// SessionMemory: all that one session of an app port shares with its app, and what keeps account of it.
+// Control thread.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,8 @@ namespace sluice {
 // How much of everything, worked out from the options once.
 //
 //   RX arena = page_limit pages, split over the lanes' pools            what is copied in
-//            + per owned queue: its pages + its lane's share            what the NIC needs + what may be lent from it
+//            + per owned queue: its pages + its lane's share            what the NIC needs + what may be lent
+//            from it
 struct SessionGeometry {
   std::uint32_t lane_count = 0;
   std::uint32_t rx_entries = 0;
@@ -39,12 +41,15 @@ struct SessionGeometry {
 
 class SessionMemory {
  public:
-  static Result<std::unique_ptr<SessionMemory>> create(const AppPortOptions& options, const SessionGeometry& geometry);
+  static Result<std::unique_ptr<SessionMemory>> create(const AppPortOptions& options,
+                                                       const SessionGeometry& geometry);
   // D7: the caller has made sure that nothing writes into the arena any more, and called reclaim().
   ~SessionMemory();
 
   Arena& arena() { return arena_; }
-  std::span<PagePool* const> owned_pools() const { return owned_pools_; }  // parallel to AppPortOptions::owned
+  std::span<PagePool* const> owned_pools() const {
+    return owned_pools_;
+  }  // parallel to AppPortOptions::owned
   LaneMemory lane(std::uint32_t index);
 
   // The part of the welcome that describes this memory.
