@@ -1,0 +1,54 @@
+// sluiced: the daemon. What it does in which order: run_daemon() of src/control/daemon.cc.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "control/check_mode.h"
+#include "control/daemon.h"
+#include "control/engine.h"
+
+namespace {
+
+using namespace sluice;
+
+Result<std::unique_ptr<ControlTarget>> make_engine(const Config& config, EventLoop& loop, const std::string& config_path) {
+  auto engine = Engine::create(config, loop, config_path);
+  if (!engine) {
+    return std::unexpected(std::move(engine.error()));
+  }
+  return std::unique_ptr<ControlTarget>(std::move(*engine));
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Delivers packets of a NIC that Linux goes on using to programs, by zero copy.", "sluiced");
+  DaemonOptions options{.config_path = "/etc/sluice/sluice.toml", .log_level = ""};
+  std::string check;
+  app.add_option("--config", options.config_path, "the config file")->capture_default_str();
+  app.add_option("--check", check, "say whether the daemon would accept this file, and end");
+  app.add_option("--log", options.log_level, "instead of the config's level")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "off"}));
+  app.set_version_flag("--version", SLUICE_VERSION);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  if (!check.empty()) {
+    return check_config_file(check, stdout, stderr);
+  }
+  if (auto ended = run_daemon(options, make_engine); !ended) {
+    fmt::print(stderr, "sluiced: {}\n", ended.error().message);
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& error) {  // out of memory at start, most likely
+    std::fprintf(stderr, "sluiced: %s\n", error.what());
+    return 1;
+  }
+}
