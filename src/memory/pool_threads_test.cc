@@ -58,7 +58,9 @@ void lend_to_readers(std::uint32_t readers, std::uint32_t ring, std::uint32_t pe
   std::vector<std::thread> threads;
   for (std::uint32_t i = 0; i < readers; ++i) {
     channels.push_back(std::make_unique<Channel>());
-    threads.emplace_back([&, i] { read_and_return(arena, *pool, *channels[i], per_reader); });
+    threads.emplace_back([&arena, &pool, channel = channels[i].get(), per_reader] {
+      read_and_return(arena, *pool, *channel, per_reader);
+    });
   }
   for (std::uint32_t round = 0; round < readers * per_reader; ++round) {
     PageIndex page;
