@@ -39,7 +39,8 @@ Result<json> call(const Options& options, std::string_view method, const json& p
 }
 
 // Calls and prints: the result itself with --json, else what `render` makes of it, and warnings on stderr.
-Result<void> call_and_print(const Options& options, std::string_view method, const json& params, Render render) {
+Result<void> call_and_print(const Options& options, std::string_view method, const json& params,
+                            Render render) {
   auto result = call(options, method, params);
   SLUICE_TRY(result);
   if (options.as_json) {
@@ -55,7 +56,9 @@ Result<void> call_and_print(const Options& options, std::string_view method, con
   return {};
 }
 
-std::string say_nothing(const json&) { return ""; }
+std::string say_nothing(const json&) {
+  return "";
+}
 
 std::string render_reload(const json& result) {
   std::string out;
@@ -65,7 +68,9 @@ std::string render_reload(const json& result) {
   return out.empty() ? "nothing changed\n" : out;
 }
 
-std::string render_version(const json& result) { return result.value("version", "-") + "\n"; }
+std::string render_version(const json& result) {
+  return result.value("version", "-") + "\n";
+}
 
 struct Show {
   const char* name;
@@ -76,7 +81,8 @@ struct Show {
 constexpr Show kShows[] = {
     {"nics", "network cards and what their XDP programs did", api::kShowNics, render_nics},
     {"queues", "RX queues: who owns them, which worker serves them", api::kShowQueues, render_queues},
-    {"ports", "ports: who is attached, pages held, packets by zero copy and by copy", api::kShowPorts, render_ports},
+    {"ports", "ports: who is attached, pages held, packets by zero copy and by copy", api::kShowPorts,
+     render_ports},
     {"rules", "rules, with their packets and bytes", api::kShowRules, render_rules},
     {"pools", "page pools", api::kShowPools, render_pools},
     {"counters", "all counters", api::kShowCounters, render_counters},
@@ -88,7 +94,9 @@ void add_show(CLI::App& app, const Options& options, Action& action) {
   show->require_subcommand(1);
   for (const Show& what : kShows) {
     show->add_subcommand(what.name, what.help)->callback([&options, &action, &what] {
-      action = [&options, &what] { return call_and_print(options, what.method, json::object(), what.render); };
+      action = [&options, &what] {
+        return call_and_print(options, what.method, json::object(), what.render);
+      };
     });
   }
 }
@@ -101,11 +109,13 @@ struct RuleOptions {
 };
 
 void add_rule(CLI::App& app, const Options& options, RuleOptions& rule, Action& action) {
-  CLI::App* parent = app.add_subcommand("rule", "add or remove a rule; until the next reload, which goes back to the file");
+  CLI::App* parent =
+      app.add_subcommand("rule", "add or remove a rule; until the next reload, which goes back to the file");
   parent->require_subcommand(1);
   CLI::App* add = parent->add_subcommand("add", "send packets that match to a port");
   add->add_option("--nic", rule.nic, "the NIC; every NIC when left out");
-  add->add_option("--match", rule.match, "for example \"ip_proto udp dst_port 53\"; \"\" matches everything")->required();
+  add->add_option("--match", rule.match, "for example \"ip_proto udp dst_port 53\"; \"\" matches everything")
+      ->required();
   add->add_option("--to", rule.to, "a port, kernel, drop or netdev:NAME")->required();
   add->add_option("--priority", rule.priority, "the highest that matches wins")->capture_default_str();
   add->add_flag("--shed", rule.shed, "drop these packets first when the port runs short of pages");
@@ -118,7 +128,8 @@ void add_rule(CLI::App& app, const Options& options, RuleOptions& rule, Action& 
       return call_and_print(options, api::kRuleAdd, params, say_nothing);
     };
   });
-  CLI::App* del = parent->add_subcommand("del", "remove the rule with this match, or with this id (show rules)");
+  CLI::App* del =
+      parent->add_subcommand("del", "remove the rule with this match, or with this id (show rules)");
   del->add_option("--nic", rule.nic, "the NIC that the rule was made for");
   CLI::Option* match = del->add_option("--match", rule.match, "the rule's match");
   CLI::Option* id = del->add_option("--id", rule.id, "the rule's id on that NIC")->excludes(match);
@@ -171,22 +182,29 @@ json port_params(const CLI::App& add, const PortOptions& port) {
 }
 
 void add_port(CLI::App& app, const Options& options, PortOptions& port, Action& action) {
-  CLI::App* parent = app.add_subcommand("port", "add or remove a port; until the next reload, which goes back to the file");
+  CLI::App* parent =
+      app.add_subcommand("port", "add or remove a port; until the next reload, which goes back to the file");
   parent->require_subcommand(1);
   CLI::App* add = parent->add_subcommand("add", "make a port that a program can attach to");
   add->add_option("name", port.name, "the port's name")->required();
   add->add_option("--type", port.type, "app")->capture_default_str();
-  add->add_option("--socket", port.socket, "path of the Unix socket that the program attaches by")->required();
-  add->add_option("--allow-user", port.allow_users, "who may attach besides root; may be given more than once");
+  add->add_option("--socket", port.socket, "path of the Unix socket that the program attaches by")
+      ->required();
+  add->add_option("--allow-user", port.allow_users,
+                  "who may attach (without it: root and the daemon's user); may be given more than once");
   add->add_option("--pages", port.pages, "most pages that the program may hold");
   add->add_option("--ring", port.ring, "entries of the receive ring per worker");
   add->add_option("--queue", port.queues, "a NIC queue that it owns, NIC:QUEUE; may be given more than once");
   add->add_option("--mac", port.macs, "a source address it may send from; may be given more than once");
   add->add_option("--uplink", port.uplink, "the NIC that its frames leave by");
-  add->add_option("--stall-timeout-ms", port.stall_timeout_ms, "cut it off when it holds its limit for so long");
-  add->add_flag("--observe", port.observe, "its queues may run in zero-copy mode whatever else arrives there");
+  add->add_option("--stall-timeout-ms", port.stall_timeout_ms,
+                  "cut it off when it holds its limit for so long");
+  add->add_flag("--observe", port.observe,
+                "its queues may run in zero-copy mode whatever else arrives there");
   add->callback([&, add] {
-    action = [&, add] { return call_and_print(options, api::kPortAdd, port_params(*add, port), say_nothing); };
+    action = [&, add] {
+      return call_and_print(options, api::kPortAdd, port_params(*add, port), say_nothing);
+    };
   });
   CLI::App* del = parent->add_subcommand("del", "remove a port that no rule leads to");
   del->add_option("name", port.name, "the port's name")->required();
@@ -200,7 +218,8 @@ struct WatchOptions {
   unsigned count = 0;
 };
 
-// Rates between two looks, until `count` lines or the end of sluiced. On a terminal each table replaces the one before.
+// Rates between two looks, until `count` lines or the end of sluiced. On a terminal each table replaces the
+// one before.
 Result<void> watch(const Options& options, const WatchOptions& watch) {
   auto client = RpcClient::connect(options.socket, options.timeout_ms);
   SLUICE_TRY(client);
@@ -234,8 +253,10 @@ void add_rest(CLI::App& app, const Options& options, WatchOptions& watch_options
   });
   CLI::App* watch_command = app.add_subcommand("watch", "print rates per NIC and port, again and again");
   watch_command->add_option("--interval", watch_options.interval_s, "seconds between two looks")
-      ->check(CLI::Range(0.01, 3600.0))->capture_default_str();
-  watch_command->add_option("--count", watch_options.count, "how many times; 0: until interrupted")->capture_default_str();
+      ->check(CLI::Range(0.01, 3600.0))
+      ->capture_default_str();
+  watch_command->add_option("--count", watch_options.count, "how many times; 0: until interrupted")
+      ->capture_default_str();
   watch_command->callback([&] { action = [&] { return watch(options, watch_options); }; });
 }
 
@@ -246,10 +267,13 @@ int run(int argc, char** argv) {
   PortOptions port;
   WatchOptions watch_options;
   Action action;
-  app.add_option("--socket", options.socket, "the control socket of sluiced")->envname("SLUICE_CONTROL")->capture_default_str();
+  app.add_option("--socket", options.socket, "the control socket of sluiced")
+      ->envname("SLUICE_CONTROL")
+      ->capture_default_str();
   app.add_flag("--json", options.as_json, "print exactly what sluiced answers");
   app.add_option("--timeout-ms", options.timeout_ms, "how long to wait for an answer")
-      ->check(CLI::Range(1, 600'000))->capture_default_str();
+      ->check(CLI::Range(1, 600'000))
+      ->capture_default_str();
   app.require_subcommand(1);
   app.fallthrough();  // --json and --socket may also stand behind the subcommand
   add_show(app, options, action);

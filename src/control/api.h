@@ -1,4 +1,5 @@
-// The methods of the control socket: their names, and the JSON of their parameters and results. docs/control.md shows each.
+// The methods of the control socket: their names, and the JSON of their parameters and results.
+// docs/control.md shows each.
 //
 // Numbers are integers; a counters object maps the names that CounterVisitor is called with to their values.
 //
@@ -6,23 +7,26 @@
 //                    "link": true, "mode": "native"|"generic", "queues": [0, 1], "counters": {..}}]
 //   show.queues    [{"nic": "eth1", "queue": 0, "owner": "host"|PORT, "worker": 0, "mode": "zerocopy"|"copy",
 //                    "counters": {..}}]
-//   show.ports     [{"name": "dns", "type": "app", "id": 2, "state": "attached"|"detached", "client": "dnsd"|null,
-//                    "pid": 4711|null, "uid": 103|null, "pages_held": 12, "page_limit": 4096, "uplink": "eth1"|null,
-//                    "queues": ["eth1:1"], "counters": {..}}]
-//   show.rules     [{"id": 7, "nic": "eth1", "match": "ip_proto udp dst_port 53", "to": "dns", "priority": 100,
+//   show.ports     [{"name": "dns", "type": "app", "id": 2, "state": "attached"|"detached", "client":
+//   "dnsd"|null,
+//                    "pid": 4711|null, "uid": 103|null, "pages_held": 12, "page_limit": 4096, "uplink":
+//                    "eth1"|null, "queues": ["eth1:1"], "counters": {..}}]
+//   show.rules     [{"id": 7, "nic": "eth1", "match": "ip_proto udp dst_port 53", "to": "dns", "priority":
+//   100,
 //                    "shed": false, "packets": 10, "bytes": 640}]
 //                  `id` is the rule's slot on that NIC. A rule for every NIC is listed once per NIC.
 //   show.pools     [{"name": "eth1:0", "domain": "host"|PORT, "counters": {..}}]
 //   show.counters  {"nic.eth1.rx_packets": 1, "port.dns.copied": 2, ..}: all counters there are, flat
-//   show.config    {"file": "/etc/sluice.toml"|null, "toml": ".."}: the running state; reload goes back to the file's
+//   show.config    {"file": "/etc/sluice.toml"|null, "toml": ".."}: the running state; reload goes back to
+//   the file's
 //
 //   rule.add       {"match": .., "to": .., "nic"?, "priority"?, "shed"?} -> {"warnings": [..]}
 //   rule.del       {"nic"?, "match": .., "to"?, "priority"?} or {"nic": .., "id": ..} -> {"removed": RULE}
 //                  A rule for every NIC is removed as a whole. More than one rule that fits: an error.
-//   port.add       {"name": .., "type": "app", "socket": .., and the other keys of [port.NAME]} -> {"warnings": [..]}
-//   port.del       {"name": ..} -> {}; an error while a rule leads to it
-//   reload         {} -> {"actions": ["add port dns", ..], "warnings": [..]}
-//   version        {} -> {"version": "0.1.0", "app_abi": 1}
+//   port.add       {"name": .., "type": "app", "socket": .., and the other keys of [port.NAME]} ->
+//   {"warnings": [..]} port.del       {"name": ..} -> {}; an error while a rule leads to it reload         {}
+//   -> {"actions": ["add port dns", ..], "warnings": [..]} version        {} -> {"version": "0.1.0",
+//   "app_abi": 1}
 #pragma once
 
 #include <array>

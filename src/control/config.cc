@@ -17,11 +17,12 @@ namespace sluice {
 namespace {
 
 constexpr std::string_view kSections[] = {"daemon", "nic", "port", "rule"};
-constexpr std::string_view kDaemonKeys[] = {"control", "control_group", "log", "page_bytes", "huge_pages", "workers"};
+constexpr std::string_view kDaemonKeys[] = {"control",    "control_group", "log",
+                                            "page_bytes", "huge_pages",    "workers"};
 constexpr std::string_view kWorkerKeys[] = {"cpu", "idle", "nap_us"};
 constexpr std::string_view kNicKeys[] = {"queues", "mode", "ring"};
-constexpr std::string_view kPortKeys[] = {"type", "socket", "allow_users", "pages",           "ring",
-                                          "queues", "mac",  "uplink",      "stall_timeout_ms", "observe"};
+constexpr std::string_view kPortKeys[] = {"type", "socket", "allow_users",      "pages",  "ring", "queues",
+                                          "mac",  "uplink", "stall_timeout_ms", "observe"};
 constexpr std::string_view kRuleKeys[] = {"nic", "match", "to", "priority", "shed"};
 
 constexpr std::string_view kLogLevels[] = {"trace", "debug", "info", "warning", "error", "off"};
@@ -30,7 +31,8 @@ constexpr std::string_view kIdle[] = {"adaptive", "spin"};
 constexpr std::string_view kModes[] = {"auto", "zerocopy", "copy"};
 
 using Range = IntegerRange;
-constexpr Range kPageBytes{2048, 4096, Range::Kind::kPowerOfTwo};  // XDP_UMEM_REG: 2048 .. the kernel's page size
+constexpr Range kPageBytes{2048, 4096,
+                           Range::Kind::kPowerOfTwo};  // XDP_UMEM_REG: 2048 .. the kernel's page size
 constexpr Range kNapUs{1, 1000};
 constexpr Range kQueue{0, 65535};
 constexpr Range kNicRing{64, 32768, Range::Kind::kPowerOfTwo};
@@ -39,7 +41,7 @@ constexpr Range kPortRing{64, 65536, Range::Kind::kPowerOfTwoOrZero};
 constexpr Range kStallTimeoutMs{0, 3'600'000};
 constexpr Range kPriority{std::numeric_limits<std::int32_t>::min(), std::numeric_limits<std::int32_t>::max()};
 
-constexpr std::uint32_t kMaxWorkers = SLUICE_APP_MAX_LANES;  // an app has a lane for each
+constexpr std::uint32_t kMaxWorkers = SLUICE_APP_MAX_LANES;     // an app has a lane for each
 constexpr std::size_t kMaxConfigBytes = std::size_t{64} << 20;  // 65536 rules on a few NICs
 
 BindMode bind_mode_of(std::string_view text) {
@@ -50,7 +52,8 @@ BindMode bind_mode_of(std::string_view text) {
 Result<QueueName> read_queue_name(const std::string& text) {
   std::size_t colon = text.rfind(':');
   std::string digits = colon == std::string::npos ? "" : text.substr(colon + 1);
-  bool number = !digits.empty() && digits.size() <= 5 && digits.find_first_not_of("0123456789") == std::string::npos;
+  bool number =
+      !digits.empty() && digits.size() <= 5 && digits.find_first_not_of("0123456789") == std::string::npos;
   if (colon == 0 || !number || std::stoul(digits) > 65535) {
     return fail("is \"{}\"; it must be NIC:QUEUE, for example \"eth1:1\"", text);
   }
@@ -127,8 +130,8 @@ Result<void> ConfigReader::read_daemon(const toml::table& table, DaemonConfig& d
     return {};
   }
   if (workers->empty() || workers->size() > kMaxWorkers) {
-    reader.wrong("workers", fmt::format("has {} workers; it must have 1 to {}, for example [ {{ cpu = 0 }} ]", workers->size(),
-                                        kMaxWorkers));
+    reader.wrong("workers", fmt::format("has {} workers; it must have 1 to {}, for example [ {{ cpu = 0 }} ]",
+                                        workers->size(), kMaxWorkers));
     return reader.result();
   }
   for (std::size_t i = 0; i < workers->size(); ++i) {
@@ -165,9 +168,10 @@ Result<NicConfig> ConfigReader::read_nic(const std::string& name, const toml::ta
         }
       }
     } else if (queues->value<std::string>() != "all") {
-      reader.wrong("queues", fmt::format("is {}; it must be \"all\" or an array of queue numbers, for example [0, 1]",
-                                         queues->is_string() ? "\"" + *queues->value<std::string>() + "\""
-                                                             : std::string(type_text(*queues))));
+      reader.wrong("queues",
+                   fmt::format("is {}; it must be \"all\" or an array of queue numbers, for example [0, 1]",
+                               queues->is_string() ? "\"" + *queues->value<std::string>() + "\""
+                                                   : std::string(type_text(*queues))));
     }
   }
   SLUICE_TRY(reader.result());
@@ -249,8 +253,8 @@ Result<void> ConfigReader::read_sections(const toml::table& root, Config& config
     }
     lines_[std::string(section)] = node->source().begin.line;
     if (!node->is_table()) {
-      return fail("{}{} is {}; write a section for each, for example [{}.{}]", place(std::string(section)), section,
-                  type_text(*node), section, section == "nic" ? "eth1" : "dns");
+      return fail("{}{} is {}; write a section for each, for example [{}.{}]", place(std::string(section)),
+                  section, type_text(*node), section, section == "nic" ? "eth1" : "dns");
     }
     for (const auto& [key, value] : *node->as_table()) {
       std::string name(key.str());
@@ -315,7 +319,8 @@ Result<Config> parse_config(std::string_view text, std::string_view file_name) {
     toml::table root = toml::parse(text, file);
     return ConfigReader(file).read(root);
   } catch (const toml::parse_error& error) {
-    return fail("{}:{}: not TOML: {}; see https://toml.io", file, error.source().begin.line, error.description());
+    return fail("{}:{}: not TOML: {}; see https://toml.io", file, error.source().begin.line,
+                error.description());
   }
 }
 
@@ -339,7 +344,8 @@ Result<Config> load_config(const std::string& path) {
 
 namespace {
 
-// JSON's values are TOML's, but for null; numbers beyond 64 bits and nested tables do not occur in ports and rules.
+// JSON's values are TOML's, but for null; numbers beyond 64 bits and nested tables do not occur in ports and
+// rules.
 Result<toml::table> toml_from_json(const nlohmann::json& object) {
   if (!object.is_object()) {
     return fail("the parameters are not an object; write names and values");
@@ -351,7 +357,9 @@ Result<toml::table> toml_from_json(const nlohmann::json& object) {
     } else if (value.is_boolean()) {
       insert(value.get<bool>());
     } else if (value.is_number_integer()) {
-      insert(value.is_number_unsigned() && value.get<std::uint64_t>() > INT64_MAX ? INT64_MAX : value.get<std::int64_t>());
+      insert(value.is_number_unsigned() && value.get<std::uint64_t>() > INT64_MAX
+                 ? INT64_MAX
+                 : value.get<std::int64_t>());
     } else {
       insert(0.5);  // what no key takes: the reader says what it wants
     }

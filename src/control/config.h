@@ -35,7 +35,7 @@ struct QueueName {
 
 struct PortConfig {
   std::string name;
-  std::string type;    // "app"; "guest" and "host" are words that are kept for later: a clear error today
+  std::string type;  // "app"; "guest" and "host" are words that are kept for later: a clear error today
   std::string socket;
   std::vector<std::string> allow_users;  // names or numbers
   std::uint32_t pages = 4096;            // 64 .. 1048576
@@ -44,7 +44,7 @@ struct PortConfig {
   std::vector<MacAddress> mac;           // allowed sources; empty: the uplink's own
   std::string uplink;                    // netdev; empty: the only NIC, or the one whose queues it owns
   std::uint32_t stall_timeout_ms = 0;    // 0: never cut off
-  bool observe = false;                  // D5: its owned queues may run in driver zero-copy mode whatever lands there
+  bool observe = false;  // D5: its owned queues may run in driver zero-copy mode whatever lands there
   bool operator==(const PortConfig&) const = default;
 };
 
@@ -61,8 +61,8 @@ struct DaemonConfig {
   std::string control = "/run/sluice/control.sock";
   std::string control_group;  // who may use the control socket besides root; empty: nobody
   std::string log = "info";
-  std::uint32_t page_bytes = 2048;  // 2048 or 4096
-  std::string huge_pages = "auto";  // auto | never | required
+  std::uint32_t page_bytes = 2048;     // 2048 or 4096
+  std::string huge_pages = "auto";     // auto | never | required
   std::vector<WorkerOptions> workers;  // at least one; id = position
   bool operator==(const DaemonConfig&) const;
 };
@@ -75,23 +75,26 @@ struct Config {
   bool operator==(const Config&) const = default;
 };
 
-// Errors: "FILE:LINE: what is wrong; what would be right". Unknown keys, wrong types, values out of range, rules to unknown
-// ports, NICs or users that are not configured, a queue owned twice, owned queues outside a NIC's queues, equal sockets.
+// Errors: "FILE:LINE: what is wrong; what would be right". Unknown keys, wrong types, values out of range,
+// rules to unknown ports, NICs or users that are not configured, a queue owned twice, owned queues outside a
+// NIC's queues, equal sockets.
 Result<Config> parse_config(std::string_view text, std::string_view file_name);
 Result<Config> load_config(const std::string& path);
 
-// The checks that go beyond one value (names, users, sockets, queues, rules), for a Config that was changed by hand: what
-// parse_config() returns has passed them. The same sentences, without FILE:LINE.
+// The checks that go beyond one value (names, users, sockets, queues, rules), for a Config that was changed
+// by hand: what parse_config() returns has passed them. The same sentences, without FILE:LINE.
 Result<void> check_config(const Config& config);
 
-// What is allowed and probably not meant, one sentence each: rules that never match, traffic that the owner of a queue sees.
+// What is allowed and probably not meant, one sentence each: rules that never match, traffic that the owner
+// of a queue sees.
 std::vector<std::string> config_warnings(const Config& config);
 
-// A file that parse_config() reads back into an equal Config. Keys that have their default value are left out.
+// A file that parse_config() reads back into an equal Config. Keys that have their default value are left
+// out.
 std::string to_toml(const Config& config);
 
-// The NIC that the port's frames leave by: the one it names, else the one whose queues it owns, else the only one.
-// None: it cannot send (there are several NICs and nothing says which).
+// The NIC that the port's frames leave by: the one it names, else the one whose queues it owns, else the only
+// one. None: it cannot send (there are several NICs and nothing says which).
 std::optional<std::string> uplink_of(const Config& config, const PortConfig& port);
 
 // The rules that stand on this NIC, those for every NIC among them, in order.

@@ -1,4 +1,5 @@
-// What several values of a Config must have to do with each other. Pure, but for the names of users and groups.
+// What several values of a Config must have to do with each other. Pure, but for the names of users and
+// groups.
 #include <grp.h>
 #include <net/if.h>
 #include <pwd.h>
@@ -38,17 +39,21 @@ std::vector<std::string_view> keys_of(const Map& map) {
 // dev_valid_name() of the kernel, net/core/dev.c.
 bool valid_netdev(std::string_view name) {
   return !name.empty() && name.size() < IFNAMSIZ && name != "." && name != ".." &&
-         std::ranges::none_of(name, [](char c) { return c == '/' || c == ':' || std::isspace(static_cast<unsigned char>(c)); });
+         std::ranges::none_of(
+             name,
+             [](char c) { return c == '/' || c == ':' || std::isspace(static_cast<unsigned char>(c)); });
 }
 
 bool valid_port_name(std::string_view name) {
-  return !name.empty() && name.size() <= kMaxPortNameBytes &&
-         std::ranges::all_of(name, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_'; });
+  return !name.empty() && name.size() <= kMaxPortNameBytes && std::ranges::all_of(name, [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_';
+  });
 }
 
 Fault check_socket_path(const std::string& path, const std::string& socket) {
   if (!socket.starts_with('/') || socket.ends_with('/')) {
-    return fault(path, "{} is \"{}\"; it must be an absolute path, for example \"/run/sluice/name.sock\"", path, socket);
+    return fault(path, "{} is \"{}\"; it must be an absolute path, for example \"/run/sluice/name.sock\"",
+                 path, socket);
   }
   if (socket.find('\0') != std::string::npos) {
     return fault(path, "{} holds a zero byte; it must be a path", path);
@@ -65,7 +70,8 @@ Fault check_daemon(const DaemonConfig& daemon) {
     return wrong;
   }
   if (!daemon.control_group.empty() && ::getgrnam(daemon.control_group.c_str()) == nullptr) {
-    return fault("daemon.control_group", "daemon.control_group: there is no group \"{}\"; create it or leave the key out",
+    return fault("daemon.control_group",
+                 "daemon.control_group: there is no group \"{}\"; create it or leave the key out",
                  daemon.control_group);
   }
   return std::nullopt;
@@ -80,38 +86,43 @@ Fault check_nic(const std::string& name, const NicConfig& nic) {
     return std::nullopt;
   }
   if (nic.queues->empty()) {
-    return fault(path + ".queues", "{}.queues is empty; list the queues, for example [0, 1], or write \"all\"", path);
+    return fault(path + ".queues",
+                 "{}.queues is empty; list the queues, for example [0, 1], or write \"all\"", path);
   }
   std::set<std::uint16_t> seen;
   for (std::size_t i = 0; i < nic.queues->size(); ++i) {
     if (!seen.insert((*nic.queues)[i]).second) {
-      return fault(fmt::format("{}.queues[{}]", path, i), "{}.queues names queue {} twice; once is enough", path,
-                   (*nic.queues)[i]);
+      return fault(fmt::format("{}.queues[{}]", path, i), "{}.queues names queue {} twice; once is enough",
+                   path, (*nic.queues)[i]);
     }
   }
   return std::nullopt;
 }
 
-Fault check_owned_queues(const Config& config, const PortConfig& port, std::map<QueueName, std::string>& owners) {
+Fault check_owned_queues(const Config& config, const PortConfig& port,
+                         std::map<QueueName, std::string>& owners) {
   for (std::size_t i = 0; i < port.queues.size(); ++i) {
     const QueueName& queue = port.queues[i];
     std::string path = fmt::format("port.{}.queues[{}]", port.name, i);
     auto nic = config.nics.find(queue.netdev);
     if (nic == config.nics.end()) {
-      return fault(path, "port.{}.queues: NIC {} is not configured; add a section [nic.{}]", port.name, queue.netdev,
-                   queue.netdev);
+      return fault(path, "port.{}.queues: NIC {} is not configured; add a section [nic.{}]", port.name,
+                   queue.netdev, queue.netdev);
     }
-    if (nic->second.queues && std::ranges::find(*nic->second.queues, queue.queue) == nic->second.queues->end()) {
-      return fault(path, "port.{}.queues: queue {} is not among nic.{}.queues; add it there or take one of {}", port.name,
-                   queue.queue, queue.netdev, fmt::join(*nic->second.queues, ", "));
+    if (nic->second.queues &&
+        std::ranges::find(*nic->second.queues, queue.queue) == nic->second.queues->end()) {
+      return fault(path,
+                   "port.{}.queues: queue {} is not among nic.{}.queues; add it there or take one of {}",
+                   port.name, queue.queue, queue.netdev, fmt::join(*nic->second.queues, ", "));
     }
     auto [owner, is_new] = owners.emplace(queue, port.name);
     if (!is_new && owner->second == port.name) {
-      return fault(path, "port.{}.queues names {}:{} twice; once is enough", port.name, queue.netdev, queue.queue);
+      return fault(path, "port.{}.queues names {}:{} twice; once is enough", port.name, queue.netdev,
+                   queue.queue);
     }
     if (!is_new) {
-      return fault(path, "port.{}.queues: {}:{} is owned by port {} already; a queue has one owner", port.name, queue.netdev,
-                   queue.queue, owner->second);
+      return fault(path, "port.{}.queues: {}:{} is owned by port {} already; a queue has one owner",
+                   port.name, queue.netdev, queue.queue, owner->second);
     }
   }
   return std::nullopt;
@@ -120,8 +131,8 @@ Fault check_owned_queues(const Config& config, const PortConfig& port, std::map<
 Fault check_port(const Config& config, const PortConfig& port) {
   std::string path = "port." + port.name;
   if (!valid_port_name(port.name)) {
-    return fault(path, "port.\"{}\" is not a port's name; it must be 1 to {} letters, digits, - or _", port.name,
-                 kMaxPortNameBytes);
+    return fault(path, "port.\"{}\" is not a port's name; it must be 1 to {} letters, digits, - or _",
+                 port.name, kMaxPortNameBytes);
   }
   if (port.name == "kernel" || port.name == "drop") {
     return fault(path, "port.{} takes the name of a port that every NIC has; choose another name", port.name);
@@ -136,7 +147,8 @@ Fault check_port(const Config& config, const PortConfig& port) {
   }
   for (std::size_t i = 0; i < port.allow_users.size(); ++i) {
     if (auto user = read_user(port.allow_users[i]); !user) {
-      return fault(fmt::format("{}.allow_users[{}]", path, i), "{}.allow_users: {}", path, user.error().message);
+      return fault(fmt::format("{}.allow_users[{}]", path, i), "{}.allow_users: {}", path,
+                   user.error().message);
     }
   }
   for (std::size_t i = 0; i < port.mac.size(); ++i) {
@@ -147,8 +159,8 @@ Fault check_port(const Config& config, const PortConfig& port) {
     }
   }
   if (!port.uplink.empty() && !config.nics.contains(port.uplink)) {
-    return fault(path + ".uplink", "{}.uplink: NIC {} is not configured; add a section [nic.{}]{}", path, port.uplink,
-                 port.uplink, suggestion(port.uplink, keys_of(config.nics), "NICs"));
+    return fault(path + ".uplink", "{}.uplink: NIC {} is not configured; add a section [nic.{}]{}", path,
+                 port.uplink, port.uplink, suggestion(port.uplink, keys_of(config.nics), "NICs"));
   }
   return std::nullopt;
 }
@@ -157,8 +169,8 @@ Fault check_port(const Config& config, const PortConfig& port) {
 Fault check_rule(const Config& config, const RuleConfig& rule, std::size_t index) {
   auto path = [index](std::string_view key) { return fmt::format("rule[{}].{}", index, key); };
   if (!rule.nic.empty() && !config.nics.contains(rule.nic)) {
-    return fault(path("nic"), "rule.nic: NIC {} is not configured; add a section [nic.{}]{}", rule.nic, rule.nic,
-                 suggestion(rule.nic, keys_of(config.nics), "NICs"));
+    return fault(path("nic"), "rule.nic: NIC {} is not configured; add a section [nic.{}]{}", rule.nic,
+                 rule.nic, suggestion(rule.nic, keys_of(config.nics), "NICs"));
   }
   if (auto match = parse_match(rule.match); !match) {
     return fault(path("match"), "rule.match: {}", match.error().message);
@@ -166,10 +178,13 @@ Fault check_rule(const Config& config, const RuleConfig& rule, std::size_t index
   if (rule.to.starts_with(kNetdevPrefix)) {
     std::string_view netdev = std::string_view(rule.to).substr(kNetdevPrefix.size());
     if (!valid_netdev(netdev)) {
-      return fault(path("to"), "rule.to: \"{}\" names no network device; write for example \"netdev:eth2\"", rule.to);
+      return fault(path("to"), "rule.to: \"{}\" names no network device; write for example \"netdev:eth2\"",
+                   rule.to);
     }
     if (netdev == rule.nic) {
-      return fault(path("to"), "rule.to: {} would send packets back to the NIC they came from; name another NIC", rule.to);
+      return fault(path("to"),
+                   "rule.to: {} would send packets back to the NIC they came from; name another NIC",
+                   rule.to);
     }
   } else if (rule.to != "kernel" && rule.to != "drop" && !config.ports.contains(rule.to)) {
     if (config.nics.contains(rule.to)) {
@@ -177,10 +192,13 @@ Fault check_rule(const Config& config, const RuleConfig& rule, std::size_t index
     }
     std::vector<std::string_view> known = keys_of(config.ports);
     known.insert(known.end(), {"kernel", "drop", "netdev:NAME"});
-    return fault(path("to"), "rule.to: there is no port \"{}\"{}", rule.to, suggestion(rule.to, known, "targets"));
+    return fault(path("to"), "rule.to: there is no port \"{}\"{}", rule.to,
+                 suggestion(rule.to, known, "targets"));
   }
   if (rule.shed && !config.ports.contains(rule.to)) {
-    return fault(path("shed"), "rule.shed: {} has no pages to run out of; shed is for rules to a port with a reader", rule.to);
+    return fault(path("shed"),
+                 "rule.shed: {} has no pages to run out of; shed is for rules to a port with a reader",
+                 rule.to);
   }
   return std::nullopt;
 }
@@ -194,7 +212,8 @@ Fault check_limits(const Config& config) {
     const RuleConfig& rule = config.rules[i];
     std::size_t count = rule.nic.empty() ? ++everywhere : ++rules[rule.nic];
     if (count > kMaxRules) {
-      return fault(fmt::format("rule[{}]", i), "rule {} is one too many; a NIC has at most {} rules", i + 1, kMaxRules);
+      return fault(fmt::format("rule[{}]", i), "rule {} is one too many; a NIC has at most {} rules", i + 1,
+                   kMaxRules);
     }
     if (rule.to.starts_with(kNetdevPrefix)) {
       netdevs.insert(rule.to);
@@ -234,8 +253,9 @@ std::optional<ConfigFault> find_config_fault(const Config& config) {
     }
     auto [other, is_new] = sockets.emplace(port.socket, "port." + name + ".socket");
     if (!is_new) {
-      return fault("port." + name + ".socket", "port.{}.socket is \"{}\", as {} is; each needs a path of its own", name,
-                   port.socket, other->second);
+      return fault("port." + name + ".socket",
+                   "port.{}.socket is \"{}\", as {} is; each needs a path of its own", name, port.socket,
+                   other->second);
     }
   }
   for (std::size_t i = 0; i < config.rules.size(); ++i) {
@@ -302,7 +322,9 @@ Result<MacAddress> read_mac(std::string_view text) {
   return mac;
 }
 
-std::string mac_text(const MacAddress& mac) { return fmt::format("{:02x}", fmt::join(mac, ":")); }
+std::string mac_text(const MacAddress& mac) {
+  return fmt::format("{:02x}", fmt::join(mac, ":"));
+}
 
 std::string_view bind_mode_text(BindMode mode) {
   return mode == BindMode::kZeroCopy ? "zerocopy" : mode == BindMode::kCopy ? "copy" : "auto";
@@ -313,7 +335,8 @@ bool DaemonConfig::operator==(const DaemonConfig& other) const {
     return a.id == b.id && a.cpu == b.cpu && a.idle == b.idle && a.nap_us == b.nap_us;
   };
   return control == other.control && control_group == other.control_group && log == other.log &&
-         page_bytes == other.page_bytes && huge_pages == other.huge_pages && std::ranges::equal(workers, other.workers, same);
+         page_bytes == other.page_bytes && huge_pages == other.huge_pages &&
+         std::ranges::equal(workers, other.workers, same);
 }
 
 }  // namespace sluice

@@ -1,4 +1,5 @@
-// Ports and rules as the control socket's clients write them: the keys, checks and sentences of the config file.
+// Ports and rules as the control socket's clients write them: the keys, checks and sentences of the config
+// file.
 #pragma once
 
 #include <nlohmann/json.hpp>

@@ -75,7 +75,8 @@ shed = true
 [[rule]]
 match = "ip_proto tcp"
 to = "netdev:eth3"
-)", "sluice.toml");
+)",
+                             "sluice.toml");
   ASSERT_TRUE(config) << config.error().message;
   const DaemonConfig& daemon = config->daemon;
   EXPECT_EQ(daemon.control, "/tmp/c.sock");
@@ -91,9 +92,17 @@ to = "netdev:eth3"
   EXPECT_EQ(daemon.workers[1].nap_us, 10u);
   EXPECT_EQ(config->nics["eth1"], (NicConfig{"eth1", {{0, 3}}, BindMode::kCopy, 64}));
   EXPECT_EQ(config->nics["eth2"], (NicConfig{"eth2", std::nullopt, BindMode::kAuto, 4096}));
-  PortConfig dns{.name = "dns", .type = "app", .socket = "/tmp/dns.sock", .allow_users = {"root", "103"}, .pages = 64, .ring = 128,
-                 .queues = {{"eth1", 3}}, .mac = {{0x52, 0x54, 0, 0, 0, 1}, {0x52, 0x54, 0, 0, 0, 2}}, .uplink = "eth2",
-                 .stall_timeout_ms = 500, .observe = true};
+  PortConfig dns{.name = "dns",
+                 .type = "app",
+                 .socket = "/tmp/dns.sock",
+                 .allow_users = {"root", "103"},
+                 .pages = 64,
+                 .ring = 128,
+                 .queues = {{"eth1", 3}},
+                 .mac = {{0x52, 0x54, 0, 0, 0, 1}, {0x52, 0x54, 0, 0, 0, 2}},
+                 .uplink = "eth2",
+                 .stall_timeout_ms = 500,
+                 .observe = true};
   EXPECT_EQ(config->ports["dns"], dns);
   EXPECT_EQ(config->ports["one-mac"].mac, (std::vector<MacAddress>{{0x52, 0x54, 0, 0, 0, 3}}));
   std::vector<RuleConfig> rules{{"", "", "kernel", 0, false},
@@ -111,7 +120,7 @@ TEST(Config, OfNothingIsOneUnpinnedWorkerAndTheDefaults) {
 }
 
 struct WrongCase {
-  std::string text;     // all of the file, or with `append` what comes behind kGood (whose last line is 20)
+  std::string text;  // all of the file, or with `append` what comes behind kGood (whose last line is 20)
   std::string message;
   bool append = true;
 };
@@ -129,78 +138,114 @@ const WrongCase kWrong[] = {
     {"rule = 3\n", "f:1: rule is an integer; write [[rule]] in front of each rule", false},
     {"rule = [1]\n", "f:1: rule is an array; write [[rule]] in front of each rule", false},
 
-    {"[daemon]\ncontrl = 1\n", "f:2: daemon.contrl is not a key that Sluice knows; did you mean \"control\"?", false},
+    {"[daemon]\ncontrl = 1\n", "f:2: daemon.contrl is not a key that Sluice knows; did you mean \"control\"?",
+     false},
     {"[daemon]\nx = 1\n",
-     "f:2: daemon.x is not a key that Sluice knows; known keys: control, control_group, log, page_bytes, huge_pages, workers", false},
+     "f:2: daemon.x is not a key that Sluice knows; known keys: control, control_group, log, page_bytes, "
+     "huge_pages, workers",
+     false},
     {"[daemon]\ncontrol = 1\n", "f:2: daemon.control is an integer; it must be a string", false},
     {"[daemon]\ncontrol = \"run/c\"\n",
-     "f:2: daemon.control is \"run/c\"; it must be an absolute path, for example \"/run/sluice/name.sock\"", false},
-    {"[daemon]\ncontrol = \"/" + std::string(120, 'x') + "\"\n", "f:2: daemon.control has 121 bytes; a Unix socket's path has at most 107", false},
-    {"[daemon]\ncontrol = \"/a\\u0000b\"\n", "f:2: daemon.control holds a zero byte; it must be a path", false},
+     "f:2: daemon.control is \"run/c\"; it must be an absolute path, for example \"/run/sluice/name.sock\"",
+     false},
+    {"[daemon]\ncontrol = \"/" + std::string(120, 'x') + "\"\n",
+     "f:2: daemon.control has 121 bytes; a Unix socket's path has at most 107", false},
+    {"[daemon]\ncontrol = \"/a\\u0000b\"\n", "f:2: daemon.control holds a zero byte; it must be a path",
+     false},
     {"[daemon]\ncontrol_group = \"no such\"\n",
      "f:2: daemon.control_group: there is no group \"no such\"; create it or leave the key out", false},
-    {"[daemon]\nlog = \"loud\"\n", "f:2: daemon.log is \"loud\"; it must be one of trace, debug, info, warning, error, off", false},
-    {"[daemon]\npage_bytes = 3000\n", "f:2: daemon.page_bytes is 3000; it must be a power of two from 2048 to 4096", false},
+    {"[daemon]\nlog = \"loud\"\n",
+     "f:2: daemon.log is \"loud\"; it must be one of trace, debug, info, warning, error, off", false},
+    {"[daemon]\npage_bytes = 3000\n",
+     "f:2: daemon.page_bytes is 3000; it must be a power of two from 2048 to 4096", false},
     {"[daemon]\nhuge_pages = true\n", "f:2: daemon.huge_pages is a boolean; it must be a string", false},
-    {"[daemon]\nhuge_pages = \"yes\"\n", "f:2: daemon.huge_pages is \"yes\"; it must be one of auto, never, required", false},
+    {"[daemon]\nhuge_pages = \"yes\"\n",
+     "f:2: daemon.huge_pages is \"yes\"; it must be one of auto, never, required", false},
     {"[daemon]\nworkers = 2\n",
-     "f:2: daemon.workers is an integer; it must be an array of tables, one per worker, for example [ { cpu = 0 } ]", false},
-    {"[daemon]\nworkers = []\n", "f:2: daemon.workers has 0 workers; it must have 1 to 64, for example [ { cpu = 0 } ]", false},
-    {"[daemon]\nworkers = [{},\n 3]\n", "f:3: daemon.workers[1] is an integer; it must be a table, for example { cpu = 0 }", false},
-    {"[daemon]\nworkers = [{cpu = \"0\"}]\n", fmt::format("f:2: daemon.workers[0].cpu is a string; it must be a number from 0 to {}",
-                                                        ::sysconf(_SC_NPROCESSORS_CONF) - 1), false},
-    {"[daemon]\nworkers = [{cpu = 99999}]\n", fmt::format("f:2: daemon.workers[0].cpu is 99999; it must be a number from 0 to {}",
-                                                        ::sysconf(_SC_NPROCESSORS_CONF) - 1), false},
-    {"[daemon]\nworkers = [{cpus = 1}]\n", "f:2: daemon.workers[0].cpus is not a key that Sluice knows; did you mean \"cpu\"?", false},
-    {"[daemon]\nworkers = [{idle = \"nap\"}]\n", "f:2: daemon.workers[0].idle is \"nap\"; it must be one of adaptive, spin", false},
-    {"[daemon]\nworkers = [{nap_us = 0}]\n", "f:2: daemon.workers[0].nap_us is 0; it must be a number from 1 to 1000", false},
+     "f:2: daemon.workers is an integer; it must be an array of tables, one per worker, for example [ { cpu "
+     "= 0 } ]",
+     false},
+    {"[daemon]\nworkers = []\n",
+     "f:2: daemon.workers has 0 workers; it must have 1 to 64, for example [ { cpu = 0 } ]", false},
+    {"[daemon]\nworkers = [{},\n 3]\n",
+     "f:3: daemon.workers[1] is an integer; it must be a table, for example { cpu = 0 }", false},
+    {"[daemon]\nworkers = [{cpu = \"0\"}]\n",
+     fmt::format("f:2: daemon.workers[0].cpu is a string; it must be a number from 0 to {}",
+                 ::sysconf(_SC_NPROCESSORS_CONF) - 1),
+     false},
+    {"[daemon]\nworkers = [{cpu = 99999}]\n",
+     fmt::format("f:2: daemon.workers[0].cpu is 99999; it must be a number from 0 to {}",
+                 ::sysconf(_SC_NPROCESSORS_CONF) - 1),
+     false},
+    {"[daemon]\nworkers = [{cpus = 1}]\n",
+     "f:2: daemon.workers[0].cpus is not a key that Sluice knows; did you mean \"cpu\"?", false},
+    {"[daemon]\nworkers = [{idle = \"nap\"}]\n",
+     "f:2: daemon.workers[0].idle is \"nap\"; it must be one of adaptive, spin", false},
+    {"[daemon]\nworkers = [{nap_us = 0}]\n",
+     "f:2: daemon.workers[0].nap_us is 0; it must be a number from 1 to 1000", false},
 
     {"[nic.\"a/b\"]\n", "f:21: nic.\"a/b\" is not the name of a network device; see `ip link`"},
     {"[nic.e]\nring = 100\n", "f:22: nic.e.ring is 100; it must be a power of two from 64 to 32768"},
     {"[nic.e]\nring = 1.5\n", "f:22: nic.e.ring is a fraction; it must be a power of two from 64 to 32768"},
     {"[nic.e]\nmode = \"zero\"\n", "f:22: nic.e.mode is \"zero\"; it must be one of auto, zerocopy, copy"},
     {"[nic.e]\nqueue = [1]\n", "f:22: nic.e.queue is not a key that Sluice knows; did you mean \"queues\"?"},
-    {"[nic.e]\nqueues = \"some\"\n", "f:22: nic.e.queues is \"some\"; it must be \"all\" or an array of queue numbers, for example [0, 1]"},
-    {"[nic.e]\nqueues = 1\n", "f:22: nic.e.queues is an integer; it must be \"all\" or an array of queue numbers, for example [0, 1]"},
-    {"[nic.e]\nqueues = []\n", "f:22: nic.e.queues is empty; list the queues, for example [0, 1], or write \"all\""},
-    {"[nic.e]\nqueues = [0,\n 65536]\n", "f:23: nic.e.queues[1] is 65536; it must be a number from 0 to 65535"},
+    {"[nic.e]\nqueues = \"some\"\n",
+     "f:22: nic.e.queues is \"some\"; it must be \"all\" or an array of queue numbers, for example [0, 1]"},
+    {"[nic.e]\nqueues = 1\n",
+     "f:22: nic.e.queues is an integer; it must be \"all\" or an array of queue numbers, for example [0, 1]"},
+    {"[nic.e]\nqueues = []\n",
+     "f:22: nic.e.queues is empty; list the queues, for example [0, 1], or write \"all\""},
+    {"[nic.e]\nqueues = [0,\n 65536]\n",
+     "f:23: nic.e.queues[1] is 65536; it must be a number from 0 to 65535"},
     {"[nic.e]\nqueues = [0,\n 2,\n 2]\n", "f:24: nic.e.queues names queue 2 twice; once is enough"},
 
     {"[port.\"a.b\"]\ntype = \"app\"\nsocket = \"/s\"\n",
      "f:21: port.\"a.b\" is not a port's name; it must be 1 to 32 letters, digits, - or _"},
-    {"[port.drop]\ntype = \"app\"\nsocket = \"/s\"\n", "f:21: port.drop takes the name of a port that every NIC has; choose another name"},
+    {"[port.drop]\ntype = \"app\"\nsocket = \"/s\"\n",
+     "f:21: port.drop takes the name of a port that every NIC has; choose another name"},
     {"[port.p]\nsocket = \"/s\"\n", "f:21: port.p has no type; write for example type = \"app\""},
-    {"[port.p]\ntype = \"app\"\n", "f:21: port.p has no socket; write for example socket = \"/run/sluice/p.sock\""},
+    {"[port.p]\ntype = \"app\"\n",
+     "f:21: port.p has no socket; write for example socket = \"/run/sluice/p.sock\""},
     {"[port.p]\ntype = \"guest\"\nsocket = \"/s\"\nmac = \"52:54:00:00:00:01\"\nmode = \"bridge\"\n",
      "f:22: port.p.type \"guest\" is not supported by this version; write type = \"app\""},
-    {"[port.p]\ntype = \"host\"\n", "f:22: port.p.type \"host\" is not supported by this version; write type = \"app\""},
-    {"[port.p]\ntype = \"tap\"\nsocket = \"/s\"\n", "f:22: port.p.type \"tap\" is not a type that Sluice knows; write type = \"app\""},
+    {"[port.p]\ntype = \"host\"\n",
+     "f:22: port.p.type \"host\" is not supported by this version; write type = \"app\""},
+    {"[port.p]\ntype = \"tap\"\nsocket = \"/s\"\n",
+     "f:22: port.p.type \"tap\" is not a type that Sluice knows; write type = \"app\""},
     {"[port.p]\ntype = \"app\"\nsocket = \"s\"\n",
      "f:23: port.p.socket is \"s\"; it must be an absolute path, for example \"/run/sluice/name.sock\""},
     {"[port.p]\ntype = \"app\"\nsocket = \"/run/sluice/dns.sock\"\n",
      "f:23: port.p.socket is \"/run/sluice/dns.sock\", as port.dns.socket is; each needs a path of its own"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/run/sluice/control.sock\"\n",
-     "f:23: port.p.socket is \"/run/sluice/control.sock\", as daemon.control is; each needs a path of its own"},
+     "f:23: port.p.socket is \"/run/sluice/control.sock\", as daemon.control is; each needs a path of its "
+     "own"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nallow_users = \"dns\"\n",
      "f:24: port.p.allow_users is a string; it must be an array of user names or numbers"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nallow_users = [\n\"root\",\n\"no such\"]\n",
      "f:26: port.p.allow_users: there is no user \"no such\"; create it or write a number"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nallow_users = [-1]\n",
      "f:24: port.p.allow_users: there is no user \"-1\"; create it or write a number"},
-    {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nallow_users = [true]\n", "f:24: port.p.allow_users[0] is a boolean; it must be a string"},
-    {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\npages = 63\n", "f:24: port.p.pages is 63; it must be a number from 64 to 1048576"},
-    {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nring = 65\n", "f:24: port.p.ring is 65; it must be 0 or a power of two from 64 to 65536"},
+    {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nallow_users = [true]\n",
+     "f:24: port.p.allow_users[0] is a boolean; it must be a string"},
+    {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\npages = 63\n",
+     "f:24: port.p.pages is 63; it must be a number from 64 to 1048576"},
+    {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nring = 65\n",
+     "f:24: port.p.ring is 65; it must be 0 or a power of two from 64 to 65536"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nstall_timeout_ms = -1\n",
      "f:24: port.p.stall_timeout_ms is -1; it must be a number from 0 to 3600000"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nstall_timeout = 1\n",
-     "f:24: port.p.stall_timeout is not a key that Sluice knows; known keys: type, socket, allow_users, pages, ring, queues, mac, "
+     "f:24: port.p.stall_timeout is not a key that Sluice knows; known keys: type, socket, allow_users, "
+     "pages, ring, queues, mac, "
      "uplink, stall_timeout_ms, observe"},
-    {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nobserve = \"yes\"\n", "f:24: port.p.observe is a string; it must be true or false"},
+    {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nobserve = \"yes\"\n",
+     "f:24: port.p.observe is a string; it must be true or false"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nmac = \"52:54:0:0:0:1\"\n",
      "f:24: port.p.mac is \"52:54:0:0:0:1\"; it must be a MAC address, for example \"52:54:00:00:00:01\""},
-    {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nmac = [\"52:54:00:00:00:01\",\n3]\n", "f:25: port.p.mac[1] is an integer; it must be a string"},
+    {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nmac = [\"52:54:00:00:00:01\",\n3]\n",
+     "f:25: port.p.mac[1] is an integer; it must be a string"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nmac = \"01:00:5e:00:00:01\"\n",
-     "f:24: port.p.mac: 01:00:5e:00:00:01 is a group address and cannot be a source; the first byte must be even"},
+     "f:24: port.p.mac: 01:00:5e:00:00:01 is a group address and cannot be a source; the first byte must be "
+     "even"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nuplink = \"eth9\"\n",
      "f:24: port.p.uplink: NIC eth9 is not configured; add a section [nic.eth9]; did you mean \"eth1\"?"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nqueues = \"eth1:0\"\n",
@@ -218,13 +263,16 @@ const WrongCase kWrong[] = {
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nqueues = [\"eth2:7\",\n\"eth1:1\"]\n",
      "f:25: port.p.queues: eth1:1 is owned by port dns already; a queue has one owner"},
 
-    {"[[rule]]\nto = \"dns\"\n", "f:21: rule has no match; write for example match = \"ip_proto udp dst_port 53\""},
+    {"[[rule]]\nto = \"dns\"\n",
+     "f:21: rule has no match; write for example match = \"ip_proto udp dst_port 53\""},
     {"[[rule]]\nmatch = \"\"\n", "f:21: rule has no to; write for example to = \"kernel\""},
     {"[[rule]]\nmatch = 53\nto = \"dns\"\n", "f:22: rule.match is an integer; it must be a string"},
-    {"[[rule]]\nmatch = \"\"\nto = \"dms\"\n", "f:23: rule.to: there is no port \"dms\"; did you mean \"dns\"?"},
+    {"[[rule]]\nmatch = \"\"\nto = \"dms\"\n",
+     "f:23: rule.to: there is no port \"dms\"; did you mean \"dns\"?"},
     {"[[rule]]\nmatch = \"\"\nto = \"webserver\"\n",
      "f:23: rule.to: there is no port \"webserver\"; known targets: dns, kernel, drop, netdev:NAME"},
-    {"[[rule]]\nmatch = \"\"\nto = \"eth2\"\n", "f:23: rule.to: \"eth2\" is a NIC, not a port; write \"netdev:eth2\""},
+    {"[[rule]]\nmatch = \"\"\nto = \"eth2\"\n",
+     "f:23: rule.to: \"eth2\" is a NIC, not a port; write \"netdev:eth2\""},
     {"[[rule]]\nmatch = \"\"\nto = \"netdev:\"\n",
      "f:23: rule.to: \"netdev:\" names no network device; write for example \"netdev:eth2\""},
     {"[[rule]]\nnic = \"eth1\"\nmatch = \"\"\nto = \"netdev:eth1\"\n",
@@ -233,7 +281,8 @@ const WrongCase kWrong[] = {
      "f:22: rule.nic: NIC eth is not configured; add a section [nic.eth]; did you mean \"eth1\"?"},
     {"[[rule]]\nmatch = \"\"\nto = \"kernel\"\nshed = true\n",
      "f:24: rule.shed: kernel has no pages to run out of; shed is for rules to a port with a reader"},
-    {"[[rule]]\nmatch = \"\"\nto = \"dns\"\nshed = 1\n", "f:24: rule.shed is an integer; it must be true or false"},
+    {"[[rule]]\nmatch = \"\"\nto = \"dns\"\nshed = 1\n",
+     "f:24: rule.shed is an integer; it must be true or false"},
     {"[[rule]]\nmatch = \"\"\nto = \"dns\"\npriority = 2147483648\n",
      "f:24: rule.priority is 2147483648; it must be a number from -2147483648 to 2147483647"},
     {"[[rule]]\nmatch = \"\"\nto = \"dns\"\nprio = 1\n",
@@ -268,7 +317,8 @@ TEST(Config, HasRoomForNoMoreRulesAndPortsThanTheTables) {
   }
   auto config = parse_config(std::string(kGood) + ports, "f");
   ASSERT_FALSE(config);
-  EXPECT_EQ(config.error().message, "f:10: 1023 ports, NICs and netdev targets; the port table has room for 1022");
+  EXPECT_EQ(config.error().message,
+            "f:10: 1023 ports, NICs and netdev targets; the port table has room for 1022");
 
   Config many = parse_config(kGood, "f").value();
   many.rules.assign(kMaxRules, RuleConfig{"", "dst_port 1", "drop"});
@@ -308,39 +358,53 @@ TEST(Config, RulesWithoutANicStandOnEveryNic) {
 }
 
 TEST(ConfigWarnings, NameRulesThatNeverMatch) {
-  Config config = parse_config(std::string(kGood) +
-                                   "[[rule]]\nnic = \"eth1\"\nmatch = \"dst_port 53 ip_proto udp\"\nto = \"drop\"\n"
-                                   "[[rule]]\nnic = \"eth1\"\nmatch = \"\"\nto = \"kernel\"\npriority = -1\n"
-                                   "[[rule]]\nnic = \"eth1\"\nmatch = \"ip_proto tcp\"\nto = \"drop\"\npriority = -2\n", "f").value();
+  Config config =
+      parse_config(std::string(kGood) +
+                       "[[rule]]\nnic = \"eth1\"\nmatch = \"dst_port 53 ip_proto udp\"\nto = \"drop\"\n"
+                       "[[rule]]\nnic = \"eth1\"\nmatch = \"\"\nto = \"kernel\"\npriority = -1\n"
+                       "[[rule]]\nnic = \"eth1\"\nmatch = \"ip_proto tcp\"\nto = \"drop\"\npriority = -2\n",
+                   "f")
+          .value();
   std::vector<std::string> expected{
-      "rule 2 (match \"dst_port 53 ip_proto udp\" to drop) never matches on eth1: rule 1 (match \"ip_proto udp dst_port 53\" to "
+      "rule 2 (match \"dst_port 53 ip_proto udp\" to drop) never matches on eth1: rule 1 (match \"ip_proto "
+      "udp dst_port 53\" to "
       "dns) comes first",
-      "rule 4 (match \"ip_proto tcp\" to drop) never matches on eth1: rule 3 (match \"\" to kernel) comes first"};
+      "rule 4 (match \"ip_proto tcp\" to drop) never matches on eth1: rule 3 (match \"\" to kernel) comes "
+      "first"};
   EXPECT_EQ(config_warnings(config), expected);
 }
 
 TEST(ConfigWarnings, D5_SayWhatTheOwnerOfAQueueCanSee) {
-  Config config = parse_config(std::string(kGood) + "[port.web]\ntype = \"app\"\nsocket = \"/w\"\nuplink = \"eth1\"\n"
-                                                    "[[rule]]\nmatch = \"dst_port 80\"\nto = \"web\"\n", "f").value();
+  Config config = parse_config(std::string(kGood) +
+                                   "[port.web]\ntype = \"app\"\nsocket = \"/w\"\nuplink = \"eth1\"\n"
+                                   "[[rule]]\nmatch = \"dst_port 80\"\nto = \"web\"\n",
+                               "f")
+                      .value();
   std::vector<std::string> expected{
-      "port dns owns eth1:1 and can read packets of rule 2 (match \"dst_port 80\" to web) that arrive there; steer them to "
+      "port dns owns eth1:1 and can read packets of rule 2 (match \"dst_port 80\" to web) that arrive there; "
+      "steer them to "
       "another queue (ethtool -N eth1) or let dns share the queues"};
   EXPECT_EQ(config_warnings(config), expected);
   config.rules.pop_back();
   config.ports.erase("web");
   config.ports["dns"].observe = true;
-  EXPECT_EQ(config_warnings(config), (std::vector<std::string>{"port dns owns eth1:1 with observe = true: in zero-copy mode it "
-                                                               "can read every packet that arrives there, also the kernel's"}));
+  EXPECT_EQ(config_warnings(config),
+            (std::vector<std::string>{"port dns owns eth1:1 with observe = true: in zero-copy mode it "
+                                      "can read every packet that arrives there, also the kernel's"}));
 }
 
 TEST(ConfigWarnings, NamePortsThatNeitherReceiveNorSend) {
-  Config config = parse_config(std::string(kGood) + "[port.web]\ntype = \"app\"\nsocket = \"/w\"\n", "f").value();
-  std::vector<std::string> expected{"port web cannot send: there are several NICs and it names none; add uplink = \"eth1\"",
-                                    "port web receives nothing: no rule has to = \"web\""};
+  Config config =
+      parse_config(std::string(kGood) + "[port.web]\ntype = \"app\"\nsocket = \"/w\"\n", "f").value();
+  std::vector<std::string> expected{
+      "port web cannot send: there are several NICs and it names none; add uplink = \"eth1\"",
+      "port web receives nothing: no rule has to = \"web\""};
   EXPECT_EQ(config_warnings(config), expected);
 }
 
-TEST(ConfigWarnings, AreSilentAboutAGoodConfig) { EXPECT_TRUE(config_warnings(parse_config(kGood, "f").value()).empty()); }
+TEST(ConfigWarnings, AreSilentAboutAGoodConfig) {
+  EXPECT_TRUE(config_warnings(parse_config(kGood, "f").value()).empty());
+}
 
 TEST(Words, NearestIsWithinTwoLetters) {
   constexpr std::string_view known[] = {"queues", "mode", "ring"};

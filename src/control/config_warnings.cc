@@ -13,7 +13,8 @@ std::string rule_text(const RuleConfig& rule, std::size_t index) {
 
 // A rule never matches when one that is looked at earlier has the same match, or matches everything.
 // Other overlaps are left alone: a wide rule behind narrow ones is how rules are meant to be written.
-void warn_of_shadowed_rules(const Config& config, const std::string& nic, std::vector<std::string>& warnings) {
+void warn_of_shadowed_rules(const Config& config, const std::string& nic,
+                            std::vector<std::string>& warnings) {
   std::vector<std::size_t> order;
   for (std::size_t i = 0; i < config.rules.size(); ++i) {
     if (config.rules[i].nic.empty() || config.rules[i].nic == nic) {
@@ -31,8 +32,8 @@ void warn_of_shadowed_rules(const Config& config, const std::string& nic, std::v
     auto [same, is_new] = first.emplace(to_string(*match), i);
     if (catch_all || !is_new) {
       std::size_t winner = catch_all ? *catch_all : same->second;
-      warnings.push_back(fmt::format("{} never matches on {}: {} comes first", rule_text(config.rules[i], i), nic,
-                                     rule_text(config.rules[winner], winner)));
+      warnings.push_back(fmt::format("{} never matches on {}: {} comes first", rule_text(config.rules[i], i),
+                                     nic, rule_text(config.rules[winner], winner)));
     }
     if (*match == Match{} && !catch_all) {
       catch_all = i;
@@ -45,15 +46,19 @@ void warn_of_observers(const Config& config, const PortConfig& port, std::vector
   for (const QueueName& queue : port.queues) {
     std::string name = fmt::format("{}:{}", queue.netdev, queue.queue);
     if (port.observe) {
-      warnings.push_back(fmt::format("port {} owns {} with observe = true: in zero-copy mode it can read every packet "
-                                     "that arrives there, also the kernel's", port.name, name));
+      warnings.push_back(
+          fmt::format("port {} owns {} with observe = true: in zero-copy mode it can read every packet "
+                      "that arrives there, also the kernel's",
+                      port.name, name));
     }
     for (std::size_t i = 0; i < config.rules.size(); ++i) {
       const RuleConfig& rule = config.rules[i];
-      if ((rule.nic.empty() || rule.nic == queue.netdev) && rule.to != port.name && config.ports.contains(rule.to)) {
-        warnings.push_back(fmt::format("port {} owns {} and can read packets of {} that arrive there; steer them to another "
-                                       "queue (ethtool -N {}) or let {} share the queues",
-                                       port.name, name, rule_text(rule, i), queue.netdev, port.name));
+      if ((rule.nic.empty() || rule.nic == queue.netdev) && rule.to != port.name &&
+          config.ports.contains(rule.to)) {
+        warnings.push_back(
+            fmt::format("port {} owns {} and can read packets of {} that arrive there; steer them to another "
+                        "queue (ethtool -N {}) or let {} share the queues",
+                        port.name, name, rule_text(rule, i), queue.netdev, port.name));
         break;  // one example says it
       }
     }
@@ -71,13 +76,15 @@ std::vector<std::string> config_warnings(const Config& config) {
   for (std::size_t i = 0; i < config.daemon.workers.size(); ++i) {
     const WorkerOptions& worker = config.daemon.workers[i];
     if (worker.cpu && !cpus.emplace(*worker.cpu, i).second) {
-      warnings.push_back(fmt::format("workers {} and {} are both pinned to cpu {}", cpus[*worker.cpu], i, *worker.cpu));
+      warnings.push_back(
+          fmt::format("workers {} and {} are both pinned to cpu {}", cpus[*worker.cpu], i, *worker.cpu));
     }
   }
   for (const auto& [name, port] : config.ports) {
     if (!uplink_of(config, port) && !config.nics.empty()) {
-      warnings.push_back(fmt::format("port {} cannot send: there are several NICs and it names none; add uplink = \"{}\"", name,
-                                     config.nics.begin()->first));
+      warnings.push_back(
+          fmt::format("port {} cannot send: there are several NICs and it names none; add uplink = \"{}\"",
+                      name, config.nics.begin()->first));
     }
     if (std::ranges::find(config.rules, name, &RuleConfig::to) == config.rules.end()) {
       warnings.push_back(fmt::format("port {} receives nothing: no rule has to = \"{}\"", name, name));

@@ -1,4 +1,5 @@
-// Config to TOML. By hand rather than through toml++: the order is that of docs/config.md, and a rule is a paragraph.
+// Config to TOML. By hand rather than through toml++: the order is that of docs/config.md, and a rule is a
+// paragraph.
 #include "control/config.h"
 
 namespace sluice {
@@ -23,14 +24,18 @@ std::string quoted(std::string_view text) {
 
 // A key, bare where TOML allows it.
 std::string key_text(std::string_view name) {
-  bool bare = !name.empty() && name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") ==
-                                   std::string_view::npos;
+  bool bare = !name.empty() &&
+              name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") ==
+                  std::string_view::npos;
   return bare ? std::string(name) : quoted(name);
 }
 
-void put(std::string& out, std::string_view key, const std::string& value) { out += fmt::format("{} = {}\n", key, value); }
+void put(std::string& out, std::string_view key, const std::string& value) {
+  out += fmt::format("{} = {}\n", key, value);
+}
 
-void put_text(std::string& out, std::string_view key, const std::string& value, const std::string& by_default) {
+void put_text(std::string& out, std::string_view key, const std::string& value,
+              const std::string& by_default) {
   if (value != by_default) {
     put(out, key, quoted(value));
   }
@@ -88,7 +93,8 @@ void put_port(std::string& out, const PortConfig& port) {
   put_list(out, "allow_users", port.allow_users, [](const std::string& user) { return user; });
   put_number(out, "pages", port.pages, by_default.pages);
   put_number(out, "ring", port.ring, by_default.ring);
-  put_list(out, "queues", port.queues, [](const QueueName& q) { return fmt::format("{}:{}", q.netdev, q.queue); });
+  put_list(out, "queues", port.queues,
+           [](const QueueName& q) { return fmt::format("{}:{}", q.netdev, q.queue); });
   put_list(out, "mac", port.mac, mac_text);
   put_text(out, "uplink", port.uplink, "");
   put_number(out, "stall_timeout_ms", port.stall_timeout_ms, by_default.stall_timeout_ms);

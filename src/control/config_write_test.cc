@@ -20,18 +20,32 @@ TEST(ConfigWrite, Model_IsReadBackAsTheSameConfig) {
 TEST(ConfigWrite, LeavesOutWhatIsTheDefault) {
   Config config = parse_config("[nic.eth1]\n[port.p]\ntype = \"app\"\nsocket = \"/s\"\n", "f").value();
   EXPECT_EQ(to_toml(config),
-            "[daemon]\ncontrol = \"/run/sluice/control.sock\"\nworkers = [{}]\n\n[nic.eth1]\nqueues = \"all\"\n\n[port.p]\ntype = "
+            "[daemon]\ncontrol = \"/run/sluice/control.sock\"\nworkers = [{}]\n\n[nic.eth1]\nqueues = "
+            "\"all\"\n\n[port.p]\ntype = "
             "\"app\"\nsocket = \"/s\"\n");
 }
 
 TEST(ConfigJson, HasTheKeysOfTheFile) {
-  auto port = port_from_json("dns", {{"type", "app"}, {"socket", "/s"}, {"allow_users", {"root", 103}}, {"pages", 64},
-                                     {"queues", {"eth1:1"}}, {"mac", "02:00:00:00:00:01"}, {"observe", true}, {"uplink", nullptr}});
+  auto port = port_from_json("dns", {{"type", "app"},
+                                     {"socket", "/s"},
+                                     {"allow_users", {"root", 103}},
+                                     {"pages", 64},
+                                     {"queues", {"eth1:1"}},
+                                     {"mac", "02:00:00:00:00:01"},
+                                     {"observe", true},
+                                     {"uplink", nullptr}});
   ASSERT_TRUE(port) << port.error().message;
-  PortConfig expected{.name = "dns", .type = "app", .socket = "/s", .allow_users = {"root", "103"}, .pages = 64,
-                      .queues = {{"eth1", 1}}, .mac = {{2, 0, 0, 0, 0, 1}}, .observe = true};
+  PortConfig expected{.name = "dns",
+                      .type = "app",
+                      .socket = "/s",
+                      .allow_users = {"root", "103"},
+                      .pages = 64,
+                      .queues = {{"eth1", 1}},
+                      .mac = {{2, 0, 0, 0, 0, 1}},
+                      .observe = true};
   EXPECT_EQ(*port, expected);
-  auto rule = rule_from_json({{"match", "dst_port 53"}, {"to", "dns"}, {"priority", -3}, {"shed", true}, {"nic", "eth1"}});
+  auto rule = rule_from_json(
+      {{"match", "dst_port 53"}, {"to", "dns"}, {"priority", -3}, {"shed", true}, {"nic", "eth1"}});
   ASSERT_TRUE(rule) << rule.error().message;
   EXPECT_EQ(*rule, (RuleConfig{"eth1", "dst_port 53", "dns", -3, true}));
 }
@@ -41,13 +55,16 @@ TEST(ConfigJson, HasTheSentencesOfTheFileWithoutAPlace) {
     auto port = port_from_json("dns", object);
     return port ? std::string() : port.error().message;
   };
-  EXPECT_EQ(message({{"type", "app"}, {"socket", "/s"}, {"pages", 1}}), "port.dns.pages is 1; it must be a number from 64 to 1048576");
+  EXPECT_EQ(message({{"type", "app"}, {"socket", "/s"}, {"pages", 1}}),
+            "port.dns.pages is 1; it must be a number from 64 to 1048576");
   EXPECT_EQ(message({{"type", "app"}, {"socket", "/s"}, {"pages", UINT64_MAX}}),
             "port.dns.pages is 9223372036854775807; it must be a number from 64 to 1048576");
   EXPECT_EQ(message({{"type", "app"}, {"socket", "/s"}, {"pages", {{"a", 1}}}}),
             "port.dns.pages is a fraction; it must be a number from 64 to 1048576");
-  EXPECT_EQ(message({{"type", "guest"}}), "port.dns.type \"guest\" is not supported by this version; write type = \"app\"");
-  EXPECT_EQ(message({{"type", "app"}}), "port.dns has no socket; write for example socket = \"/run/sluice/dns.sock\"");
+  EXPECT_EQ(message({{"type", "guest"}}),
+            "port.dns.type \"guest\" is not supported by this version; write type = \"app\"");
+  EXPECT_EQ(message({{"type", "app"}}),
+            "port.dns has no socket; write for example socket = \"/run/sluice/dns.sock\"");
   EXPECT_EQ(message(nlohmann::json::array()), "the parameters are not an object; write names and values");
 }
 

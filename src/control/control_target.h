@@ -8,8 +8,8 @@
 
 namespace sluice {
 
-// Control thread. The shapes of what show_... returns are in control/api.h; rule.add, port.del, reload and the rest are
-// made of current() and apply() by control/serve.cc.
+// Control thread. The shapes of what show_... returns are in control/api.h; rule.add, port.del, reload and
+// the rest are made of current() and apply() by control/serve.cc.
 class ControlTarget {
  public:
   virtual ~ControlTarget() = default;

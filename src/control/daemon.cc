@@ -27,7 +27,8 @@ sigset_t handled_signals() {
 }
 
 std::string summary(const Config& config) {
-  return fmt::format("{} NICs, {} ports, {} rules", config.nics.size(), config.ports.size(), config.rules.size());
+  return fmt::format("{} NICs, {} ports, {} rules", config.nics.size(), config.ports.size(),
+                     config.rules.size());
 }
 
 void reload_on_signal(ControlTarget& target, const std::string& config_path, ServiceManager& manager) {
@@ -53,9 +54,11 @@ Result<void> run_daemon(const DaemonOptions& options, const MakeTarget& make_tar
   Signals::block();
   auto loop = EventLoop::create();
   SLUICE_TRY(loop);
-  // The socket before the engine: a second daemon ends here, before it touches a NIC. Clients wait until the loop runs.
+  // The socket before the engine: a second daemon ends here, before it touches a NIC. Clients wait until the
+  // loop runs.
   RpcMethods methods;
-  auto server = RpcServer::create({.path = config->daemon.control, .group = config->daemon.control_group}, **loop, methods);
+  auto server = RpcServer::create({.path = config->daemon.control, .group = config->daemon.control_group},
+                                  **loop, methods);
   SLUICE_TRY(server);
   auto target = make_target(*config, **loop, options.config_path);
   SLUICE_TRY(target);
@@ -91,7 +94,8 @@ Result<std::unique_ptr<Signals>> Signals::create(EventLoop& loop, std::function<
   if (!signals->fd_) {
     return fail_errno(errno, "cannot make a signal descriptor");
   }
-  SLUICE_TRY(loop.add(signals->fd_.get(), EPOLLIN, [self = signals.get()](std::uint32_t) { self->read_all(); }));
+  SLUICE_TRY(
+      loop.add(signals->fd_.get(), EPOLLIN, [self = signals.get()](std::uint32_t) { self->read_all(); }));
   return signals;
 }
 
@@ -131,6 +135,8 @@ void ServiceManager::reloading() {
   ::sd_notify(0, fmt::format("RELOADING=1\nMONOTONIC_USEC={}", now_ns() / 1000).c_str());
 }
 
-void ServiceManager::stopping() { ::sd_notify(0, "STOPPING=1"); }
+void ServiceManager::stopping() {
+  ::sd_notify(0, "STOPPING=1");
+}
 
 }  // namespace sluice

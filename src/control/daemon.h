@@ -1,4 +1,5 @@
-// The daemon around the engine: start, serve, reload, end. cmd/sluiced.cc hands it the engine; tests hand it a model.
+// The daemon around the engine: start, serve, reload, end. cmd/sluiced.cc hands it the engine; tests hand it
+// a model.
 #pragma once
 
 #include <functional>
@@ -18,8 +19,8 @@ struct DaemonOptions {
   std::string log_level;  // empty: as the config says
 };
 
-using MakeTarget =
-    std::function<Result<std::unique_ptr<ControlTarget>>(const Config& config, EventLoop& loop, const std::string& config_path)>;
+using MakeTarget = std::function<Result<std::unique_ptr<ControlTarget>>(const Config& config, EventLoop& loop,
+                                                                        const std::string& config_path)>;
 
 // Until SIGTERM or SIGINT; an error is why it could not start. SIGHUP reloads.
 Result<void> run_daemon(const DaemonOptions& options, const MakeTarget& make_target);
@@ -44,7 +45,8 @@ class Signals {
 // What systemd is told (sd_notify(3)); nothing happens when it did not start us.
 class ServiceManager {
  public:
-  explicit ServiceManager(EventLoop& loop);  // answers the watchdog from the loop: a loop that hangs is noticed
+  explicit ServiceManager(
+      EventLoop& loop);  // answers the watchdog from the loop: a loop that hangs is noticed
   ~ServiceManager();
   void ready(const std::string& status);
   void reloading();

@@ -43,7 +43,9 @@ class DaemonTest : public ::testing::Test {
     std::filesystem::remove_all(folder_);
   }
 
-  void write(const std::string& sections) { std::ofstream(config_) << "[daemon]\ncontrol = \"" << control_ << "\"\n" << sections; }
+  void write(const std::string& sections) {
+    std::ofstream(config_) << "[daemon]\ncontrol = \"" << control_ << "\"\n" << sections;
+  }
 
   void start(const char* watchdog_us = nullptr) {
     pid_ = ::fork();
@@ -54,10 +56,11 @@ class DaemonTest : public ::testing::Test {
       if (watchdog_us != nullptr) {
         ::setenv("WATCHDOG_USEC", watchdog_us, 1);
       }
-      auto ended = run_daemon({.config_path = config_, .log_level = "off"},
-                              [](const Config& config, EventLoop&, const std::string&) -> Result<std::unique_ptr<ControlTarget>> {
-                                return std::make_unique<ModelTarget>(config);
-                              });
+      auto ended = run_daemon(
+          {.config_path = config_, .log_level = "off"},
+          [](const Config& config, EventLoop&, const std::string&) -> Result<std::unique_ptr<ControlTarget>> {
+            return std::make_unique<ModelTarget>(config);
+          });
       ::_exit(ended ? 0 : 1);
     }
   }

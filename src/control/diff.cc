@@ -17,8 +17,9 @@ struct Leaving {
 
 bool uses(const Config& config, const PortConfig& port, const Names& nics) {
   auto uplink = uplink_of(config, port);
-  return (uplink && nics.contains(*uplink)) ||
-         std::ranges::any_of(port.queues, [&](const QueueName& queue) { return nics.contains(queue.netdev); });
+  return (uplink && nics.contains(*uplink)) || std::ranges::any_of(port.queues, [&](const QueueName& queue) {
+           return nics.contains(queue.netdev);
+         });
 }
 
 // Equal in effect: it does not matter whether the uplink was written or is the default.
@@ -38,7 +39,8 @@ Leaving find_leaving(const Config& old, const Config& fresh) {
   }
   for (const auto& [name, port] : old.ports) {
     auto now = fresh.ports.find(name);
-    if (now == fresh.ports.end() || !same_port(old, port, fresh, now->second) || uses(old, port, leaving.nics)) {
+    if (now == fresh.ports.end() || !same_port(old, port, fresh, now->second) ||
+        uses(old, port, leaving.nics)) {
       leaving.ports.insert(name);
     }
   }
@@ -88,7 +90,8 @@ std::vector<Action> diff(const Config& old, const Config& fresh) {
     std::vector<RuleConfig> rules = standing_rules(old, nic);
     std::vector<RuleConfig> kept;
     if (!leaving.nics.contains(nic)) {
-      std::ranges::copy_if(rules, std::back_inserter(kept), [&](const auto& rule) { return !leaving.ports.contains(rule.to); });
+      std::ranges::copy_if(rules, std::back_inserter(kept),
+                           [&](const auto& rule) { return !leaving.ports.contains(rule.to); });
     }
     if (kept.size() != rules.size()) {
       actions.emplace_back(SetRules{nic, kept});
@@ -129,7 +132,9 @@ Config after_diff(const Config& old, const Config& fresh) {
 
 std::string to_string(const Action& action) {
   struct Text {
-    std::string operator()(const SetRules& a) const { return fmt::format("set {} rules on {}", a.rules.size(), a.nic); }
+    std::string operator()(const SetRules& a) const {
+      return fmt::format("set {} rules on {}", a.rules.size(), a.nic);
+    }
     std::string operator()(const RemovePort& a) const { return "remove port " + a.name; }
     std::string operator()(const RemoveNic& a) const { return "remove nic " + a.netdev; }
     std::string operator()(const AddNic& a) const { return "add nic " + a.nic.netdev; }

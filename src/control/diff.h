@@ -1,4 +1,5 @@
-// diff: from the running state to the desired one, as a list of small steps. Pure; who carries them out is dumb.
+// diff: from the running state to the desired one, as a list of small steps. Pure; who carries them out is
+// dumb.
 #pragma once
 
 #include <string>
@@ -29,7 +30,8 @@ struct AddNic {
   NicConfig nic;
   bool operator==(const AddNic&) const = default;
 };
-// Its NICs exist; the queues that it owns are the host's until now. `uplink` as uplink_of() says for the desired state.
+// Its NICs exist; the queues that it owns are the host's until now. `uplink` as uplink_of() says for the
+// desired state.
 struct AddPort {
   PortConfig port;
   std::optional<std::string> uplink;
@@ -48,12 +50,14 @@ struct RestartNeeded {
 using Action = std::variant<RestartNeeded, SetLogLevel, SetRules, RemovePort, RemoveNic, AddNic, AddPort>;
 
 // Taking the actions one by one, each is valid when its turn comes:
-//   RestartNeeded, SetLogLevel; rules that lead to a port which goes; ports; NICs; new NICs; new ports; the new rules.
-// A NIC or port that has changed is removed and added again, a port also when its uplink is: neither can be changed
-// while it runs. What has not changed is not touched, and its packets never stop.
+//   RestartNeeded, SetLogLevel; rules that lead to a port which goes; ports; NICs; new NICs; new ports; the
+//   new rules.
+// A NIC or port that has changed is removed and added again, a port also when its uplink is: neither can be
+// changed while it runs. What has not changed is not touched, and its packets never stop.
 std::vector<Action> diff(const Config& old, const Config& fresh);
 
-// The state after the actions: `fresh` with the keys of RestartNeeded as they were. What the next diff starts from.
+// The state after the actions: `fresh` with the keys of RestartNeeded as they were. What the next diff starts
+// from.
 Config after_diff(const Config& old, const Config& fresh);
 
 // "add port dns", for the log and for `sluicectl reload`.

@@ -33,7 +33,8 @@ class Model {
   // What the model would be, had it been started with `config`.
   bool is(const Config& config) const {
     Model other(config);
-    return nics_ == other.nics_ && ports_ == other.ports_ && uplinks_ == other.uplinks_ && rules_ == other.rules_ && log_ == other.log_;
+    return nics_ == other.nics_ && ports_ == other.ports_ && uplinks_ == other.uplinks_ &&
+           rules_ == other.rules_ && log_ == other.log_;
   }
 
  private:
@@ -59,7 +60,8 @@ class Model {
       return "rules on the NIC";
     }
     for (const auto& [name, port] : ports_) {
-      if (uplinks_[name] == a.netdev || std::ranges::find(port.queues, a.netdev, &QueueName::netdev) != port.queues.end()) {
+      if (uplinks_[name] == a.netdev ||
+          std::ranges::find(port.queues, a.netdev, &QueueName::netdev) != port.queues.end()) {
         return "port " + name + " uses the NIC";
       }
     }
@@ -72,7 +74,8 @@ class Model {
       if (nic == nics_.end()) {
         return "no NIC for an owned queue";
       }
-      if (nic->second.queues && std::ranges::find(*nic->second.queues, queue.queue) == nic->second.queues->end()) {
+      if (nic->second.queues &&
+          std::ranges::find(*nic->second.queues, queue.queue) == nic->second.queues->end()) {
         return "no such queue";
       }
       for (const auto& [name, other] : ports_) {
@@ -108,7 +111,8 @@ class Model {
       return "no such NIC";
     }
     for (const RuleConfig& rule : a.rules) {
-      if (rule.nic != a.nic || (rule.to != "kernel" && rule.to != "drop" && !rule.to.starts_with("netdev:") && !ports_.contains(rule.to))) {
+      if (rule.nic != a.nic || (rule.to != "kernel" && rule.to != "drop" && !rule.to.starts_with("netdev:") &&
+                                !ports_.contains(rule.to))) {
         return "rule to nowhere";
       }
     }
@@ -138,7 +142,8 @@ TEST(Diff, Model_LeadsFromAnyStateToAnyOtherByValidSteps) {
     Model model(old);
     std::vector<Action> actions = diff(old, fresh);
     for (const Action& action : actions) {
-      ASSERT_EQ(model.take(action), "") << "seed " << seed << ": " << to_string(action) << " of " << list(actions);
+      ASSERT_EQ(model.take(action), "")
+          << "seed " << seed << ": " << to_string(action) << " of " << list(actions);
     }
     ASSERT_TRUE(model.is(fresh)) << "seed " << seed << ": " << list(actions);
   }
@@ -182,7 +187,9 @@ to = "dns"
 nic = "eth1"
 match = "dst_port 80"
 to = "web"
-)", "f").value();
+)",
+                      "f")
+      .value();
 }
 
 TEST(Diff, RulesAloneAreOneStepPerNicThatTheyStandOn) {
@@ -196,14 +203,16 @@ TEST(Diff, RulesAloneAreOneStepPerNicThatTheyStandOn) {
 TEST(Diff, ChangedPortGoesAndComesAndTheOthersAreLeftAlone) {
   Config fresh = base();
   fresh.ports["dns"].pages = 128;
-  EXPECT_EQ(list(diff(base(), fresh)), "set 1 rules on eth1; remove port dns; add port dns; set 2 rules on eth1; ");
+  EXPECT_EQ(list(diff(base(), fresh)),
+            "set 1 rules on eth1; remove port dns; add port dns; set 2 rules on eth1; ");
 }
 
 TEST(Diff, ChangedNicTakesAlongThePortsThatSendByIt) {
   Config fresh = base();
   fresh.nics["eth2"].mode = BindMode::kCopy;
   EXPECT_EQ(list(diff(base(), fresh)),
-            "set 1 rules on eth1; remove port web; remove nic eth2; add nic eth2; add port web; set 2 rules on eth1; ");
+            "set 1 rules on eth1; remove port web; remove nic eth2; add nic eth2; add port web; set 2 rules "
+            "on eth1; ");
 }
 
 TEST(Diff, WritingTheUplinkThatWasTheDefaultChangesNothing) {
@@ -224,7 +233,8 @@ TEST(Diff, SecondNicTakesTheDefaultUplinkAwaySoThePortIsMadeAnew) {
   old.ports.erase("web");
   old.rules.pop_back();
   EXPECT_EQ(list(diff(old, fresh)),
-            "set 0 rules on eth1; remove port dns; add nic eth2; add port dns; add port web; set 2 rules on eth1; ");
+            "set 0 rules on eth1; remove port dns; add nic eth2; add port dns; add port web; set 2 rules on "
+            "eth1; ");
 }
 
 TEST(Diff, DaemonKeysAreNamed) {
@@ -233,7 +243,8 @@ TEST(Diff, DaemonKeysAreNamed) {
   fresh.daemon.page_bytes = 4096;
   fresh.daemon.workers.emplace_back().id = WorkerId{1};
   EXPECT_EQ(list(diff(base(), fresh)),
-            "daemon.page_bytes, daemon.workers changed: restart sluiced for them to take effect; set the log level to debug; ");
+            "daemon.page_bytes, daemon.workers changed: restart sluiced for them to take effect; set the log "
+            "level to debug; ");
 }
 
 }  // namespace

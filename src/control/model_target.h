@@ -18,8 +18,14 @@ class ModelTarget final : public ControlTarget {
     for (const auto& [nic, unused] : current_.nics) {
       int id = 0;
       for (const RuleConfig& rule : rules_of(current_, nic)) {
-        shown.push_back({{"id", id++}, {"nic", nic}, {"match", rule.match}, {"to", rule.to}, {"priority", rule.priority},
-                         {"shed", rule.shed}, {"packets", 0}, {"bytes", 0}});
+        shown.push_back({{"id", id++},
+                         {"nic", nic},
+                         {"match", rule.match},
+                         {"to", rule.to},
+                         {"priority", rule.priority},
+                         {"shed", rule.shed},
+                         {"packets", 0},
+                         {"bytes", 0}});
       }
     }
     return shown;

@@ -40,7 +40,9 @@ class RandomConfig {
   std::size_t below(std::size_t n) { return std::uniform_int_distribution<std::size_t>(0, n - 1)(random_); }
   bool one_in(std::size_t n) { return below(n) == 0; }
   template <typename T>
-  T one_of(std::initializer_list<T> list) { return list.begin()[below(list.size())]; }
+  T one_of(std::initializer_list<T> list) {
+    return list.begin()[below(list.size())];
+  }
 
   void make_daemon(DaemonConfig& daemon) {
     daemon.control = one_of({"/run/sluice/control.sock", "/tmp/\"c\\d\".sock"});
@@ -80,9 +82,11 @@ class RandomConfig {
       port.queues.push_back(*taken);
       free.erase(taken);
     }
-    port.mac = one_of<std::vector<MacAddress>>({{}, {{2, 0, 0, 0, 0, 1}}, {{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 2}}});
+    port.mac =
+        one_of<std::vector<MacAddress>>({{}, {{2, 0, 0, 0, 0, 1}}, {{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 2}}});
     if (!config.nics.empty() && one_in(2)) {
-      port.uplink = std::next(config.nics.begin(), static_cast<std::ptrdiff_t>(below(config.nics.size())))->first;
+      port.uplink =
+          std::next(config.nics.begin(), static_cast<std::ptrdiff_t>(below(config.nics.size())))->first;
     }
     port.stall_timeout_ms = one_of({0u, 0u, 100u});
     port.observe = one_in(4);
@@ -92,12 +96,16 @@ class RandomConfig {
   void make_rule(Config& config) {
     RuleConfig rule;
     if (!config.nics.empty() && one_in(2)) {
-      rule.nic = std::next(config.nics.begin(), static_cast<std::ptrdiff_t>(below(config.nics.size())))->first;
+      rule.nic =
+          std::next(config.nics.begin(), static_cast<std::ptrdiff_t>(below(config.nics.size())))->first;
     }
     rule.match = one_of({"", "ip_proto udp dst_port 53", "dst_port 1000-2000", "src_ip 10.0.0.0/8"});
     std::size_t target = below(config.ports.size() + 3);
-    rule.to = target < config.ports.size() ? std::next(config.ports.begin(), static_cast<std::ptrdiff_t>(target))->first
-              : target == config.ports.size() ? "kernel" : target == config.ports.size() + 1 ? "drop" : "netdev:eth9";
+    rule.to = target < config.ports.size()
+                  ? std::next(config.ports.begin(), static_cast<std::ptrdiff_t>(target))->first
+              : target == config.ports.size()     ? "kernel"
+              : target == config.ports.size() + 1 ? "drop"
+                                                  : "netdev:eth9";
     rule.priority = one_of({0, 100, -5});
     rule.shed = config.ports.contains(rule.to) && one_in(2);
     config.rules.push_back(std::move(rule));

@@ -8,7 +8,9 @@ using nlohmann::json;
 
 namespace {
 
-std::uint64_t number_of(const json& value) { return value.is_number_unsigned() || value.is_number_integer() ? value.get<std::uint64_t>() : 0; }
+std::uint64_t number_of(const json& value) {
+  return value.is_number_unsigned() || value.is_number_integer() ? value.get<std::uint64_t>() : 0;
+}
 
 // "nic.eth0.100.rx_packets": what stands between the kind and the last dot is the name, dots and all.
 struct CounterName {
@@ -65,9 +67,13 @@ std::vector<Rate> rates_between(const json& before, const json& after, std::uint
 json rates_to_json(const std::vector<Rate>& rates) {
   json out = json::array();
   for (const Rate& rate : rates) {
-    out.push_back({{"name", rate.name}, {"rx_packets_per_second", rate.rx_packets}, {"rx_bits_per_second", rate.rx_bits},
-                   {"tx_packets_per_second", rate.tx_packets}, {"tx_bits_per_second", rate.tx_bits},
-                   {"drops_per_second", rate.drops}, {"faults_per_second", rate.faults}});
+    out.push_back({{"name", rate.name},
+                   {"rx_packets_per_second", rate.rx_packets},
+                   {"rx_bits_per_second", rate.rx_bits},
+                   {"tx_packets_per_second", rate.tx_packets},
+                   {"tx_bits_per_second", rate.tx_bits},
+                   {"drops_per_second", rate.drops},
+                   {"faults_per_second", rate.faults}});
   }
   return out;
 }

@@ -15,7 +15,8 @@ constexpr auto kRight = Table::Align::kRight;
 
 // Printable ASCII stays. Everything else could steer the terminal, or upset the columns.
 std::string printable(std::string text) {
-  std::ranges::replace_if(text, [](char c) { return c < 0x20 || c == 0x7f; }, '?');  // char is signed: beyond ASCII too
+  std::ranges::replace_if(
+      text, [](char c) { return c < 0x20 || c == 0x7f; }, '?');  // char is signed: beyond ASCII too
   return text;
 }
 
@@ -138,53 +139,95 @@ std::string si(double value, std::string_view unit) {
 }
 
 std::string render_nics(const json& result) {
-  Table table({{"NIC"}, {"DRIVER"}, {"MAC"}, {"MTU", kRight}, {"LINK"}, {"XDP"}, {"QUEUES"}, {"RX PACKETS", kRight},
-               {"TX PACKETS", kRight}, {"DROPS", kRight}});
+  Table table({{"NIC"},
+               {"DRIVER"},
+               {"MAC"},
+               {"MTU", kRight},
+               {"LINK"},
+               {"XDP"},
+               {"QUEUES"},
+               {"RX PACKETS", kRight},
+               {"TX PACKETS", kRight},
+               {"DROPS", kRight}});
   for (const json& nic : result) {
     table.row({cell(nic, "name"), cell(nic, "driver"), cell(nic, "mac"), id_cell(nic, "mtu"),
-               cell(nic, "link") == "yes" ? "up" : cell(nic, "link") == "no" ? "down" : cell(nic, "link"), cell(nic, "mode"),
-               cell(nic, "queues"), counter(nic, "rx_packets"), counter(nic, "tx_packets"), counter_sum(nic, "drop_")});
+               cell(nic, "link") == "yes"  ? "up"
+               : cell(nic, "link") == "no" ? "down"
+                                           : cell(nic, "link"),
+               cell(nic, "mode"), cell(nic, "queues"), counter(nic, "rx_packets"), counter(nic, "tx_packets"),
+               counter_sum(nic, "drop_")});
   }
   return or_nothing(table, "NICs");
 }
 
 std::string render_queues(const json& result) {
-  Table table({{"NIC"}, {"QUEUE", kRight}, {"OWNER"}, {"WORKER", kRight}, {"MODE"}, {"RX PACKETS", kRight},
-               {"TX PACKETS", kRight}, {"DROPS", kRight}});
+  Table table({{"NIC"},
+               {"QUEUE", kRight},
+               {"OWNER"},
+               {"WORKER", kRight},
+               {"MODE"},
+               {"RX PACKETS", kRight},
+               {"TX PACKETS", kRight},
+               {"DROPS", kRight}});
   for (const json& queue : result) {
-    table.row({cell(queue, "nic"), id_cell(queue, "queue"), cell(queue, "owner"), id_cell(queue, "worker"), cell(queue, "mode"),
-               counter(queue, "rx_packets"), counter(queue, "tx_packets"), counter_sum(queue, "drop_")});
+    table.row({cell(queue, "nic"), id_cell(queue, "queue"), cell(queue, "owner"), id_cell(queue, "worker"),
+               cell(queue, "mode"), counter(queue, "rx_packets"), counter(queue, "tx_packets"),
+               counter_sum(queue, "drop_")});
   }
   return or_nothing(table, "queues");
 }
 
 std::string render_ports(const json& result) {
-  Table table({{"PORT"}, {"TYPE"}, {"STATE"}, {"CLIENT"}, {"PID", kRight}, {"UPLINK"}, {"QUEUES"}, {"PAGES HELD", kRight},
-               {"LIMIT", kRight}, {"ZERO COPY", kRight}, {"COPIED", kRight}, {"TX PACKETS", kRight}, {"DROPS", kRight},
+  Table table({{"PORT"},
+               {"TYPE"},
+               {"STATE"},
+               {"CLIENT"},
+               {"PID", kRight},
+               {"UPLINK"},
+               {"QUEUES"},
+               {"PAGES HELD", kRight},
+               {"LIMIT", kRight},
+               {"ZERO COPY", kRight},
+               {"COPIED", kRight},
+               {"TX PACKETS", kRight},
+               {"DROPS", kRight},
                {"FAULTS", kRight}});
   for (const json& port : result) {
-    table.row({cell(port, "name"), cell(port, "type"), cell(port, "state"), cell(port, "client"), id_cell(port, "pid"),
-               cell(port, "uplink"), cell(port, "queues"), cell(port, "pages_held"), cell(port, "page_limit"),
-               counter(port, "zero_copy"), counter(port, "copied"), counter(port, "tx_packets"), counter_sum(port, "drop_"),
-               counter_sum(port, "fault_")});
+    table.row({cell(port, "name"), cell(port, "type"), cell(port, "state"), cell(port, "client"),
+               id_cell(port, "pid"), cell(port, "uplink"), cell(port, "queues"), cell(port, "pages_held"),
+               cell(port, "page_limit"), counter(port, "zero_copy"), counter(port, "copied"),
+               counter(port, "tx_packets"), counter_sum(port, "drop_"), counter_sum(port, "fault_")});
   }
   return or_nothing(table, "ports");
 }
 
 std::string render_rules(const json& result) {
-  Table table({{"ID", kRight}, {"NIC"}, {"PRIORITY", kRight}, {"MATCH"}, {"TO"}, {"SHED"}, {"PACKETS", kRight},
+  Table table({{"ID", kRight},
+               {"NIC"},
+               {"PRIORITY", kRight},
+               {"MATCH"},
+               {"TO"},
+               {"SHED"},
+               {"PACKETS", kRight},
                {"BYTES", kRight}});
   for (const json& rule : result) {
     std::string match = cell(rule, "match");
-    table.row({id_cell(rule, "id"), cell(rule, "nic"), id_cell(rule, "priority"), match == "-" ? "(everything)" : match,
-               cell(rule, "to"), cell(rule, "shed"), cell(rule, "packets"), cell(rule, "bytes")});
+    table.row({id_cell(rule, "id"), cell(rule, "nic"), id_cell(rule, "priority"),
+               match == "-" ? "(everything)" : match, cell(rule, "to"), cell(rule, "shed"),
+               cell(rule, "packets"), cell(rule, "bytes")});
   }
   return or_nothing(table, "rules");
 }
 
 std::string render_pools(const json& result) {
-  Table table({{"POOL"}, {"DOMAIN"}, {"IN FLIGHT", kRight}, {"LIMIT", kRight}, {"ALLOC FAST", kRight}, {"ALLOC SLOW", kRight},
-               {"ALLOC EMPTY", kRight}, {"RECYCLED", kRight}});
+  Table table({{"POOL"},
+               {"DOMAIN"},
+               {"IN FLIGHT", kRight},
+               {"LIMIT", kRight},
+               {"ALLOC FAST", kRight},
+               {"ALLOC SLOW", kRight},
+               {"ALLOC EMPTY", kRight},
+               {"RECYCLED", kRight}});
   for (const json& pool : result) {
     table.row({cell(pool, "name"), cell(pool, "domain"), counter(pool, "inflight"), counter(pool, "limit"),
                counter(pool, "alloc_fast"), counter(pool, "alloc_slow"), counter(pool, "alloc_empty"),
@@ -210,8 +253,13 @@ std::string render_config(const json& result) {
 }
 
 std::string render_rates(const std::vector<Rate>& rates) {
-  Table table({{"NAME"}, {"RX PACKETS", kRight}, {"RX BITS", kRight}, {"TX PACKETS", kRight}, {"TX BITS", kRight},
-               {"DROPS", kRight}, {"FAULTS", kRight}});
+  Table table({{"NAME"},
+               {"RX PACKETS", kRight},
+               {"RX BITS", kRight},
+               {"TX PACKETS", kRight},
+               {"TX BITS", kRight},
+               {"DROPS", kRight},
+               {"FAULTS", kRight}});
   for (const Rate& rate : rates) {
     table.row({rate.name, si(rate.rx_packets, "pps"), si(rate.rx_bits, "bit/s"), si(rate.tx_packets, "pps"),
                si(rate.tx_bits, "bit/s"), si(rate.drops, "pps"), si(rate.faults, "/s")});

@@ -20,7 +20,8 @@ class Table {
     Align align = Align::kLeft;
   };
   explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
-  // Control characters and broken UTF-8 (a client chooses its own name) are shown as '?', never sent to the terminal.
+  // Control characters and broken UTF-8 (a client chooses its own name) are shown as '?', never sent to the
+  // terminal.
   void row(std::vector<std::string> cells);
   std::string text() const;
   bool empty() const { return rows_.empty(); }
@@ -30,8 +31,8 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
-std::string grouped(std::uint64_t value);               // 1,234,567
-std::string si(double value, std::string_view unit);    // "1.23 Mpps"
+std::string grouped(std::uint64_t value);             // 1,234,567
+std::string si(double value, std::string_view unit);  // "1.23 Mpps"
 
 // Each takes the result of the method of its name; what is missing or has an unexpected type is shown as "-".
 std::string render_nics(const nlohmann::json& result);

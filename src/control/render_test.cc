@@ -8,30 +8,38 @@ namespace {
 using nlohmann::json;
 
 TEST(Render, AlignsColumnsAndGroupsDigits) {
-  json ports = json::parse(R"([{"name":"dns","type":"app","id":2,"state":"attached","client":"dnsd","pid":4711,"uid":103,
+  json ports = json::parse(
+      R"([{"name":"dns","type":"app","id":2,"state":"attached","client":"dnsd","pid":4711,"uid":103,
       "pages_held":12,"page_limit":4096,"uplink":"eth1","queues":["eth1:1"],
       "counters":{"zero_copy":1234567,"copied":0,"tx_packets":5,"drop_ring_full":3,"drop_page_limit":4,"fault_double":1}},
      {"name":"web","type":"app","id":3,"state":"detached","client":null,"pid":null,"uid":null,
       "pages_held":0,"page_limit":64,"uplink":null,"queues":[],"counters":{}}])");
   EXPECT_EQ(render_ports(ports),
-            "PORT  TYPE  STATE     CLIENT   PID  UPLINK  QUEUES  PAGES HELD  LIMIT  ZERO COPY  COPIED  TX PACKETS  DROPS  FAULTS\n"
-            "dns   app   attached  dnsd    4711  eth1    eth1:1          12  4,096  1,234,567       0           5      7       1\n"
-            "web   app   detached  -          -  -       -                0     64          -       -           -      0       0\n");
+            "PORT  TYPE  STATE     CLIENT   PID  UPLINK  QUEUES  PAGES HELD  LIMIT  ZERO COPY  COPIED  TX "
+            "PACKETS  DROPS  FAULTS\n"
+            "dns   app   attached  dnsd    4711  eth1    eth1:1          12  4,096  1,234,567       0        "
+            "   5      7       1\n"
+            "web   app   detached  -          -  -       -                0     64          -       -        "
+            "   -      0       0\n");
 }
 
 TEST(Render, ShowsTheOtherTables) {
-  EXPECT_EQ(render_nics(json::parse(R"([{"name":"eth1","ifindex":3,"driver":"veth","mac":"02:00:00:00:00:01","mtu":9000,
+  EXPECT_EQ(render_nics(json::parse(
+                R"([{"name":"eth1","ifindex":3,"driver":"veth","mac":"02:00:00:00:00:01","mtu":9000,
       "link":true,"mode":"native","queues":[0,1],"counters":{"rx_packets":1000,"tx_packets":1}}])")),
             "NIC   DRIVER  MAC                 MTU  LINK  XDP     QUEUES  RX PACKETS  TX PACKETS  DROPS\n"
             "eth1  veth    02:00:00:00:00:01  9000  up    native  0,1          1,000           1      0\n");
-  EXPECT_EQ(render_queues(json::parse(R"([{"nic":"eth1","queue":0,"owner":"host","worker":0,"mode":"copy","counters":{}}])")),
+  EXPECT_EQ(render_queues(json::parse(
+                R"([{"nic":"eth1","queue":0,"owner":"host","worker":0,"mode":"copy","counters":{}}])")),
             "NIC   QUEUE  OWNER  WORKER  MODE  RX PACKETS  TX PACKETS  DROPS\n"
             "eth1      0  host        0  copy           -           -      0\n");
-  EXPECT_EQ(render_rules(json::parse(R"([{"id":7,"nic":"eth1","match":"","to":"dns","priority":-1,"shed":true,"packets":10,
+  EXPECT_EQ(render_rules(json::parse(
+                R"([{"id":7,"nic":"eth1","match":"","to":"dns","priority":-1,"shed":true,"packets":10,
       "bytes":6400}])")),
             "ID  NIC   PRIORITY  MATCH         TO   SHED  PACKETS  BYTES\n"
             " 7  eth1        -1  (everything)  dns  yes        10  6,400\n");
-  EXPECT_EQ(render_counters(json{{"nic.eth1.rx_packets", 1000}}), "COUNTER              VALUE\nnic.eth1.rx_packets  1,000\n");
+  EXPECT_EQ(render_counters(json{{"nic.eth1.rx_packets", 1000}}),
+            "COUNTER              VALUE\nnic.eth1.rx_packets  1,000\n");
   EXPECT_EQ(render_pools(json::array()), "no pools\n");
   EXPECT_EQ(render_config(json{{"toml", "[daemon]\n"}}), "[daemon]\n");
 }
@@ -44,9 +52,11 @@ TEST(Render, Malicious_NameThatAClientChoseCannotSteerTheTerminal) {
 }
 
 TEST(Render, SurvivesAnswersOfAnotherShape) {
-  for (const char* text : {"null", "3", "\"x\"", "[3]", "[[1]]", "{\"a\":[1]}", "[{\"counters\":3}]", "[{\"name\":{\"a\":1.5}}]"}) {
+  for (const char* text : {"null", "3", "\"x\"", "[3]", "[[1]]", "{\"a\":[1]}", "[{\"counters\":3}]",
+                           "[{\"name\":{\"a\":1.5}}]"}) {
     json result = json::parse(text);
-    for (auto render : {render_nics, render_queues, render_ports, render_rules, render_pools, render_counters, render_config}) {
+    for (auto render : {render_nics, render_queues, render_ports, render_rules, render_pools, render_counters,
+                        render_config}) {
       EXPECT_NO_THROW(render(result)) << text;
     }
     EXPECT_NO_THROW(rates_between(result, result, 1));
@@ -66,8 +76,8 @@ TEST(Render, NumbersHaveThreeDigitsAndAPrefix) {
 
 TEST(Rates, AreDifferencesPerSecondByOwner) {
   json before{{"nic.eth0.7.rx_packets", 100}, {"port.dns.rx_bytes", 1000}, {"port.dns.drop_a", 5}};
-  json after{{"nic.eth0.7.rx_packets", 600}, {"port.dns.rx_bytes", 500}, {"port.dns.drop_a", 7}, {"port.dns.drop_b", 2},
-             {"pool.eth0:0.held", 9}, {"odd", 1}};
+  json after{{"nic.eth0.7.rx_packets", 600}, {"port.dns.rx_bytes", 500}, {"port.dns.drop_a", 7},
+             {"port.dns.drop_b", 2},         {"pool.eth0:0.held", 9},    {"odd", 1}};
   auto rates = rates_between(before, after, 2'000'000'000);
   ASSERT_EQ(rates.size(), 2u);
   EXPECT_EQ(rates[0].name, "nic eth0.7");

@@ -112,7 +112,8 @@ Result<json> RpcClient::call(const std::string& method, const json& params) {
     if (auto data = error->find("data"); data != error->end() && data->is_object()) {
       os_errno = data->value("errno", 0);
     }
-    return std::unexpected(Error{error->value("message", "sluiced reports an error without a message"), os_errno});
+    return std::unexpected(
+        Error{error->value("message", "sluiced reports an error without a message"), os_errno});
   }
   if (!reply.contains("result") || reply.value("id", json()) != id) {
     return fail("what listens on {} does not speak as sluiced does", path_);

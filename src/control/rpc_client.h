@@ -16,8 +16,10 @@ class RpcClient {
   // `timeout_ms` holds for connecting and for each call.
   static Result<RpcClient> connect(const std::string& path, int timeout_ms = 5000);
 
-  // The result of the method; its error is the daemon's sentence. After an error of the connection itself, connect anew.
-  Result<nlohmann::json> call(const std::string& method, const nlohmann::json& params = nlohmann::json::object());
+  // The result of the method; its error is the daemon's sentence. After an error of the connection itself,
+  // connect anew.
+  Result<nlohmann::json> call(const std::string& method,
+                              const nlohmann::json& params = nlohmann::json::object());
 
   // One line as it stands, for tests; and the next line that comes.
   Result<void> send_line(const std::string& line);

@@ -11,10 +11,14 @@ const sluice::RpcMethods& methods() {
     using Type = sluice::RpcParam::Type;
     using Need = sluice::RpcParam::Need;
     sluice::RpcMethods made;
-    made.add("echo", {{"text"}, {"count", Type::kInteger, Need::kOptional}, {"list", Type::kStrings, Need::kOptional},
-                      {"any", Type::kAny, Need::kOptional}},
+    made.add("echo",
+             {{"text"},
+              {"count", Type::kInteger, Need::kOptional},
+              {"list", Type::kStrings, Need::kOptional},
+              {"any", Type::kAny, Need::kOptional}},
              [](const nlohmann::json& params) -> sluice::Result<nlohmann::json> { return params; });
-    made.add("fail", {}, [](const nlohmann::json&) -> sluice::Result<nlohmann::json> { return sluice::fail("\xff no"); });
+    made.add("fail", {},
+             [](const nlohmann::json&) -> sluice::Result<nlohmann::json> { return sluice::fail("\xff no"); });
     return made;
   }();
   return kMethods;

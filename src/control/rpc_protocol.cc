@@ -41,7 +41,8 @@ bool has_type(const json& value, RpcParam::Type type) {
     case RpcParam::Type::kBoolean:
       return value.is_boolean();
     case RpcParam::Type::kStrings:
-      return value.is_array() && std::ranges::all_of(value, [](const json& item) { return item.is_string(); });
+      return value.is_array() &&
+             std::ranges::all_of(value, [](const json& item) { return item.is_string(); });
     case RpcParam::Type::kAny:
       return true;
   }
@@ -49,7 +50,8 @@ bool has_type(const json& value, RpcParam::Type type) {
 }
 
 std::string_view type_name(RpcParam::Type type) {
-  constexpr std::string_view kNames[] = {"a string", "an integer", "true or false", "an array of strings", "a value"};
+  constexpr std::string_view kNames[] = {"a string", "an integer", "true or false", "an array of strings",
+                                         "a value"};
   return kNames[static_cast<std::size_t>(type)];
 }
 
@@ -71,7 +73,8 @@ Result<json> named_params(const json& request, const std::vector<RpcParam>& spec
     auto spec = std::ranges::find(specs, name, &RpcParam::name);
     if (spec == specs.end()) {
       std::vector<std::string_view> known;
-      std::ranges::transform(specs, std::back_inserter(known), [](const RpcParam& param) { return std::string_view(param.name); });
+      std::ranges::transform(specs, std::back_inserter(known),
+                             [](const RpcParam& param) { return std::string_view(param.name); });
       return fail("unknown parameter \"{}\"{}", name, suggestion(name, known, "parameters"));
     }
     if (!has_type(value, spec->type)) {
@@ -86,15 +89,20 @@ Result<json> named_params(const json& request, const std::vector<RpcParam>& spec
   return named;
 }
 
-bool valid_id(const json& id) { return id.is_string() || id.is_number() || id.is_null(); }
+bool valid_id(const json& id) {
+  return id.is_string() || id.is_number() || id.is_null();
+}
 
 }  // namespace
 
 json rpc_error(const json& id, RpcCode code, const std::string& message) {
-  return {{"jsonrpc", "2.0"}, {"error", {{"code", static_cast<int>(code)}, {"message", message}}}, {"id", id}};
+  return {
+      {"jsonrpc", "2.0"}, {"error", {{"code", static_cast<int>(code)}, {"message", message}}}, {"id", id}};
 }
 
-std::string rpc_text(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+std::string rpc_text(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
 
 void RpcMethods::add(std::string name, std::vector<RpcParam> params, RpcHandler handler) {
   methods_[std::move(name)] = Method{std::move(params), std::move(handler)};
@@ -108,7 +116,8 @@ json RpcMethods::call(const json& request, const json& id) const {
     for (const auto& [known_name, unused] : methods_) {
       known.push_back(known_name);
     }
-    return rpc_error(id, RpcCode::kMethodNotFound, "unknown method \"" + name + "\"" + suggestion(name, known, "methods"));
+    return rpc_error(id, RpcCode::kMethodNotFound,
+                     "unknown method \"" + name + "\"" + suggestion(name, known, "methods"));
   }
   auto params = named_params(request, method->second.params);
   if (!params) {
@@ -129,8 +138,9 @@ json RpcMethods::call(const json& request, const json& id) const {
   }
 }
 
-// One element of a batch, or a single request. Section 4: a request without an id is a notification, and has no reply
-// whatever becomes of it; section 5: what is not a request is answered with a null id, unless the id can be told.
+// One element of a batch, or a single request. Section 4: a request without an id is a notification, and has
+// no reply whatever becomes of it; section 5: what is not a request is answered with a null id, unless the id
+// can be told.
 std::optional<json> RpcMethods::handle_one(const json& request) const {
   if (!request.is_object()) {
     return rpc_error(nullptr, RpcCode::kInvalidRequest, "a request is an object");
@@ -159,13 +169,16 @@ std::optional<json> RpcMethods::handle_one(const json& request) const {
 
 std::optional<std::string> RpcMethods::handle(std::string_view text) const {
   if (too_deep(text)) {
-    return rpc_text(rpc_error(nullptr, RpcCode::kInvalidRequest, fmt::format("nested deeper than {} levels", kMaxDepth)));
+    return rpc_text(
+        rpc_error(nullptr, RpcCode::kInvalidRequest, fmt::format("nested deeper than {} levels", kMaxDepth)));
   }
   json request = json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (request.is_discarded()) {
     return rpc_text(rpc_error(nullptr, RpcCode::kParseError, "not JSON"));
   }
-  auto too_large = [](const json& id) { return rpc_text(rpc_error(id, RpcCode::kInternalError, "the reply is too large")); };
+  auto too_large = [](const json& id) {
+    return rpc_text(rpc_error(id, RpcCode::kInternalError, "the reply is too large"));
+  };
   if (!request.is_array()) {
     auto reply = handle_one(request);
     if (!reply) {
@@ -175,7 +188,8 @@ std::optional<std::string> RpcMethods::handle(std::string_view text) const {
     return out.size() <= kMaxReplyBytes ? out : too_large((*reply)["id"]);
   }
   if (request.empty() || request.size() > kMaxBatch) {
-    return rpc_text(rpc_error(nullptr, RpcCode::kInvalidRequest, fmt::format("a batch holds 1 to {} requests", kMaxBatch)));
+    return rpc_text(rpc_error(nullptr, RpcCode::kInvalidRequest,
+                              fmt::format("a batch holds 1 to {} requests", kMaxBatch)));
   }
   std::string out;
   for (const json& element : request) {

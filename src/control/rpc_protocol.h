@@ -26,7 +26,8 @@ enum class RpcCode : int {
   kMethodNotFound = -32601,
   kInvalidParams = -32602,
   kInternalError = -32603,
-  kFailed = -32000,  // the method's own error: message is its sentence, data.errno the system's number if there is one
+  kFailed = -32000,  // the method's own error: message is its sentence, data.errno the system's number if
+                     // there is one
 };
 
 struct RpcParam {
@@ -60,7 +61,8 @@ class RpcMethods {
 
 // {"jsonrpc":"2.0","error":{...},"id":id}
 nlohmann::json rpc_error(const nlohmann::json& id, RpcCode code, const std::string& message);
-// Text of any value; bytes that are not UTF-8 (a client's name for itself) become U+FFFD instead of an exception.
+// Text of any value; bytes that are not UTF-8 (a client's name for itself) become U+FFFD instead of an
+// exception.
 std::string rpc_text(const nlohmann::json& value);
 
 // Cuts a stream of bytes into lines of at most kMaxRequestBytes.
@@ -70,7 +72,9 @@ class LineBuffer {
   // The next whole line, without its end; none yet. The view holds until the next call.
   std::optional<std::string_view> next();
   // What has come of the line that is not whole yet is longer than a line may be.
-  bool too_long() const { return bytes_.size() - begin_ > kMaxRequestBytes && searched_ > begin_ + kMaxRequestBytes; }
+  bool too_long() const {
+    return bytes_.size() - begin_ > kMaxRequestBytes && searched_ > begin_ + kMaxRequestBytes;
+  }
   std::size_t size() const { return bytes_.size() - begin_; }
 
  private:

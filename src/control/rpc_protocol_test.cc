@@ -12,19 +12,24 @@ using Need = RpcParam::Need;
 class RpcProtocol : public ::testing::Test {
  protected:
   RpcProtocol() {
-    methods_.add("subtract", {{"minuend", Type::kInteger}, {"subtrahend", Type::kInteger}}, [](const json& p) -> Result<json> {
-      return p["minuend"].get<int>() - p["subtrahend"].get<int>();
-    });
-    methods_.add("sum", {{"a", Type::kInteger}, {"b", Type::kInteger}, {"c", Type::kInteger, Need::kOptional}},
-                 [](const json& p) -> Result<json> { return p["a"].get<int>() + p["b"].get<int>() + p.value("c", 0); });
+    methods_.add(
+        "subtract", {{"minuend", Type::kInteger}, {"subtrahend", Type::kInteger}},
+        [](const json& p) -> Result<json> { return p["minuend"].get<int>() - p["subtrahend"].get<int>(); });
+    methods_.add("sum",
+                 {{"a", Type::kInteger}, {"b", Type::kInteger}, {"c", Type::kInteger, Need::kOptional}},
+                 [](const json& p) -> Result<json> {
+                   return p["a"].get<int>() + p["b"].get<int>() + p.value("c", 0);
+                 });
     methods_.add("notify_hello", {{"n", Type::kInteger}}, [this](const json&) -> Result<json> {
       ++notified_;
       return nullptr;
     });
     methods_.add("get_data", {}, [](const json&) -> Result<json> { return json{"hello", 5}; });
-    methods_.add("typed", {{"s"}, {"b", Type::kBoolean, Need::kOptional}, {"l", Type::kStrings, Need::kOptional}},
+    methods_.add("typed",
+                 {{"s"}, {"b", Type::kBoolean, Need::kOptional}, {"l", Type::kStrings, Need::kOptional}},
                  [](const json&) -> Result<json> { return true; });
-    methods_.add("fails", {}, [](const json&) -> Result<json> { return std::unexpected(Error{"no such device", 19}); });
+    methods_.add("fails", {},
+                 [](const json&) -> Result<json> { return std::unexpected(Error{"no such device", 19}); });
     methods_.add("throws", {}, [](const json& p) -> Result<json> { return p.at("nothing"); });
     methods_.add("not_utf8", {}, [](const json&) -> Result<json> { return "a\xff"; });
     methods_.add("huge", {}, [](const json&) -> Result<json> { return std::string(kMaxReplyBytes, 'x'); });
@@ -36,7 +41,9 @@ class RpcProtocol : public ::testing::Test {
     return reply ? json::parse(*reply) : json(nullptr);
   }
   static json error(int code, const json& id = nullptr) { return {{"code", code}, {"id", id}}; }
-  static json code_of(const json& reply) { return {{"code", reply.at("error").at("code")}, {"id", reply.at("id")}}; }
+  static json code_of(const json& reply) {
+    return {{"code", reply.at("error").at("code")}, {"id", reply.at("id")}};
+  }
 
   RpcMethods methods_;
   int notified_ = 0;
@@ -48,15 +55,18 @@ TEST_F(RpcProtocol, AnswersTheExamplesOfTheSpecificationAsItDoes) {
             json::parse(R"({"jsonrpc": "2.0", "result": 19, "id": 1})"));
   EXPECT_EQ(ask(R"({"jsonrpc": "2.0", "method": "subtract", "params": [23, 42], "id": 2})"),
             json::parse(R"({"jsonrpc": "2.0", "result": -19, "id": 2})"));
-  EXPECT_EQ(ask(R"({"jsonrpc": "2.0", "method": "subtract", "params": {"subtrahend": 23, "minuend": 42}, "id": 3})"),
-            json::parse(R"({"jsonrpc": "2.0", "result": 19, "id": 3})"));
+  EXPECT_EQ(
+      ask(R"({"jsonrpc": "2.0", "method": "subtract", "params": {"subtrahend": 23, "minuend": 42}, "id": 3})"),
+      json::parse(R"({"jsonrpc": "2.0", "result": 19, "id": 3})"));
   EXPECT_EQ(ask(R"({"jsonrpc": "2.0", "method": "notify_hello", "params": [7]})"), nullptr);
   EXPECT_EQ(ask(R"({"jsonrpc": "2.0", "method": "foobar"})"), nullptr);
   EXPECT_EQ(code_of(ask(R"({"jsonrpc": "2.0", "method": "foobar", "id": "1"})")), error(-32601, "1"));
   EXPECT_EQ(code_of(ask(R"({"jsonrpc": "2.0", "method": "foobar, "params": "bar", "baz])")), error(-32700));
   EXPECT_EQ(code_of(ask(R"({"jsonrpc": "2.0", "method": 1, "params": "bar"})")), error(-32600));
-  EXPECT_EQ(code_of(ask(R"([{"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"}, {"jsonrpc": "2.0", "method")")),
-            error(-32700));
+  EXPECT_EQ(
+      code_of(ask(
+          R"([{"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"}, {"jsonrpc": "2.0", "method")")),
+      error(-32700));
   EXPECT_EQ(code_of(ask("[]")), error(-32600));
   json invalid = ask("[1]");
   ASSERT_EQ(invalid.size(), 1u);
@@ -75,7 +85,8 @@ TEST_F(RpcProtocol, AnswersTheExamplesOfTheSpecificationAsItDoes) {
   EXPECT_EQ(code_of(batch[3]), error(-32601, "5"));
   EXPECT_EQ(batch[4], json::parse(R"({"jsonrpc": "2.0", "result": ["hello", 5], "id": "9"})"));
   EXPECT_EQ(ask(R"([{"jsonrpc": "2.0", "method": "notify_hello", "params": [1]},
-                    {"jsonrpc": "2.0", "method": "notify_hello", "params": [7]}])"), nullptr);
+                    {"jsonrpc": "2.0", "method": "notify_hello", "params": [7]}])"),
+            nullptr);
   EXPECT_EQ(notified_, 4);
 }
 
@@ -91,7 +102,8 @@ TEST_F(RpcProtocol, IdIsAStringANumberOrNullAndComesBackAsItWas) {
     EXPECT_TRUE(reply.contains("result"));
   }
   for (const char* id : {"true", "[]", "{}"}) {
-    EXPECT_EQ(code_of(ask(fmt::format(R"({{"jsonrpc":"2.0","method":"get_data","id":{}}})", id))), error(-32600));
+    EXPECT_EQ(code_of(ask(fmt::format(R"({{"jsonrpc":"2.0","method":"get_data","id":{}}})", id))),
+              error(-32600));
   }
   EXPECT_EQ(code_of(ask(R"({"jsonrpc":"1.0","method":"get_data","id":3})")), error(-32600, 3));
 }
@@ -111,8 +123,10 @@ TEST_F(RpcProtocol, ParametersAreCheckedBeforeTheMethodIsCalled) {
 }
 
 TEST_F(RpcProtocol, ErrorOfAMethodCarriesItsSentenceAndNumber) {
-  EXPECT_EQ(ask(R"({"jsonrpc":"2.0","method":"fails","id":1})"),
-            json::parse(R"({"jsonrpc":"2.0","error":{"code":-32000,"message":"no such device","data":{"errno":19}},"id":1})"));
+  EXPECT_EQ(
+      ask(R"({"jsonrpc":"2.0","method":"fails","id":1})"),
+      json::parse(
+          R"({"jsonrpc":"2.0","error":{"code":-32000,"message":"no such device","data":{"errno":19}},"id":1})"));
   EXPECT_EQ(code_of(ask(R"({"jsonrpc":"2.0","method":"throws","id":1})")), error(-32603, 1));
 }
 
@@ -123,7 +137,8 @@ TEST_F(RpcProtocol, Malicious_BytesThatAreNotUtf8DoNotThrow) {
 
 TEST_F(RpcProtocol, Malicious_D6_NestingBatchAndReplyAreBounded) {
   EXPECT_EQ(code_of(ask(std::string(kMaxRequestBytes, '['))), error(-32600));
-  std::string deep = R"({"jsonrpc":"2.0","id":1,"method":"typed","params":{"s":")" + std::string(1000, '[') + R"("}})";
+  std::string deep =
+      R"({"jsonrpc":"2.0","id":1,"method":"typed","params":{"s":")" + std::string(1000, '[') + R"("}})";
   EXPECT_EQ(ask(deep)["result"], true) << "brackets in a string are text";
   json batch = json::array();
   for (std::size_t i = 0; i <= kMaxBatch; ++i) {
@@ -131,7 +146,8 @@ TEST_F(RpcProtocol, Malicious_D6_NestingBatchAndReplyAreBounded) {
   }
   EXPECT_EQ(code_of(ask(batch.dump())), error(-32600));
   EXPECT_EQ(code_of(ask(R"({"jsonrpc":"2.0","method":"huge","id":1})")), error(-32603, 1));
-  json replies = ask(R"([{"jsonrpc":"2.0","method":"huge","id":1},{"jsonrpc":"2.0","method":"get_data","id":2}])");
+  json replies =
+      ask(R"([{"jsonrpc":"2.0","method":"huge","id":1},{"jsonrpc":"2.0","method":"get_data","id":2}])");
   EXPECT_EQ(code_of(replies[0]), error(-32603, 1));
   EXPECT_TRUE(replies[1].contains("result"));
 }

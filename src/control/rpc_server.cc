@@ -15,8 +15,8 @@ namespace sluice {
 
 namespace {
 
-constexpr std::size_t kReadBytes = 65536;    // per turn and client (D6)
-constexpr int kLinesPerTurn = 16;            // likewise
+constexpr std::size_t kReadBytes = 65536;  // per turn and client (D6)
+constexpr int kLinesPerTurn = 16;          // likewise
 constexpr int kAcceptsPerTurn = 16;
 
 Result<sockaddr_un> address_of(const std::string& path) {
@@ -29,7 +29,9 @@ Result<sockaddr_un> address_of(const std::string& path) {
   return address;
 }
 
-const sockaddr* generic(const sockaddr_un& address) { return reinterpret_cast<const sockaddr*>(&address); }
+const sockaddr* generic(const sockaddr_un& address) {
+  return reinterpret_cast<const sockaddr*>(&address);
+}
 
 // What stands at the path may be replaced: nothing, or a socket that nobody listens on.
 Result<void> check_replaceable(const std::string& path, const sockaddr_un& address) {
@@ -67,14 +69,15 @@ Result<void> make_folder(const std::string& path) {
 
 }  // namespace
 
-Result<std::unique_ptr<RpcServer>> RpcServer::create(RpcServerOptions options, EventLoop& loop, const RpcMethods& methods) {
+Result<std::unique_ptr<RpcServer>> RpcServer::create(RpcServerOptions options, EventLoop& loop,
+                                                     const RpcMethods& methods) {
   std::unique_ptr<RpcServer> server(new RpcServer(std::move(options), loop, methods));
   SLUICE_TRY(server->listen());
   return server;
 }
 
-// The socket is made under another name and moved to its own when it has its owner and mode and accepts clients: nobody
-// finds it half made, and a dead daemon's socket is replaced in one step.
+// The socket is made under another name and moved to its own when it has its owner and mode and accepts
+// clients: nobody finds it half made, and a dead daemon's socket is replaced in one step.
 Result<void> RpcServer::listen() {
   auto address = address_of(options_.path);
   SLUICE_TRY(address);
@@ -107,8 +110,8 @@ Result<void> RpcServer::listen() {
       return undo(fail_errno(errno, "cannot give the control socket to group {}", options_.group));
     }
   }
-  if (::chmod(staged_path.c_str(), options_.group.empty() ? 0600 : 0660) < 0 || ::listen(listener.get(), 16) < 0 ||
-      ::rename(staged_path.c_str(), options_.path.c_str()) < 0) {
+  if (::chmod(staged_path.c_str(), options_.group.empty() ? 0600 : 0660) < 0 ||
+      ::listen(listener.get(), 16) < 0 || ::rename(staged_path.c_str(), options_.path.c_str()) < 0) {
     return undo(fail_errno(errno, "cannot set up the control socket {}", options_.path));
   }
   struct stat info{};
@@ -142,7 +145,9 @@ void RpcServer::accept_clients() {
     }
     if (clients_.size() >= kMaxRpcClients) {
       ++cut_off_;
-      std::string text = rpc_text(rpc_error(nullptr, RpcCode::kFailed, "too many clients on the control socket; try again")) + "\n";
+      std::string text = rpc_text(rpc_error(nullptr, RpcCode::kFailed,
+                                            "too many clients on the control socket; try again")) +
+                         "\n";
       [[maybe_unused]] ssize_t sent = ::send(fd.get(), text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
       continue;
     }
@@ -150,7 +155,8 @@ void RpcServer::accept_clients() {
     ClientIt client = std::prev(clients_.end());
     client->fd = std::move(fd);
     client->watched = EPOLLIN;
-    if (!loop_.add(client->fd.get(), EPOLLIN, [this, client](std::uint32_t events) { on_event(client, events); })) {
+    if (!loop_.add(client->fd.get(), EPOLLIN,
+                   [this, client](std::uint32_t events) { on_event(client, events); })) {
       clients_.erase(client);  // no room for a watch: the client sees the end
     }
   }
@@ -190,7 +196,8 @@ bool RpcServer::read_input(Client& client) {
 // False: the connection is broken.
 bool RpcServer::write_output(Client& client) {
   while (client.sent < client.output.size()) {
-    ssize_t put = ::send(client.fd.get(), client.output.data() + client.sent, client.output.size() - client.sent, MSG_NOSIGNAL);
+    ssize_t put = ::send(client.fd.get(), client.output.data() + client.sent,
+                         client.output.size() - client.sent, MSG_NOSIGNAL);
     if (put < 0) {
       return errno == EAGAIN || errno == EINTR;
     }
@@ -227,7 +234,8 @@ void RpcServer::serve_lines(ClientIt client) {
     ++cut_off_;
     client->closing = true;
     client->output = rpc_text(rpc_error(nullptr, RpcCode::kParseError,
-                                        fmt::format("a request is longer than {} bytes", kMaxRequestBytes))) + "\n";
+                                        fmt::format("a request is longer than {} bytes", kMaxRequestBytes))) +
+                     "\n";
     if (!write_output(*client)) {
       drop(client);
       return;

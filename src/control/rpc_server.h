@@ -1,4 +1,5 @@
-// RpcServer: the control socket. A Unix stream socket on the control thread's loop, one request or batch per line.
+// RpcServer: the control socket. A Unix stream socket on the control thread's loop, one request or batch per
+// line.
 #pragma once
 
 #include <sys/types.h>
@@ -18,17 +19,19 @@ inline constexpr std::size_t kMaxRpcClients = 64;
 
 struct RpcServerOptions {
   std::string path;
-  std::string group;                                // may use the socket too: mode 0660; empty: 0600
-  std::uint64_t stall_timeout_ns = 10'000'000'000;  // a client that takes nothing of its reply for so long is cut off
+  std::string group;  // may use the socket too: mode 0660; empty: 0600
+  std::uint64_t stall_timeout_ns =
+      10'000'000'000;  // a client that takes nothing of its reply for so long is cut off
 };
 
-// Trust: whoever may open the socket is the operator and may do everything; the limits here are there so that a client
-// that hangs or errs does not take the daemon with it. A client has one reply at a time in the daemon: its next line is
-// looked at when it has taken the reply before.
+// Trust: whoever may open the socket is the operator and may do everything; the limits here are there so that
+// a client that hangs or errs does not take the daemon with it. A client has one reply at a time in the
+// daemon: its next line is looked at when it has taken the reply before.
 class RpcServer {
  public:
   // Replaces the socket of a daemon that is dead. A living one, or a file that is no socket, is an error.
-  static Result<std::unique_ptr<RpcServer>> create(RpcServerOptions options, EventLoop& loop, const RpcMethods& methods);
+  static Result<std::unique_ptr<RpcServer>> create(RpcServerOptions options, EventLoop& loop,
+                                                   const RpcMethods& methods);
   ~RpcServer();  // removes the path, if it is still this server's
 
   std::size_t client_count() const { return clients_.size(); }
@@ -40,10 +43,10 @@ class RpcServer {
     LineBuffer input;
     std::string output;
     std::size_t sent = 0;
-    std::uint32_t watched = 0;        // events asked for
+    std::uint32_t watched = 0;  // events asked for
     EventLoop::TimerId stall_timer = 0;
     EventLoop::TimerId resume_timer = 0;
-    bool closing = false;             // when its output is gone
+    bool closing = false;  // when its output is gone
     bool input_ended = false;
   };
   using ClientIt = std::list<Client>::iterator;

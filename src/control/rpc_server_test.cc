@@ -27,8 +27,9 @@ class RpcServerTest : public ::testing::Test {
     folder_ = ::mkdtemp(folder);
     path_ = folder_ + "/control.sock";
     methods_.add("echo", {{"text"}}, [](const json& p) -> Result<json> { return p["text"]; });
-    methods_.add("large", {{"bytes", RpcParam::Type::kInteger}},
-                 [](const json& p) -> Result<json> { return std::string(p["bytes"].get<std::size_t>(), 'x'); });
+    methods_.add("large", {{"bytes", RpcParam::Type::kInteger}}, [](const json& p) -> Result<json> {
+      return std::string(p["bytes"].get<std::size_t>(), 'x');
+    });
     methods_.add("fails", {}, [](const json&) -> Result<json> { return fail("it does not work"); });
   }
   ~RpcServerTest() override {
@@ -92,7 +93,8 @@ TEST_F(RpcServerTest, AnswersCallsWithTheirResultOrTheirError) {
 TEST_F(RpcServerTest, TakesRepliesOfMegabytesPieceByPiece) {
   start();
   with_client([](RpcClient& client) {
-    EXPECT_EQ(client.call("large", {{"bytes", 8 << 20}}).value().get<std::string>().size(), std::size_t{8} << 20);
+    EXPECT_EQ(client.call("large", {{"bytes", 8 << 20}}).value().get<std::string>().size(),
+              std::size_t{8} << 20);
   });
 }
 
@@ -136,7 +138,8 @@ TEST_F(RpcServerTest, Malicious_D6_ClientThatTakesNothingIsCutOffAndTheOthersAre
   start({.stall_timeout_ns = 50'000'000});
   auto slow = RpcClient::connect(path_).value();
   ASSERT_TRUE(slow.send_line(R"({"jsonrpc":"2.0","method":"large","params":[30000000],"id":1})"));
-  with_client([](RpcClient& client) { EXPECT_EQ(client.call("echo", {{"text", "hello"}}).value(), "hello"); });
+  with_client(
+      [](RpcClient& client) { EXPECT_EQ(client.call("echo", {{"text", "hello"}}).value(), "hello"); });
   EXPECT_TRUE(serve_until([&] { return server_->cut_off_count() == 1 && server_->client_count() == 0; }));
 }
 
@@ -195,13 +198,15 @@ TEST_F(RpcServerTest, Crash_SocketOfADeadDaemonIsReplaced) {
 
 TEST_F(RpcServerTest, SocketOfALivingDaemonIsLeftAlone) {
   start();
-  EXPECT_EQ(error_of_start(), "another sluiced is listening on " + path_ + "; stop it or choose another control path");
+  EXPECT_EQ(error_of_start(),
+            "another sluiced is listening on " + path_ + "; stop it or choose another control path");
   with_client([](RpcClient& client) { EXPECT_TRUE(client.call("echo", {{"text", ""}})); });
 }
 
 TEST_F(RpcServerTest, FileThatIsNoSocketIsLeftAlone) {
   std::ofstream(path_) << "precious";
-  EXPECT_EQ(error_of_start(), path_ + " exists and is not a socket; remove it or choose another control path");
+  EXPECT_EQ(error_of_start(),
+            path_ + " exists and is not a socket; remove it or choose another control path");
   EXPECT_EQ(std::filesystem::file_size(path_), 8u);
 }
 
@@ -214,14 +219,16 @@ TEST_F(RpcServerTest, RemovesOnlyItsOwnPath) {
 }
 
 TEST_F(RpcServerTest, ClientSaysThatNobodyListens) {
-  EXPECT_EQ(RpcClient::connect(path_).error().message, "sluiced does not listen on " + path_ +
-                                                           "; is it running, and is --socket right?: No such file or directory");
+  EXPECT_EQ(RpcClient::connect(path_).error().message,
+            "sluiced does not listen on " + path_ +
+                "; is it running, and is --socket right?: No such file or directory");
 }
 
 TEST_F(RpcServerTest, ClientGivesUpOnADaemonThatHangs) {
   start();  // and nobody runs the loop
   auto client = RpcClient::connect(path_, 50).value();
-  EXPECT_EQ(client.call("echo", {{"text", ""}}).error().message, "sluiced at " + path_ + " did not answer within 50 ms");
+  EXPECT_EQ(client.call("echo", {{"text", ""}}).error().message,
+            "sluiced at " + path_ + " did not answer within 50 ms");
 }
 
 }  // namespace

@@ -53,8 +53,10 @@ Result<json> rule_add(ControlTarget& target, const json& params) {
   Config fresh = target.current();
   for (const RuleConfig& other : fresh.rules) {
     if (other.nic == rule->nic && other.priority == rule->priority && same_match(other.match, rule->match)) {
-      return fail("rule: there is one with this match and priority already, to {}; remove it first or choose another priority",
-                  other.to);
+      return fail(
+          "rule: there is one with this match and priority already, to {}; remove it first or choose another "
+          "priority",
+          other.to);
     }
   }
   fresh.rules.push_back(*rule);
@@ -62,13 +64,18 @@ Result<json> rule_add(ControlTarget& target, const json& params) {
 }
 
 json rule_to_json(const RuleConfig& rule) {
-  return {{"nic", rule.nic}, {"match", rule.match}, {"to", rule.to}, {"priority", rule.priority}, {"shed", rule.shed}};
+  return {{"nic", rule.nic},
+          {"match", rule.match},
+          {"to", rule.to},
+          {"priority", rule.priority},
+          {"shed", rule.shed}};
 }
 
 // {"nic", "id"} becomes the rule that show.rules lists so, written as in the config.
 Result<json> rule_by_id(ControlTarget& target, const json& params) {
   for (const json& shown : target.show_rules()) {
-    if (shown.value("id", json()) == params["id"] && (!params.contains("nic") || shown.value("nic", "") == params["nic"])) {
+    if (shown.value("id", json()) == params["id"] &&
+        (!params.contains("nic") || shown.value("nic", "") == params["nic"])) {
       return json{{"nic", shown.value("nic", "")},
                   {"match", shown.value("match", "")},
                   {"to", shown.value("to", "")},
@@ -102,11 +109,13 @@ Result<json> rule_del(ControlTarget& target, const json& params) {
   Config fresh = target.current();
   auto found = std::ranges::find_if(fresh.rules, fits);
   if (found == fresh.rules.end()) {
-    return fail("there is no rule with match \"{}\"{}; see `sluicectl show rules`", want["match"].get<std::string>(),
+    return fail("there is no rule with match \"{}\"{}; see `sluicectl show rules`",
+                want["match"].get<std::string>(),
                 want.contains("to") ? " to " + want["to"].get<std::string>() : "");
   }
   if (!by_id && std::ranges::count_if(fresh.rules, fits) > 1) {
-    return fail("{} rules have this match; say also to, priority or nic", std::ranges::count_if(fresh.rules, fits));
+    return fail("{} rules have this match; say also to, priority or nic",
+                std::ranges::count_if(fresh.rules, fits));
   }
   RuleConfig removed = *found;
   fresh.rules.erase(found);
@@ -167,10 +176,13 @@ Result<json> reload(ControlTarget& target, const std::string& config_path) {
 
 void serve(RpcMethods& methods, ControlTarget& target, std::string config_path) {
   auto show = [&](std::string_view name, json (ControlTarget::*shown)()) {
-    methods.add(std::string(name), {}, [&target, shown](const json&) -> Result<json> { return (target.*shown)(); });
+    methods.add(std::string(name), {},
+                [&target, shown](const json&) -> Result<json> { return (target.*shown)(); });
   };
-  auto act = [&](std::string_view name, std::vector<RpcParam> params, Result<json> (*action)(ControlTarget&, const json&)) {
-    methods.add(std::string(name), std::move(params), [&target, action](const json& given) { return action(target, given); });
+  auto act = [&](std::string_view name, std::vector<RpcParam> params,
+                 Result<json> (*action)(ControlTarget&, const json&)) {
+    methods.add(std::string(name), std::move(params),
+                [&target, action](const json& given) { return action(target, given); });
   };
   show(api::kShowNics, &ControlTarget::show_nics);
   show(api::kShowQueues, &ControlTarget::show_queues);
@@ -183,20 +195,37 @@ void serve(RpcMethods& methods, ControlTarget& target, std::string config_path) 
     shown["file"] = config_path.empty() ? json(nullptr) : json(config_path);
     return shown;
   });
-  act(api::kRuleAdd, {{"match"}, {"to"}, {"nic", Type::kString, Need::kOptional}, {"priority", Type::kInteger, Need::kOptional},
-                      {"shed", Type::kBoolean, Need::kOptional}}, rule_add);
-  act(api::kRuleDel, {{"match", Type::kString, Need::kOptional}, {"to", Type::kString, Need::kOptional},
-                      {"nic", Type::kString, Need::kOptional}, {"priority", Type::kInteger, Need::kOptional},
-                      {"id", Type::kInteger, Need::kOptional}}, rule_del);
+  act(api::kRuleAdd,
+      {{"match"},
+       {"to"},
+       {"nic", Type::kString, Need::kOptional},
+       {"priority", Type::kInteger, Need::kOptional},
+       {"shed", Type::kBoolean, Need::kOptional}},
+      rule_add);
+  act(api::kRuleDel,
+      {{"match", Type::kString, Need::kOptional},
+       {"to", Type::kString, Need::kOptional},
+       {"nic", Type::kString, Need::kOptional},
+       {"priority", Type::kInteger, Need::kOptional},
+       {"id", Type::kInteger, Need::kOptional}},
+      rule_del);
   // The rest of a port's parameters are checked as the config file is, with the same sentences.
-  act(api::kPortAdd, {{"name"}, {"type"}, {"socket"}, {"allow_users", Type::kAny, Need::kOptional},
-                      {"pages", Type::kAny, Need::kOptional}, {"ring", Type::kAny, Need::kOptional},
-                      {"queues", Type::kAny, Need::kOptional}, {"mac", Type::kAny, Need::kOptional},
-                      {"uplink", Type::kAny, Need::kOptional}, {"stall_timeout_ms", Type::kAny, Need::kOptional},
-                      {"observe", Type::kAny, Need::kOptional}},
+  act(api::kPortAdd,
+      {{"name"},
+       {"type"},
+       {"socket"},
+       {"allow_users", Type::kAny, Need::kOptional},
+       {"pages", Type::kAny, Need::kOptional},
+       {"ring", Type::kAny, Need::kOptional},
+       {"queues", Type::kAny, Need::kOptional},
+       {"mac", Type::kAny, Need::kOptional},
+       {"uplink", Type::kAny, Need::kOptional},
+       {"stall_timeout_ms", Type::kAny, Need::kOptional},
+       {"observe", Type::kAny, Need::kOptional}},
       [](ControlTarget& t, const json& params) { return port_add(t, params); });
   act(api::kPortDel, {{"name"}}, port_del);
-  methods.add(std::string(api::kReload), {}, [&target, config_path](const json&) { return reload(target, config_path); });
+  methods.add(std::string(api::kReload), {},
+              [&target, config_path](const json&) { return reload(target, config_path); });
   methods.add(std::string(api::kVersion), {}, [](const json&) -> Result<json> {
     return json{{"version", SLUICE_VERSION}, {"app_abi", SLUICE_APP_VERSION}};
   });

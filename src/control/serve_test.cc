@@ -44,7 +44,8 @@ class Serve : public ::testing::Test {
 
   void write(const std::string& text) { std::ofstream(path_) << text; }
   json ask(const std::string& method, const json& params = json::object()) {
-    return json::parse(*methods_.handle(json{{"jsonrpc", "2.0"}, {"id", 1}, {"method", method}, {"params", params}}.dump()));
+    return json::parse(
+        *methods_.handle(json{{"jsonrpc", "2.0"}, {"id", 1}, {"method", method}, {"params", params}}.dump()));
   }
   json result(const std::string& method, const json& params = json::object()) {
     json reply = ask(method, params);
@@ -79,7 +80,8 @@ TEST_F(Serve, ConfigThatIsShownCanBeReadAgain) {
 }
 
 TEST_F(Serve, AddsARuleBehindTheOthers) {
-  EXPECT_EQ(result("rule.add", {{"match", "dst_port 54"}, {"to", "dns"}, {"shed", true}}), (json{{"warnings", json::array()}}));
+  EXPECT_EQ(result("rule.add", {{"match", "dst_port 54"}, {"to", "dns"}, {"shed", true}}),
+            (json{{"warnings", json::array()}}));
   EXPECT_EQ(target_.current().rules.back(), (RuleConfig{"", "dst_port 54", "dns", 0, true}));
   json warned = result("rule.add", {{"match", "dst_port 53"}, {"to", "drop"}, {"nic", "eth1"}});
   ASSERT_EQ(warned["warnings"].size(), 1u);
@@ -88,10 +90,12 @@ TEST_F(Serve, AddsARuleBehindTheOthers) {
 
 TEST_F(Serve, RefusesARuleAsTheConfigFileWould) {
   Config before = target_.current();
-  EXPECT_EQ(error("rule.add", {{"match", ""}, {"to", "dsn"}}), "rule.to: there is no port \"dsn\"; did you mean \"dns\"?");
+  EXPECT_EQ(error("rule.add", {{"match", ""}, {"to", "dsn"}}),
+            "rule.to: there is no port \"dsn\"; did you mean \"dns\"?");
   EXPECT_EQ(error("rule.add", {{"match", ""}}), "rule.add: parameter to is missing; it must be a string");
   EXPECT_EQ(error("rule.add", {{"match", "dst_port 53"}, {"to", "drop"}, {"nic", "eth1"}, {"priority", 100}}),
-            "rule: there is one with this match and priority already, to dns; remove it first or choose another priority");
+            "rule: there is one with this match and priority already, to dns; remove it first or choose "
+            "another priority");
   EXPECT_EQ(error("rule.add", {{"match", ""}, {"to", "drop"}, {"priority", std::int64_t{1} << 40}}),
             "rule.priority is 1099511627776; it must be a number from -2147483648 to 2147483647");
   EXPECT_EQ(target_.current(), before);
@@ -100,29 +104,38 @@ TEST_F(Serve, RefusesARuleAsTheConfigFileWould) {
 TEST_F(Serve, RemovesTheOneRuleThatFits) {
   EXPECT_EQ(result("rule.del", {{"match", "dst_port 53"}})["removed"]["to"], "dns");
   EXPECT_EQ(target_.current().rules.size(), 1u);
-  EXPECT_EQ(error("rule.del", {{"match", "dst_port 53"}}), "there is no rule with match \"dst_port 53\"; see `sluicectl show rules`");
+  EXPECT_EQ(error("rule.del", {{"match", "dst_port 53"}}),
+            "there is no rule with match \"dst_port 53\"; see `sluicectl show rules`");
   result("rule.add", {{"match", "ip_proto udp"}, {"to", "drop"}, {"priority", 7}});
-  EXPECT_EQ(error("rule.del", {{"match", "ip_proto udp"}}), "2 rules have this match; say also to, priority or nic");
+  EXPECT_EQ(error("rule.del", {{"match", "ip_proto udp"}}),
+            "2 rules have this match; say also to, priority or nic");
   result("rule.del", {{"match", "ip_proto udp"}, {"priority", 7}});
   EXPECT_EQ(target_.current().rules, (std::vector<RuleConfig>{{"", "ip_proto udp", "kernel"}}));
   EXPECT_EQ(error("rule.del"), "rule.del takes either a match or an id");
 }
 
 TEST_F(Serve, RemovesARuleByItsId) {
-  EXPECT_EQ(error("rule.del", {{"id", 1}}), "there are several NICs and each counts its rules; say also which nic");
-  EXPECT_EQ(error("rule.del", {{"id", 9}, {"nic", "eth1"}}), "there is no rule 9 on eth1; see `sluicectl show rules`");
+  EXPECT_EQ(error("rule.del", {{"id", 1}}),
+            "there are several NICs and each counts its rules; say also which nic");
+  EXPECT_EQ(error("rule.del", {{"id", 9}, {"nic", "eth1"}}),
+            "there is no rule 9 on eth1; see `sluicectl show rules`");
   result("rule.del", {{"id", 0}, {"nic", "eth2"}});  // stands on both NICs, and goes from both
   EXPECT_EQ(target_.current().rules, (std::vector<RuleConfig>{{"eth1", "dst_port 53", "dns", 100}}));
 }
 
 TEST_F(Serve, AddsAndRemovesPorts) {
-  json params{{"name", "web"}, {"type", "app"}, {"socket", "/w"}, {"pages", 64}, {"queues", {"eth2:1"}}, {"allow_users", {"root"}}};
-  EXPECT_EQ(result("port.add", params)["warnings"], (json{"port web receives nothing: no rule has to = \"web\""}));
+  json params{{"name", "web"}, {"type", "app"},        {"socket", "/w"},
+              {"pages", 64},   {"queues", {"eth2:1"}}, {"allow_users", {"root"}}};
+  EXPECT_EQ(result("port.add", params)["warnings"],
+            (json{"port web receives nothing: no rule has to = \"web\""}));
   EXPECT_EQ(target_.current().ports.at("web").queues, (std::vector<QueueName>{{"eth2", 1}}));
-  EXPECT_EQ(error("port.add", params), "there is a port \"web\" already; remove it first or choose another name");
+  EXPECT_EQ(error("port.add", params),
+            "there is a port \"web\" already; remove it first or choose another name");
   params["name"] = "ids";
-  EXPECT_EQ(error("port.add", params), "port.web.queues: eth2:1 is owned by port ids already; a queue has one owner");
-  EXPECT_EQ(error("port.del", {{"name", "dns"}}), "the rule \"dst_port 53\" leads to port dns; remove it first");
+  EXPECT_EQ(error("port.add", params),
+            "port.web.queues: eth2:1 is owned by port ids already; a queue has one owner");
+  EXPECT_EQ(error("port.del", {{"name", "dns"}}),
+            "the rule \"dst_port 53\" leads to port dns; remove it first");
   EXPECT_EQ(error("port.del", {{"name", "wbe"}}), "there is no port \"wbe\"; see `sluicectl show ports`");
   result("port.del", {{"name", "web"}});
   EXPECT_FALSE(target_.current().ports.contains("web"));
@@ -135,7 +148,8 @@ TEST_F(Serve, ReloadGoesBackToTheFileAndSaysHow) {
   EXPECT_EQ(target_.current(), parse_config(kConfig, "f").value());
   EXPECT_EQ(result("reload"), (json{{"actions", json::array()}, {"warnings", json::array()}}));
   write(std::string(kConfig) + "[daemon]\npage_bytes = 4096\n");
-  EXPECT_EQ(result("reload")["warnings"], (json{"daemon.page_bytes changed: restart sluiced for it to take effect"}));
+  EXPECT_EQ(result("reload")["warnings"],
+            (json{"daemon.page_bytes changed: restart sluiced for it to take effect"}));
 }
 
 TEST_F(Serve, BadFileChangesNothing) {
@@ -165,9 +179,13 @@ TEST_F(Serve, CheckModeSumsUpWarnsAndNamesErrors) {
     return said;
   };
   EXPECT_EQ(check(kConfig, 0), path_ + ": ok\n  1 worker, 2 NICs, 1 port, 2 rules\n");
-  EXPECT_EQ(check("", 0), path_ + ": ok\n  1 worker, 0 NICs, 0 ports, 0 rules\n"
-                                  "  warning: no NIC is configured: no packet comes from the wire; add a section [nic.NAME]\n");
-  EXPECT_EQ(check("\n[bogus]\n", 1), path_ + ":2: bogus is not a section that Sluice knows; known sections: daemon, nic, port, rule\n");
+  EXPECT_EQ(check("", 0),
+            path_ +
+                ": ok\n  1 worker, 0 NICs, 0 ports, 0 rules\n"
+                "  warning: no NIC is configured: no packet comes from the wire; add a section [nic.NAME]\n");
+  EXPECT_EQ(
+      check("\n[bogus]\n", 1),
+      path_ + ":2: bogus is not a section that Sluice knows; known sections: daemon, nic, port, rule\n");
 }
 
 }  // namespace

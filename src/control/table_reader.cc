@@ -33,21 +33,23 @@ std::string range_text(IntegerRange range) {
     return fmt::format("a number from {} to {}", range.low, range.high);
   }
   return fmt::format("{}a power of two from {} to {}",
-                     range.kind == IntegerRange::Kind::kPowerOfTwoOrZero ? "0 or " : "", range.low, range.high);
+                     range.kind == IntegerRange::Kind::kPowerOfTwoOrZero ? "0 or " : "", range.low,
+                     range.high);
 }
 
 bool in_range(std::int64_t value, IntegerRange range) {
   if (range.kind == IntegerRange::Kind::kPowerOfTwoOrZero && value == 0) {
     return true;
   }
-  bool shape = range.kind == IntegerRange::Kind::kAny || (value > 0 && std::has_single_bit(static_cast<std::uint64_t>(value)));
+  bool shape = range.kind == IntegerRange::Kind::kAny ||
+               (value > 0 && std::has_single_bit(static_cast<std::uint64_t>(value)));
   return shape && value >= range.low && value <= range.high;
 }
 
 }  // namespace
 
-TableReader::TableReader(ConfigReader& reader, std::string path, std::string subject, const toml::table& table,
-                         std::span<const std::string_view> known_keys)
+TableReader::TableReader(ConfigReader& reader, std::string path, std::string subject,
+                         const toml::table& table, std::span<const std::string_view> known_keys)
     : reader_(reader), path_(std::move(path)), subject_(std::move(subject)), table_(table) {
   reader_.lines_[path_] = table.source().begin.line;
   for (const auto& [key, value] : table) {
@@ -64,14 +66,16 @@ TableReader::TableReader(ConfigReader& reader, std::string path, std::string sub
 void TableReader::wrong(std::string_view key, const std::string& message) {
   if (!failed_) {
     failed_ = true;
-    error_.message = fmt::format("{}{}.{} {}", reader_.place(path_ + "." + std::string(key)), subject_, key, message);
+    error_.message =
+        fmt::format("{}{}.{} {}", reader_.place(path_ + "." + std::string(key)), subject_, key, message);
   }
 }
 
 void TableReader::missing(std::string_view key, std::string_view example) {
   if (!failed_) {
     failed_ = true;
-    error_.message = fmt::format("{}{} has no {}; write for example {} = {}", reader_.place(path_), subject_, key, key, example);
+    error_.message = fmt::format("{}{} has no {}; write for example {} = {}", reader_.place(path_), subject_,
+                                 key, key, example);
   }
 }
 
@@ -82,7 +86,9 @@ Result<void> TableReader::result() const {
   return {};
 }
 
-const toml::node* TableReader::node(std::string_view key) { return failed_ ? nullptr : table_.get(key); }
+const toml::node* TableReader::node(std::string_view key) {
+  return failed_ ? nullptr : table_.get(key);
+}
 
 const toml::array* TableReader::array(std::string_view key, std::string_view of_what) {
   const toml::node* value = node(key);
@@ -140,7 +146,8 @@ bool TableReader::read_integer(std::string_view key, std::int64_t& out, IntegerR
   return value != nullptr && item_integer(*value, std::string(key), out, range);
 }
 
-bool TableReader::item_integer(const toml::node& item, const std::string& key, std::int64_t& out, IntegerRange range) {
+bool TableReader::item_integer(const toml::node& item, const std::string& key, std::int64_t& out,
+                               IntegerRange range) {
   if (auto line = item.source().begin.line; line != 0) {
     reader_.lines_[path_ + "." + key] = line;
   }

@@ -1,4 +1,5 @@
-// TableReader: takes the values out of one TOML table, and says what is wrong with the first that is not as it should be.
+// TableReader: takes the values out of one TOML table, and says what is wrong with the first that is not as
+// it should be.
 #pragma once
 
 #include <toml++/toml.h>
@@ -25,7 +26,8 @@ std::string_view type_text(const toml::node& node);  // "a string", "an integer"
 
 class TableReader {
  public:
-  // `path` is where the table stands, for lines; `subject` is what a sentence calls it. An unknown key is the first error.
+  // `path` is where the table stands, for lines; `subject` is what a sentence calls it. An unknown key is the
+  // first error.
   TableReader(ConfigReader& reader, std::string path, std::string subject, const toml::table& table,
               std::span<const std::string_view> known_keys);
 

@@ -56,7 +56,8 @@ inline std::string join(std::span<const std::string_view> words, std::string_vie
 }
 
 // `; did you mean "x"?` or `; known OBJECTS: a, b`.
-inline std::string suggestion(std::string_view word, std::span<const std::string_view> known, std::string_view objects) {
+inline std::string suggestion(std::string_view word, std::span<const std::string_view> known,
+                              std::string_view objects) {
   std::string_view best = nearest(word, known);
   if (!best.empty()) {
     return "; did you mean \"" + std::string(best) + "\"?";
