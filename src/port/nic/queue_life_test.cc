@@ -97,7 +97,7 @@ TEST_F(NicTest, APageOfOneNicIsSentByAnotherAndComesHomeToItsOwnPool) {
   WireTap tap(second);
   LiveFramesOptions options;
   options.count = 1000;
-  std::atomic<std::uint64_t> allowed{128};
+  std::atomic<std::uint64_t> allowed{kWindow};
   options.allowed = &allowed;
   auto live = load(options);
   live->start();
@@ -115,7 +115,7 @@ TEST_F(NicTest, APageOfOneNicIsSentByAnotherAndComesHomeToItsOwnPool) {
       seen[test::sequence_of(frame.data())] = true;
       ++arrived;
     }
-    allowed = arrived + 128;
+    allowed = arrived + kWindow;
     return arrived == options.count;
   })) << arrived;
   EXPECT_EQ(std::count(seen.begin(), seen.end(), true), 1000);

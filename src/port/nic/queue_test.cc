@@ -92,7 +92,7 @@ TEST_F(NicTest, CopiedFramesLeaveWholeAndTheirPagesComeHome) {
     constexpr std::uint32_t kFrames = 3000;
     std::uint32_t offered = 0, arrived = 0;
     ASSERT_TRUE(until([&] {
-      if (offered < kFrames && offered - arrived < 256) {
+      if (offered < kFrames && offered + 50 - arrived <= kWindow) {
         Outgoing out(*pair_, 50, offered, 42);
         queue->copy_in(Source{.domain = DomainId{9}}, out.packets);
         offered += 50;
@@ -129,7 +129,7 @@ TEST_F(NicTest, AReceivedPageIsSentOnWithoutACopy) {
     WireTap tap(*pair_);
     LiveFramesOptions options;
     options.count = 2000;
-    std::atomic<std::uint64_t> allowed{256};
+    std::atomic<std::uint64_t> allowed{kWindow};
     options.allowed = &allowed;
     auto live = load(options);
     live->start();
@@ -148,7 +148,7 @@ TEST_F(NicTest, AReceivedPageIsSentOnWithoutACopy) {
         back[test::sequence_of(frame.data())] = true;
         ++arrived;
       }
-      allowed = arrived + 256;
+      allowed = arrived + kWindow;
       return arrived == options.count;
     })) << arrived;
     EXPECT_EQ(std::count(back.begin(), back.end(), true), 2000);
