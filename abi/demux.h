@@ -30,6 +30,7 @@
 
 #define SLUICE_DEMUX_RULES 65536u /* rules per NIC: counter slots, and ranks of 16 bits */
 #define SLUICE_DEMUX_PORTS 1024u  /* = kMaxPorts (base/ids.h) */
+#define SLUICE_DEMUX_QUEUES 1024u /* RX queues of a NIC that can be left to the kernel; those above always are */
 #define SLUICE_DEMUX_MASKS 64u    /* distinct masks; each costs every packet up to one probe */
 #define SLUICE_MAX_PROBES 16u     /* slots looked at per mask; the compiler chooses seed and size so that it suffices */
 #define SLUICE_MAX_CHAIN 16u      /* rules of one key whose destination ranges overlap and which differ in source range */
@@ -98,12 +99,12 @@ struct sluice_mask {
   sluice_u64 narrow_mask;
   sluice_u64 w6_mask;
   sluice_u64 seed;       /* odd */
+  sluice_u64 w6_seed;    /* odd; narrow masks only */
   sluice_u32 table;      /* byte offset in the arena */
   sluice_u8 shift;       /* 64 - log2(slots), 1 .. 63 */
   sluice_u8 word_index;  /* of the one word of a narrow mask, 0 .. 5 */
   sluice_u8 probes;      /* 1 .. SLUICE_MAX_PROBES */
   sluice_u8 wide;        /* 0 or 1 */
-  sluice_u64 reserved;
   sluice_u64 word[8];    /* wide: the mask of each word, [7] is 0 */
 };
 

@@ -60,19 +60,23 @@ struct {
 
 struct sluice_port ports[SLUICE_DEMUX_PORTS] SEC(".data.ports");
 
+/* Not 0: a queue that Sluice was not given. Its packets are the kernel's, whatever the rules say. */
+__u8 left_to_kernel[SLUICE_DEMUX_QUEUES] SEC(".data.queues");
+/* Not 0: there is such a queue. Nearly always 0, and then nobody looks at the queue. */
+__u32 some_left_to_kernel SEC(".data.queues");
+
+/* Of addresses, protocol and ports; of the MAC addresses where there is no IP. The two directions of a flow differ. */
 static __always_inline __u32 flow_hash(const struct sluice_key* key) {
-  __u64 sum;
-  if (key->word[6] & SLUICE_KEY_IPV4) {
-    sum = key->word[2] * SLUICE_HASH_2;
+  __u64 mix = key->word[6] * SLUICE_HASH_0;
+  if (SLUICE_LIKELY(key->word[6] & SLUICE_KEY_IPV4)) {
+    mix ^= key->word[2];
   } else if (key->word[6] & SLUICE_KEY_IPV6) {
-    sum = key->word[2] * SLUICE_HASH_2 + key->word[3] * SLUICE_HASH_3 + key->word[4] * SLUICE_HASH_4 +
-          key->word[5] * SLUICE_HASH_5;
+    mix ^= key->word[2] + key->word[3] * SLUICE_HASH_3 + key->word[4] * SLUICE_HASH_4 + key->word[5] * SLUICE_HASH_5;
   } else {
-    sum = key->word[0] * SLUICE_HASH_0 + key->word[1] * SLUICE_HASH_1;
+    mix ^= key->word[0] + key->word[1] * SLUICE_HASH_1;
   }
-  sum += key->word[6] * SLUICE_HASH_6;
-  sum = (sum ^ sum >> 32) * SLUICE_HASH_0;
-  return (__u32)(sum >> 32);
+  mix = (mix ^ mix >> 32) * SLUICE_HASH_0;
+  return (__u32)(mix >> 32);
 }
 
 static __always_inline int pass(struct sluice_cpu_counters* count) {
@@ -120,16 +124,28 @@ static __always_inline int to_netdev(struct sluice_cpu_counters* count, struct s
   return verdict;
 }
 
-static __always_inline void note(struct sluice_cpu_counters* count, const struct sluice_parse_notes* notes) {
-  if (SLUICE_UNLIKELY(notes->truncated)) {
+/* What sluice_parse_usual() leaves. A global function: the verifier checks it once, the usual path keeps its registers. */
+__attribute__((noinline)) __u64 sluice_parse_rest(struct xdp_md* ctx, struct sluice_key* key) {
+  if (!key) {
+    return 0;
+  }
+  return sluice_parse_any((const __u8*)(long)ctx->data, (const __u8*)(long)ctx->data_end, key);
+}
+
+static __always_inline void note(struct sluice_cpu_counters* count, __u64 w6) {
+  if (w6 & SLUICE_NOTE_TRUNCATED) {
     count->program.truncated++;
   }
-  if (SLUICE_UNLIKELY(notes->fragment)) {
+  if (w6 & SLUICE_NOTE_FRAGMENT) {
     count->program.fragments++;
   }
-  if (SLUICE_UNLIKELY(notes->header_limit)) {
+  if (w6 & SLUICE_NOTE_HEADER_LIMIT) {
     count->program.header_limit++;
   }
+}
+
+static __always_inline int is_left_to_kernel(__u32 queue) {
+  return queue >= SLUICE_DEMUX_QUEUES || *(const volatile __u8*)&left_to_kernel[queue];
 }
 
 SEC("xdp")
@@ -141,10 +157,16 @@ int sluice_demux(struct xdp_md* ctx) {
   if (!count) {
     return XDP_PASS; /* cannot be: one entry per possible CPU */
   }
+  if (SLUICE_UNLIKELY(*(const volatile __u32*)&some_left_to_kernel) && is_left_to_kernel(ctx->rx_queue_index)) {
+    return pass(count);
+  }
   struct sluice_key key;
-  struct sluice_parse_notes notes;
-  sluice_parse(data, end, &key, &notes);
-  note(count, &notes);
+  if (!sluice_parse_usual(data, end, &key)) {
+    __u64 w6 = sluice_parse_rest(ctx, &key);
+    if (w6 >> SLUICE_NOTES_SHIFT) {
+      note(count, w6);
+    }
+  }
 
   __u64 best = SLUICE_VALUE_NONE;
   __u32 zero = 0;
@@ -160,7 +182,7 @@ int sluice_demux(struct xdp_md* ctx) {
     return pass(count);
   }
 
-  __u64 bytes = (__u64)(end - data);
+  __u64 bytes = (__u64)((long)ctx->data_end - (long)ctx->data);
   __u32 rule = (__u32)(best >> SLUICE_VALUE_RULE_SHIFT) & (SLUICE_DEMUX_RULES - 1);
   __u32 port = (__u32)(best >> SLUICE_VALUE_PORT_SHIFT) & (SLUICE_DEMUX_PORTS - 1);
   struct sluice_rule_counters* rule_count = &count->rule[rule];

@@ -191,6 +191,7 @@ Result<std::unique_ptr<Demux>> Demux::load(std::uint32_t queue_count) {
     return with_context("counters of the XDP program", counters.error());
   }
   demux->counters_ = std::move(*counters);
+  skeleton.data_queues->some_left_to_kernel = queue_count > SLUICE_DEMUX_QUEUES;
   demux->port_entry(PortId::kKernel).kind = SLUICE_PORT_KERNEL;
   demux->port_entry(PortId::kDrop).kind = SLUICE_PORT_DROP;
   return demux;
@@ -250,6 +251,13 @@ Result<void> Demux::set_port(PortId port, PortEntry entry) {
     bpf_map_delete_elem(devices, &index);  // fails only if the kernel took it away with the device
   }
   return {};
+}
+
+void Demux::leave_to_kernel(QueueId queue) {
+  if (raw(queue) < SLUICE_DEMUX_QUEUES) {
+    write_once(skeleton_->data_queues->left_to_kernel[raw(queue)], std::uint8_t{1});
+    write_once(skeleton_->data_queues->some_left_to_kernel, 1u);
+  }
 }
 
 Result<void> Demux::set_socket(QueueId queue, int socket_fd) {

@@ -51,6 +51,8 @@ class Demux {
 
   // Ports kKernel and kDrop are set already and stay. Unused -> anything starts without pressure.
   Result<void> set_port(PortId port, PortEntry entry);
+  // A queue that we were not given: its packets are the kernel's, whatever the rules say. 0 .. 1023; those above always are.
+  void leave_to_kernel(QueueId queue);
   Result<void> set_socket(QueueId queue, int socket_fd);
   Result<void> clear_socket(QueueId queue);
 

@@ -1,0 +1,143 @@
+// The real sluicectl against the real control socket; only the engine is a model.
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+
+#include "control/daemon.h"
+#include "control/model_target.h"
+#include "control/rpc_client.h"
+
+namespace sluice {
+namespace {
+
+struct Outcome {
+  int status = -1;
+  std::string out;  // stdout and stderr
+};
+
+class Sluicectl : public ::testing::Test {
+ protected:
+  Sluicectl() {
+    char folder[] = "/tmp/sluicectl-XXXXXX";
+    folder_ = ::mkdtemp(folder);
+    control_ = folder_ + "/control.sock";
+    std::ofstream(folder_ + "/sluice.toml")
+        << "[daemon]\ncontrol = \"" << control_ << "\"\n[nic.eth1]\n"
+        << "[port.dns]\ntype = \"app\"\nsocket = \"/run/sluice/dns.sock\"\n"
+        << "[[rule]]\nmatch = \"dst_port 53\"\nto = \"dns\"\n";
+    // The write end closes when the daemon is ready, or dies.
+    int ready[2];
+    EXPECT_EQ(::pipe(ready), 0);
+    daemon_ = ::fork();
+    if (daemon_ == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      ::close(ready[0]);
+      auto make = [&](const Config& config, EventLoop& loop,
+                      const std::string&) -> Result<std::unique_ptr<ControlTarget>> {
+        loop.once(0, [&] { ::close(ready[1]); });
+        return std::make_unique<ModelTarget>(config);
+      };
+      auto ended = run_daemon({.config_path = folder_ + "/sluice.toml", .log_level = "off"}, make);
+      ::_exit(ended ? 0 : 1);
+    }
+    ::close(ready[1]);
+    pollfd poll{ready[0], POLLIN, 0};
+    EXPECT_EQ(::poll(&poll, 1, 20'000), 1) << "the daemon did not get ready";
+    ::close(ready[0]);
+  }
+  ~Sluicectl() override {
+    ::kill(daemon_, SIGTERM);
+    int status = -1;
+    ::waitpid(daemon_, &status, 0);
+    EXPECT_EQ(status, 0);
+    std::filesystem::remove_all(folder_);
+  }
+
+  Outcome run(const std::string& arguments) {
+    std::string command = fmt::format("SLUICE_CONTROL={} {} {} 2>&1", control_, SLUICECTL, arguments);
+    std::FILE* pipe = ::popen(command.c_str(), "r");
+    Outcome outcome;
+    char chunk[4096];
+    while (std::size_t got = std::fread(chunk, 1, sizeof(chunk), pipe)) {
+      outcome.out.append(chunk, got);
+    }
+    outcome.status = WEXITSTATUS(::pclose(pipe));
+    return outcome;
+  }
+  // What it prints when it is done well.
+  std::string said(const std::string& arguments) {
+    Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.status, 0) << arguments << ": " << outcome.out;
+    return outcome.out;
+  }
+
+  std::string folder_, control_;
+  pid_t daemon_ = 0;
+};
+
+TEST_F(Sluicectl, ShowsTablesAndWithJsonExactlyTheResult) {
+  EXPECT_EQ(said("show rules"),
+            "ID  NIC   PRIORITY  MATCH        TO   SHED  PACKETS  BYTES\n"
+            " 0  eth1         0  dst_port 53  dns  no          0      0\n");
+  auto client = RpcClient::connect(control_).value();
+  for (std::string what : {"nics", "queues", "ports", "rules", "pools", "counters", "config"}) {
+    EXPECT_EQ(nlohmann::json::parse(said("show " + what + " --json")), client.call("show." + what).value());
+    said("show " + what);
+  }
+}
+
+TEST_F(Sluicectl, ChangesRulesAndPortsAndReloads) {
+  EXPECT_EQ(said("rule add --nic eth1 --match 'ip_proto udp' --to drop --priority -3"), "");
+  EXPECT_NE(said("show rules").find("-3  ip_proto udp  drop"), std::string::npos) << said("show rules");
+  EXPECT_EQ(said("rule del --nic eth1 --id 1"), "");
+  EXPECT_EQ(
+      said("port add web --socket /run/sluice/web.sock --pages 64 --queue eth1:1 --mac 02:00:00:00:00:01"),
+      "sluicectl: warning: port web owns eth1:1 and can read packets of rule 1 (match \"dst_port 53\" to "
+      "dns) that "
+      "arrive there; steer them to another queue (ethtool -N eth1) or let web share the queues\n"
+      "sluicectl: warning: port web receives nothing: no rule has to = \"web\"\n");
+  EXPECT_EQ(said("rule add --match 'dst_port 80' --to web --shed"), "");
+  EXPECT_EQ(run("port del web").out,
+            "sluicectl: the rule \"dst_port 80\" leads to port web; remove it first\n");
+  EXPECT_EQ(said("rule del --match 'dst_port 80'"), "");
+  EXPECT_EQ(said("reload"), "remove port web\n");
+  EXPECT_EQ(said("reload"), "nothing changed\n");
+  EXPECT_EQ(said("version"), SLUICE_VERSION "\n");
+}
+
+TEST_F(Sluicectl, WatchPrintsAsOftenAsAsked) {
+  std::string text = said("watch --interval 0.01 --count 2");
+  std::size_t first = text.find("nic eth1");
+  ASSERT_NE(first, std::string::npos) << text;
+  EXPECT_NE(text.find("nic eth1", first + 1), std::string::npos) << text;
+  EXPECT_TRUE(nlohmann::json::parse(said("watch --interval 0.01 --count 1 --json")).is_array());
+}
+
+TEST_F(Sluicectl, ErrorIsOneSentenceAndStatus1) {
+  Outcome outcome = run("rule add --match '' --to dms");
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_EQ(outcome.out, "sluicectl: rule.to: there is no port \"dms\"; did you mean \"dns\"?\n");
+  outcome = run("--socket /nowhere show nics");
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_EQ(outcome.out,
+            "sluicectl: sluiced does not listen on /nowhere; is it running, and is --socket right?: No such "
+            "file or "
+            "directory\n");
+}
+
+TEST_F(Sluicectl, WrongUsageIsStatus2) {
+  for (const char* arguments : {"", "show", "show bogus", "rule add --to x", "rule del",
+                                "rule del --id 1 --match x", "watch --interval 0", "port add"}) {
+    EXPECT_EQ(run(arguments).status, 2) << arguments;
+  }
+  EXPECT_EQ(run("--help").status, 0);
+}
+
+}  // namespace
+}  // namespace sluice

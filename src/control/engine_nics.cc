@@ -1,0 +1,204 @@
+// The engine's NICs: attached, detached, lost and found again.
+#include <net/if.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "control/engine.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr std::uint32_t kFrameOffset = 256;    // where a frame begins in its page (XDP_PACKET_HEADROOM)
+constexpr std::uint32_t kLinkHeaderBytes = 22; // Ethernet and two VLAN tags, which the MTU does not count
+
+}  // namespace
+
+// All queues of all new NICs share one arena, so its size is the sum over them.
+Result<void> Engine::reserve_host_memory(const std::vector<Action>& actions) {
+  std::uint64_t pages = 0;
+  for (const Action& action : actions) {
+    const auto* add = std::get_if<AddNic>(&action);
+    if (add == nullptr) {
+      continue;
+    }
+    auto info = read_nic_info(add->nic.netdev);
+    if (!info) {
+      continue;  // AddNic will say so
+    }
+    NicQueueOptions options;
+    options.ring_entries = add->nic.ring;
+    std::uint64_t queues = add->nic.queues ? add->nic.queues->size() : info->rx_queues;
+    pages += queues * pages_for_queue(options, 0);
+  }
+  if (pages == 0) {
+    return {};
+  }
+  return host_memory_->reserve(pages);
+}
+
+Result<void> Engine::perform(const AddNic& action) {
+  const std::string& netdev = action.nic.netdev;
+  std::uint16_t id = 0;
+  while (std::any_of(nic_ids_.begin(), nic_ids_.end(), [id](const auto& entry) { return raw(entry.second) == id; })) {
+    ++id;
+  }
+  if (id >= kMaxNics) {
+    return fail("more than {} NICs", kMaxNics);
+  }
+  auto port = names_.take("nic:" + netdev);
+  if (!port) {
+    return std::unexpected(port.error());
+  }
+  nic_ids_[netdev] = NicId{id};
+  if (auto attached = attach_nic(action.nic); !attached) {
+    nic_ids_.erase(netdev);
+    names_.give_back("nic:" + netdev);
+    return attached;
+  }
+  return {};
+}
+
+Result<void> Engine::perform(const RemoveNic& action) {
+  detach_nic(action.netdev);
+  rules_.erase(action.netdev);
+  nic_ids_.erase(action.netdev);
+  names_.give_back("nic:" + action.netdev);
+  return {};
+}
+
+Result<void> Engine::attach_nic(const NicConfig& config) {
+  const std::string& netdev = config.netdev;
+  NicUnit::Wiring wiring;
+  wiring.id = nic_ids_.at(netdev);
+  wiring.port = names_.all().at("nic:" + netdev);
+  wiring.workers = workers_;
+  wiring.host_memory = host_memory_.get();
+  auto attached = NicUnit::attach(config, wiring);
+  if (!attached) {
+    return std::unexpected(attached.error());
+  }
+  NicUnit& unit = **attached;
+  const std::uint32_t longest_frame = target_.daemon.page_bytes - kFrameOffset;
+  if (unit.info().mtu + kLinkHeaderBytes > longest_frame) {
+    log::warn("nic {}: MTU {} needs frames of {} bytes, a page holds {}; longer ones do not reach ports (daemon.page_bytes)",
+              netdev, unit.info().mtu, unit.info().mtu + kLinkHeaderBytes, longest_frame);
+  }
+  for (const auto& [port, entry] : port_table_) {
+    SLUICE_TRY(unit.demux().set_port(port, entry));
+  }
+  for (std::uint16_t port = kFirstFreePortId; port < kMaxPorts; ++port) {
+    std::uint64_t bits = pressure_[port].load();
+    for (const auto& worker : workers_) {
+      if ((bits >> raw(worker->id()) & 1) != 0) {
+        unit.demux().set_pressure(PortId{port}, worker->id(), true);
+      }
+    }
+  }
+  for (QueueId queue : unit.given_queues()) {
+    if (!is_owned_in_target(netdev, queue)) {
+      SLUICE_TRY(unit.open_host_queue(queue));
+    }
+  }
+  demuxes_[raw(unit.id())].store(&unit.demux());
+  nics_[netdev] = std::move(*attached);
+  rules_[netdev] = RuleTable();
+  return {};
+}
+
+void Engine::detach_nic(const std::string& netdev) {
+  auto found = nics_.find(netdev);
+  if (found == nics_.end()) {
+    return;  // configured, but away
+  }
+  NicUnit& unit = *found->second;
+  demuxes_[raw(unit.id())].store(nullptr);
+  for (const auto& worker : workers_) {
+    worker->call([](Worker::Tables&) {});  // no worker is inside set_pressure() with the old value any more
+  }
+  // Owned queues that are still open: the netdev has gone away under an attached app, whose lanes use the pools.
+  for (QueueId queue : unit.given_queues()) {
+    auto open = unit.queues().find(queue);
+    if (open != unit.queues().end() && open->second.owner) {
+      unit.close_queue(queue, NicUnit::Pool::kInUse);
+    }
+  }
+  nics_.erase(found);
+}
+
+void Engine::on_nic_event(const NicEvent& event) {
+  if (event.what == NicEvent::What::kRemoved || event.what == NicEvent::What::kRenamed) {
+    const std::string& was = event.what == NicEvent::What::kRenamed ? event.old_name : event.netdev;
+    auto found = nics_.find(was);
+    if (found != nics_.end() && found->second->info().ifindex == event.ifindex) {
+      log::warn("nic {}: the device is gone; its ports wait for it to come back", was);
+      detach_nic(was);
+    }
+  }
+  if (event.what == NicEvent::What::kAppeared || event.what == NicEvent::What::kRenamed) {
+    nic_appeared(event.netdev);
+  }
+  if (event.what == NicEvent::What::kAppeared || event.what == NicEvent::What::kRemoved ||
+      event.what == NicEvent::What::kRenamed) {
+    refresh_netdev_ports();
+  }
+  auto unit = nics_.find(event.netdev);
+  if (unit == nics_.end()) {
+    return;
+  }
+  if (event.what == NicEvent::What::kUp || event.what == NicEvent::What::kDown) {
+    log::info("nic {}: link {}", event.netdev, event.up ? "up" : "down");
+  } else if (event.what == NicEvent::What::kMtu) {
+    log::info("nic {}: MTU {}", event.netdev, event.mtu);
+  }
+  if (auto info = read_nic_info(event.netdev)) {
+    unit->second->update_info(*info);
+  }
+}
+
+void Engine::nic_appeared(const std::string& netdev) {
+  auto config = current_.nics.find(netdev);
+  if (config == current_.nics.end() || nics_.contains(netdev)) {
+    return;
+  }
+  if (auto attached = attach_nic(config->second); !attached) {
+    log::error("nic {} is back, but cannot be used: {}", netdev, attached.error().message);
+    return;
+  }
+  NicUnit& unit = *nics_.at(netdev);
+  for (auto& [port, domain] : domains_) {
+    for (std::size_t index = 0; index < domain.pools.size(); ++index) {
+      const OwnedQueue& owned = domain.queues[index];
+      if (owned.nic != unit.id()) {
+        continue;
+      }
+      if (auto opened = open_owned_queue(port, index, NicUnit::Pool::kInUse); !opened) {
+        log::error("{}", opened.error().message);
+      }
+    }
+  }
+  if (auto set = perform(SetRules{netdev, rules_of(current_, netdev)}); !set) {
+    log::error("nic {}: {}", netdev, set.error().message);
+  }
+}
+
+// A netdev that rules lead to may have a new ifindex, or none.
+void Engine::refresh_netdev_ports() {
+  for (const auto& [name, id] : names_.all()) {
+    if (!name.starts_with("netdev:")) {
+      continue;
+    }
+    unsigned ifindex = ::if_nametoindex(name.c_str() + std::string_view("netdev:").size());
+    PortEntry entry = ifindex == 0 ? PortEntry{PortKind::kDetached, 0} : PortEntry{PortKind::kNetdev, static_cast<int>(ifindex)};
+    port_table_[id] = entry;
+    for (auto& [netdev, unit] : nics_) {
+      if (auto set = unit->demux().set_port(id, entry); !set) {
+        log::warn("nic {}: {}: {}", netdev, name, set.error().message);
+      }
+    }
+  }
+}
+
+}  // namespace sluice

@@ -1,0 +1,91 @@
+// NicUnit: one configured NIC at run time: its XDP program, the program's link, and the sockets on its queues.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "control/config.h"
+#include "control/host_memory.h"
+#include "demux/demux.h"
+#include "memory/pool.h"
+#include "port/nic/nic_info.h"
+#include "port/nic/queue.h"
+#include "port/nic/xdp_link.h"
+#include "worker/worker.h"
+
+namespace sluice {
+
+// Which worker serves a queue: all workers in turn, the same for every NIC.
+constexpr WorkerId worker_of(QueueId queue, std::size_t workers) {
+  return WorkerId{static_cast<std::uint16_t>(raw(queue) % workers)};
+}
+
+// Control thread. Calls into the workers to give them queues and to take them away.
+class NicUnit {
+ public:
+  struct Wiring {
+    NicId id{0};
+    PortId port{0};  // what an app's uplink names
+    std::span<const std::unique_ptr<Worker>> workers;
+    HostMemory* host_memory = nullptr;
+  };
+
+  // Loads the program, attaches it (everything passes to the kernel), opens no queue yet.
+  static Result<std::unique_ptr<NicUnit>> attach(const NicConfig& config, const Wiring& wiring);
+  // Everything passes to the kernel again, then the queues close, then the program goes. Owned queues must be closed.
+  ~NicUnit();
+
+  // Which of the queues that we were given have an owner is the engine's knowledge; the rest are the host's.
+  // Is the pool of an owned queue used by its owner's lanes at this time, on the worker's thread?
+  enum class Pool : std::uint8_t { kQuiet, kInUse };
+  Result<void> open_host_queue(QueueId queue);
+  Result<void> open_owned_queue(QueueId queue, PortId owner, BindMode mode, Umem& umem, PagePool& pool, Pool use);
+  void close_queue(QueueId queue, Pool use);
+
+  const NicConfig& config() const { return config_; }
+  const NicInfo& info() const { return info_; }
+  void update_info(const NicInfo& info) { info_ = info; }
+  NicId id() const { return wiring_.id; }
+  PortId port() const { return wiring_.port; }
+  Demux& demux() { return *demux_; }
+  const Demux& demux() const { return *demux_; }
+  const std::vector<QueueId>& given_queues() const { return given_; }
+  bool native() const;
+  NicQueueOptions queue_options(QueueId queue, BindMode mode) const;
+  bool worker_sends(WorkerId worker) const;  // it serves a host queue of this NIC
+
+  struct OpenQueue {
+    WorkerId worker{0};
+    std::optional<PortId> owner;              // none: host
+    std::optional<HostMemory::Range> range;   // host queues only
+    std::unique_ptr<PagePool> host_pool;      // host queues only
+    PagePool* pool = nullptr;
+    std::unique_ptr<NicQueue> socket;         // after the pool: closes first
+  };
+  const std::map<QueueId, OpenQueue>& queues() const { return queues_; }
+
+ private:
+  NicUnit(const NicConfig& config, const Wiring& wiring) : config_(config), wiring_(wiring) {}
+  Result<void> start();
+  Result<void> bring_up(QueueId queue, BindMode mode, OpenQueue open, Umem& umem, Pool use);
+  void leave_worker(QueueId queue, OpenQueue& open);
+  void choose_uplink_lane(WorkerId worker);
+
+  NicConfig config_;
+  Wiring wiring_;
+  NicInfo info_;
+  std::vector<QueueId> given_;
+  std::unique_ptr<Demux> demux_;
+  std::optional<XdpLink> link_;
+  std::map<QueueId, OpenQueue> queues_;
+};
+
+}  // namespace sluice

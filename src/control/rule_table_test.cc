@@ -1,0 +1,91 @@
+#include "control/rule_table.h"
+
+#include <gtest/gtest.h>
+
+#include "control/port_names.h"
+
+namespace sluice {
+namespace {
+
+Result<PortId> port_of(const std::string& to) {
+  if (to == "missing") {
+    return fail("port missing is not there");
+  }
+  return to == "kernel" ? PortId::kKernel : PortId{5};
+}
+
+RuleConfig rule(std::string match, std::string to = "dns", std::int32_t priority = 0) {
+  return RuleConfig{"eth1", std::move(match), std::move(to), priority, false};
+}
+
+std::vector<RuleSlot> set(RuleTable& table, const std::vector<RuleConfig>& rules) {
+  auto plan = table.plan(rules, port_of);
+  EXPECT_TRUE(plan) << (plan ? "" : plan.error().message);
+  return table.commit(std::move(*plan));
+}
+
+TEST(RuleTable, ARuleThatStaysKeepsItsSlotAndSoItsCounts) {
+  RuleTable table;
+  set(table, {rule("dst_port 1"), rule("dst_port 2"), rule("dst_port 3")});
+  RuleSlot second = table.entries()[1].rule.slot;
+  auto gone = set(table, {rule("dst_port 9"), rule("dst_port 2")});
+  EXPECT_EQ(table.entries()[1].rule.slot, second);
+  EXPECT_EQ(gone.size(), 2u);
+}
+
+TEST(RuleTable, NoTwoRulesShareASlot) {
+  RuleTable table;
+  set(table, {rule("dst_port 1"), rule("dst_port 1"), rule("dst_port 1")});
+  set(table, {rule("dst_port 1"), rule("dst_port 2"), rule("dst_port 1"), rule("dst_port 3")});
+  std::set<RuleSlot> slots;
+  for (const auto& entry : table.entries()) {
+    EXPECT_TRUE(slots.insert(entry.rule.slot).second);
+  }
+  EXPECT_EQ(slots.size(), 4u);
+}
+
+TEST(RuleTable, APlanThatFailsChangesNothing) {
+  RuleTable table;
+  set(table, {rule("dst_port 1")});
+  auto plan = table.plan({rule("dst_port 2"), rule("dst_port 3", "missing")}, port_of);
+  ASSERT_FALSE(plan);
+  EXPECT_EQ(plan.error().message, "rule \"dst_port 3\": port missing is not there");
+  ASSERT_EQ(table.entries().size(), 1u);
+  EXPECT_EQ(table.entries()[0].config, rule("dst_port 1"));
+}
+
+TEST(RuleTable, TakesAsManyRulesAsANicHasSlotsAndNamesTheLimit) {
+  RuleTable table;
+  std::vector<RuleConfig> rules(kMaxRules, rule("dst_port 1"));
+  set(table, rules);
+  rules.push_back(rule("dst_port 2"));
+  auto plan = table.plan(rules, port_of);
+  ASSERT_FALSE(plan);
+  EXPECT_EQ(plan.error().message, "65537 rules on one NIC are more than 65536");
+  // A full table can still be replaced whole: the slots of rules that go are used again, and reported for clearing.
+  auto gone = set(table, std::vector<RuleConfig>(kMaxRules, rule("dst_port 3")));
+  EXPECT_EQ(gone.size(), kMaxRules);
+}
+
+TEST(PortNames, AnIdBelongsToItsNameUntilItIsGivenBack) {
+  PortNames names;
+  PortId dns = names.take("dns").value();
+  EXPECT_EQ(names.take("dns").value(), dns);
+  EXPECT_NE(names.take("web").value(), dns);
+  names.give_back("dns");
+  EXPECT_EQ(names.take("mail").value(), dns);
+  EXPECT_EQ(names.take("kernel").value(), PortId::kKernel);
+}
+
+TEST(PortNames, SayWhenThePortTableIsFull) {
+  PortNames names;
+  for (std::uint16_t i = kFirstFreePortId; i < kMaxPorts; ++i) {
+    ASSERT_TRUE(names.take(fmt::format("p{}", i)));
+  }
+  auto one_more = names.take("late");
+  ASSERT_FALSE(one_more);
+  EXPECT_EQ(one_more.error().message, "no room for port late: the port table has 1024 entries");
+}
+
+}  // namespace
+}  // namespace sluice
