@@ -10,7 +10,9 @@ namespace sluice {
 // Written by one thread, read by any. A plain load, add, store: no locked instruction in the data path.
 class Counter {
  public:
-  void add(std::uint64_t n) { value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed); }
+  void add(std::uint64_t n) {
+    value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
   void set(std::uint64_t n) { value_.store(n, std::memory_order_relaxed); }
   std::uint64_t value() const { return value_.load(std::memory_order_relaxed); }
 
@@ -18,8 +20,8 @@ class Counter {
   std::atomic<std::uint64_t> value_{0};
 };
 
-// How a component shows its counters: it calls the visitor once per counter, always in the same order and with the
-// same names (snake_case; drops begin with "drop_", faults of a peer with "fault_").
+// How a component shows its counters: it calls the visitor once per counter, always in the same order and
+// with the same names (snake_case; drops begin with "drop_", faults of a peer with "fault_").
 class CounterVisitor {
  public:
   virtual ~CounterVisitor() = default;

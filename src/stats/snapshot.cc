@@ -16,7 +16,8 @@ std::string Snapshot::json() const {
   std::string text = "{";
   for (const Sample& sample : samples_) {
     // Names are snake_case (counter.h), so nothing in them needs an escape.
-    fmt::format_to(std::back_inserter(text), "{}\"{}\":{}", text.size() > 1 ? "," : "", sample.name, sample.value);
+    fmt::format_to(std::back_inserter(text), "{}\"{}\":{}", text.size() > 1 ? "," : "", sample.name,
+                   sample.value);
   }
   return text + "}";
 }

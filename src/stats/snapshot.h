@@ -1,4 +1,5 @@
-// Snapshot: a component's counters at one moment, in its own order; two of them make rates. Pure: no clock, no I/O.
+// Snapshot: a component's counters at one moment, in its own order; two of them make rates. Pure: no clock,
+// no I/O.
 #pragma once
 
 #include <cstdint>
@@ -51,8 +52,8 @@ struct Rate {
   bool operator==(const Rate&) const = default;
 };
 
-// One rate per sample of `after`, in its order, for `sluicectl watch`. A counter that is new, or smaller than before (its
-// component was made anew between the two), counts from 0. `elapsed_ns` of 0 gives rates of 0.
+// One rate per sample of `after`, in its order, for `sluicectl watch`. A counter that is new, or smaller than
+// before (its component was made anew between the two), counts from 0. `elapsed_ns` of 0 gives rates of 0.
 std::vector<Rate> rates(const Snapshot& before, const Snapshot& after, std::uint64_t elapsed_ns);
 
 }  // namespace sluice

@@ -60,7 +60,8 @@ TEST(Snapshot, AGaugeIsACounterForWhoDoesNotAsk) {
 
 TEST(Rates, AreThePacketsOfTheTimeBetween) {
   auto result = rates(collect(Component{1000, 5, 9}), collect(Component{3000, 5, 2}), kSecondNs / 2);
-  EXPECT_EQ(result, (std::vector<Rate>{{"packets", 4000, 3000}, {"drop_ring_full", 0, 5}, {"inflight", 0, 2}}));
+  EXPECT_EQ(result,
+            (std::vector<Rate>{{"packets", 4000, 3000}, {"drop_ring_full", 0, 5}, {"inflight", 0, 2}}));
 }
 
 TEST(Rates, CountFromZeroWhenTheComponentIsNewOrWasMadeAnew) {

@@ -1,5 +1,5 @@
-// The suite of lane_conformance.h on the lanes that Sluice ships: NIC queues on a virtual wire, app lanes with an app behind a
-// real socket.
+// The suite of lane_conformance.h on the lanes that Sluice ships: NIC queues on a virtual wire, app lanes
+// with an app behind a real socket.
 #include <arpa/inet.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
@@ -12,11 +12,13 @@
 namespace sluice {
 namespace {
 
-// --- NIC ------------------------------------------------------------------------------------------------------------
+// --- NIC
+// ------------------------------------------------------------------------------------------------------------
 
 constexpr std::uint16_t kExperimentalEtherType = 0x88b5;  // numbered_frame()'s
 
-// NicTest's wire, NIC and program, outside of a test of its own. The other end of the wire is a packet socket.
+// NicTest's wire, NIC and program, outside of a test of its own. The other end of the wire is a packet
+// socket.
 class NicBench : public NicTest {
  public:
   void TestBody() override {}
@@ -35,8 +37,15 @@ class NicBench : public NicTest {
     link_.emplace(attach(program_->fd()).value());
     program_->set_socket(0, queue_->socket_fd());
     wire_socket_ = wire_ns_->in([&] {
-      UniqueFd socket(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, htons(kExperimentalEtherType)));
-      address_ = {.sll_family = AF_PACKET, .sll_protocol = htons(kExperimentalEtherType), .sll_ifindex = pair_->wire_ifindex(), .sll_hatype = 0, .sll_pkttype = 0, .sll_halen = 0, .sll_addr = {}};
+      UniqueFd socket(
+          ::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, htons(kExperimentalEtherType)));
+      address_ = {.sll_family = AF_PACKET,
+                  .sll_protocol = htons(kExperimentalEtherType),
+                  .sll_ifindex = pair_->wire_ifindex(),
+                  .sll_hatype = 0,
+                  .sll_pkttype = 0,
+                  .sll_halen = 0,
+                  .sll_addr = {}};
       EXPECT_EQ(::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address_), sizeof address_), 0);
       return socket;
     });
@@ -57,7 +66,8 @@ class NicBench : public NicTest {
   std::uint32_t pages_out() const { return pool_->inflight() - posted_; }
   std::uint32_t page_count() const { return pages(); }
   bool to_nic(std::span<const std::byte> frame) {
-    return ::sendto(wire_socket_.get(), frame.data(), frame.size(), 0, reinterpret_cast<const sockaddr*>(&address_),
+    return ::sendto(wire_socket_.get(), frame.data(), frame.size(), 0,
+                    reinterpret_cast<const sockaddr*>(&address_),
                     sizeof address_) == static_cast<ssize_t>(frame.size());
   }
   std::optional<Bytes> from_nic() {
@@ -102,7 +112,9 @@ class NicUnderTest final : public LaneUnderTest, public QueueUnderTest {
       return false;
     }
     std::ranges::copy(frame, bench_.arena().page(page));
-    packet = Packet{.body = bench_.arena().page(page), .body_bytes = static_cast<std::uint32_t>(frame.size()), .page = page};
+    packet = Packet{.body = bench_.arena().page(page),
+                    .body_bytes = static_cast<std::uint32_t>(frame.size()),
+                    .page = page};
     return true;
   }
   void release(std::span<const Packet> packets) override { bench_.queue().recycle(packets); }
@@ -142,10 +154,13 @@ std::unique_ptr<Base> make_nic(std::string& why_not) {
   return nic;
 }
 
-INSTANTIATE_TEST_SUITE_P(NicQueue, LaneConformance, testing::Values(LaneFactory{&make_nic<NicAsLane, LaneUnderTest>}));
-INSTANTIATE_TEST_SUITE_P(NicQueue, QueueConformance, testing::Values(QueueFactory{&make_nic<NicUnderTest, QueueUnderTest>}));
+INSTANTIATE_TEST_SUITE_P(NicQueue, LaneConformance,
+                         testing::Values(LaneFactory{&make_nic<NicAsLane, LaneUnderTest>}));
+INSTANTIATE_TEST_SUITE_P(NicQueue, QueueConformance,
+                         testing::Values(QueueFactory{&make_nic<NicUnderTest, QueueUnderTest>}));
 
-// --- App ------------------------------------------------------------------------------------------------------------
+// --- App
+// ------------------------------------------------------------------------------------------------------------
 
 // A port that owns a queue, so that pages can be handed over to it; FakeHost plays the NIC of that queue.
 class AppBench : public test::AppPortTest {
@@ -231,14 +246,15 @@ class AppUnderTest final : public LaneUnderTest {
 };
 
 INSTANTIATE_TEST_SUITE_P(AppLane, LaneConformance,
-                         testing::Values(LaneFactory{[](std::string& why_not) -> std::unique_ptr<LaneUnderTest> {
-                           auto app = std::make_unique<AppUnderTest>();
-                           if (!app->start()) {
-                             why_not = "the app port did not come up";
-                             return nullptr;
-                           }
-                           return app;
-                         }}));
+                         testing::Values(LaneFactory{
+                             [](std::string& why_not) -> std::unique_ptr<LaneUnderTest> {
+                               auto app = std::make_unique<AppUnderTest>();
+                               if (!app->start()) {
+                                 why_not = "the app port did not come up";
+                                 return nullptr;
+                               }
+                               return app;
+                             }}));
 
 }  // namespace
 }  // namespace sluice

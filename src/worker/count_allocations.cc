@@ -12,11 +12,15 @@
 #endif
 
 #ifdef SLUICE_NEW_IS_TAKEN
-std::optional<std::uint64_t> sluice::allocation_count() { return std::nullopt; }
+std::optional<std::uint64_t> sluice::allocation_count() {
+  return std::nullopt;
+}
 #else
 static std::atomic<std::uint64_t> g_allocations{0};
 
-std::optional<std::uint64_t> sluice::allocation_count() { return g_allocations.load(); }
+std::optional<std::uint64_t> sluice::allocation_count() {
+  return g_allocations.load();
+}
 
 void* operator new(std::size_t bytes) {
   g_allocations.fetch_add(1, std::memory_order_relaxed);
@@ -25,6 +29,10 @@ void* operator new(std::size_t bytes) {
   }
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept {
+  std::free(memory);
+}
 #endif

@@ -19,9 +19,12 @@ bool goes_to_one_port(std::span<const Packet> burst) {
 
 }  // namespace
 
-Forwarder::Forwarder() { group_of_.fill(kNoGroup); }
+Forwarder::Forwarder() {
+  group_of_.fill(kNoGroup);
+}
 
-std::span<Packet> Forwarder::forward(const Source& source, std::span<Packet> burst, const LaneTable& by_port) {
+std::span<Packet> Forwarder::forward(const Source& source, std::span<Packet> burst,
+                                     const LaneTable& by_port) {
   if (burst.empty()) {
     return burst;
   }
@@ -33,12 +36,13 @@ std::span<Packet> Forwarder::forward(const Source& source, std::span<Packet> bur
   return forward_groups(source, burst, by_port);
 }
 
-// A counting sort: stable, so packets of one port keep their order; linear also when every packet has its own port.
+// A counting sort: stable, so packets of one port keep their order; linear also when every packet has its own
+// port.
 std::span<Packet> Forwarder::forward_groups(const Source& source, std::span<const Packet> burst,
                                             const LaneTable& by_port) {
-  std::array<std::uint8_t, kBurst> group;          // of each packet
-  std::array<std::uint16_t, kBurst> slot;          // of each group's entry in group_of_
-  std::array<std::uint8_t, kBurst> size;           // of each group
+  std::array<std::uint8_t, kBurst> group;  // of each packet
+  std::array<std::uint16_t, kBurst> slot;  // of each group's entry in group_of_
+  std::array<std::uint8_t, kBurst> size;   // of each group
   std::uint8_t group_count = 0;
   for (std::size_t i = 0; i < burst.size(); ++i) {
     std::uint16_t port = std::min(raw(burst[i].port), kMaxPorts);
@@ -90,8 +94,8 @@ void Forwarder::deliver(const Source& source, std::span<Packet> group, const Lan
     return;
   }
   groups_.add(1);
-  // D1: a page never leaves its domain. A burst that a peer sends has no pages (its frames lie in the peer's own memory),
-  // so there is nothing to hand over even where the destination is of the sender's domain.
+  // D1: a page never leaves its domain. A burst that a peer sends has no pages (its frames lie in the peer's
+  // own memory), so there is nothing to hand over even where the destination is of the sender's domain.
   const bool hands_over = source.domain == lane->domain() && group.front().page != PageIndex::kNone;
   hands_over ? lane->hand_over(source, group) : lane->copy_in(source, group);
 }

@@ -3,7 +3,8 @@
 //   the page is of the destination's own domain  ->  it is handed over, nothing is copied      (D1)
 //   anything else                                ->  one copy into the destination's memory
 //
-// A burst is grouped by destination, so that a destination is called once per burst and never once per packet.
+// A burst is grouped by destination, so that a destination is called once per burst and never once per
+// packet.
 #pragma once
 
 #include <array>
@@ -24,8 +25,8 @@ class Forwarder {
  public:
   Forwarder();
 
-  // At most kBurst packets. Returns the same packets as their destinations left them, grouped by port: those whose
-  // `page` is not kNone were not taken and go home. Valid until the next call.
+  // At most kBurst packets. Returns the same packets as their destinations left them, grouped by port: those
+  // whose `page` is not kNone were not taken and go home. Valid until the next call.
   std::span<Packet> forward(const Source& source, std::span<Packet> burst, const LaneTable& by_port);
 
   std::uint64_t no_reader(PortId port) const;
@@ -35,11 +36,13 @@ class Forwarder {
   static constexpr std::uint8_t kNoGroup = 0xff;
   static_assert(kBurst < kNoGroup);
 
-  std::span<Packet> forward_groups(const Source& source, std::span<const Packet> burst, const LaneTable& by_port);
+  std::span<Packet> forward_groups(const Source& source, std::span<const Packet> burst,
+                                   const LaneTable& by_port);
   void deliver(const Source& source, std::span<Packet> group, const LaneTable& by_port);
 
-  std::array<std::uint8_t, kMaxPorts + 1> group_of_;  // kNoGroup between bursts; the last entry: ports that cannot be
-  std::array<Packet, kBurst> grouped_;                // a mixed burst, moved here in the order of its groups
+  std::array<std::uint8_t, kMaxPorts + 1>
+      group_of_;                        // kNoGroup between bursts; the last entry: ports that cannot be
+  std::array<Packet, kBurst> grouped_;  // a mixed burst, moved here in the order of its groups
 
   Counter groups_;
   Counter drop_verdict_;

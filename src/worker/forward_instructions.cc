@@ -9,7 +9,8 @@ int main(int argc, char** argv) {
     std::fputs("usage: forward_instructions PORTS BURSTS\n", stderr);
     return 2;
   }
-  const auto workload = std::make_unique<sluice::ForwardWorkload>(static_cast<std::uint32_t>(std::atoi(argv[1])));
+  const auto workload =
+      std::make_unique<sluice::ForwardWorkload>(static_cast<std::uint32_t>(std::atoi(argv[1])));
   for (int i = std::atoi(argv[2]); i > 0; --i) {
     workload->turn();
   }

@@ -4,8 +4,8 @@
 
 #include <map>
 #include <memory>
-#include <string>
 #include <random>
+#include <string>
 #include <vector>
 
 namespace sluice {
@@ -152,8 +152,8 @@ TEST_F(Forward, GivesBackWhatNobodyTook) {
 }
 
 TEST_F(Forward, CountsDropsByTheirName) {
-  auto burst = burst_to({PortId::kDrop, kApp, kApp, PortId{1023}, PortId::kKernel, PortId::kDrop, PortId{1024},
-                         PortId{65535}});
+  auto burst = burst_to(
+      {PortId::kDrop, kApp, kApp, PortId{1023}, PortId::kKernel, PortId::kDrop, PortId{1024}, PortId{65535}});
   auto rest = forward(burst);
   EXPECT_EQ(left(rest).size(), 8u);
   auto values = counters(forwarder_);
@@ -270,7 +270,8 @@ TEST_F(Forward, Model_RandomWalk) {
       if (wanted != expected.end()) {
         ASSERT_EQ(lanes[i]->calls[0].pages, wanted->second);
         ASSERT_EQ(lanes[i]->calls[0].hand_over, lanes[i]->domain() == domain);
-        taken += lanes[i]->calls[0].hand_over ? std::min<std::size_t>(lanes[i]->takes, wanted->second.size()) : 0;
+        taken +=
+            lanes[i]->calls[0].hand_over ? std::min<std::size_t>(lanes[i]->takes, wanted->second.size()) : 0;
       }
     }
     groups += expected.size();

@@ -1,4 +1,5 @@
-// A burst of 64 packets, forwarded and recycled over and over: for worker_bench and the count of instructions.
+// A burst of 64 packets, forwarded and recycled over and over: for worker_bench and the count of
+// instructions.
 #pragma once
 
 #include <array>
@@ -10,13 +11,14 @@
 
 namespace sluice {
 
-// Takes every page at once and forgets it. Receiving costs one copy of a prepared burst, which is what a real queue
-// writes, too.
+// Takes every page at once and forgets it. Receiving costs one copy of a prepared burst, which is what a real
+// queue writes, too.
 class IdleQueue final : public Queue {
  public:
   explicit IdleQueue(std::uint32_t ports) {
     for (std::uint32_t i = 0; i < kBurst; ++i) {
-      burst_[i] = Packet{.body_bytes = 60, .page = PageIndex{i}, .port = PortId{static_cast<std::uint16_t>(2 + i % ports)}};
+      burst_[i] = Packet{
+          .body_bytes = 60, .page = PageIndex{i}, .port = PortId{static_cast<std::uint16_t>(2 + i % ports)}};
     }
   }
   DomainId domain() const override { return DomainId::kHost; }

@@ -12,7 +12,8 @@ namespace sluice {
 
 namespace {
 
-constexpr int kWakeEvents = 16;  // looked at per wake-up; only the mailbox's matters, the rest says "look everywhere"
+constexpr int kWakeEvents =
+    16;  // looked at per wake-up; only the mailbox's matters, the rest says "look everywhere"
 
 void pause_cpu() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -39,8 +40,8 @@ void Loop::run() {
   }
 }
 
-// One turn. Bounded (D6): at most kBurst packets from each queue and each lane, one poll() of each. Who begins moves on by one
-// per turn, so that nobody is always first at a destination that is nearly full.
+// One turn. Bounded (D6): at most kBurst packets from each queue and each lane, one poll() of each. Who
+// begins moves on by one per turn, so that nobody is always first at a destination that is nearly full.
 void Loop::turn() {
   turns_.add(1);
   more_ = false;
@@ -110,8 +111,8 @@ void Loop::for_each_lane(Visit visit) {
   }
 }
 
-// Every source is drained and every lane polled, so everything is published and its reader woken. No look "once more": what
-// came meanwhile is seen after the nap, or by prepare_sleep().
+// Every source is drained and every lane polled, so everything is published and its reader woken. No look
+// "once more": what came meanwhile is seen after the nap, or by prepare_sleep().
 void Loop::rest() {
   if (idle_ == WorkerOptions::Idle::kSpin) {
     if (packets_since_rest_ == 0) {
@@ -137,8 +138,8 @@ void Loop::nap() {
   ::clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr);
 }
 
-// No wake-up is lost: every lane is asked to wake us first and looked at afterwards (port.h, prepare_sleep), and the mailbox's
-// eventfd is written with every call.
+// No wake-up is lost: every lane is asked to wake us first and looked at afterwards (port.h, prepare_sleep),
+// and the mailbox's eventfd is written with every call.
 void Loop::sleep() {
   if (!wake_set_ && !build_wake_set()) {
     nap();
@@ -175,8 +176,8 @@ void Loop::sleep() {
   });
 }
 
-// A new set and not a changed one: a lane's eventfd may live on in the peer after our descriptor of it is closed, and a set
-// can then no longer be told to forget it.
+// A new set and not a changed one: a lane's eventfd may live on in the peer after our descriptor of it is
+// closed, and a set can then no longer be told to forget it.
 bool Loop::build_wake_set() {
   UniqueFd set(::epoll_create1(EPOLL_CLOEXEC));
   if (!set) {

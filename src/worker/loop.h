@@ -1,4 +1,5 @@
-// Loop: what a worker's thread does, over and over. Everything here is that thread's alone, except the counters.
+// Loop: what a worker's thread does, over and over. Everything here is that thread's alone, except the
+// counters.
 #pragma once
 
 #include <array>
@@ -47,7 +48,7 @@ class Loop {
   bool stopped_ = false;
 
   // Of the present turn.
-  bool more_ = false;                    // somebody gave as much as a turn allows: no rest before the next turn
+  bool more_ = false;  // somebody gave as much as a turn allows: no rest before the next turn
   std::array<Packet, kBurst> received_;  // from NIC queues: never with a head
   std::array<Packet, kBurst> sent_;      // by apps and guests
   std::size_t first_ = 0;                // who begins this turn
@@ -57,7 +58,8 @@ class Loop {
   std::uint64_t packets_since_rest_ = 0;
   std::uint64_t last_rest_ns_ = 0;
   bool slept_ = false;  // the last rest was a sleep
-  UniqueFd wake_set_;   // epoll over all wake_fd() and the mailbox; none after a call, which may have changed the tables
+  UniqueFd wake_set_;   // epoll over all wake_fd() and the mailbox; none after a call, which may have changed
+                        // the tables
 
   Counter turns_, packets_, tx_packets_, naps_, sleeps_, sleeps_refused_, wakeups_;
 };

@@ -23,8 +23,8 @@ void Mailbox::run(const Task& task) {
   std::unique_lock lock(mutex_);
   calls_.push_back(&call);
   pending_.store(true, std::memory_order_release);
-  // Always written, whether the worker sleeps or not: a wake-up cannot be lost between its last look and its sleep,
-  // and this is the control thread, which has the time.
+  // Always written, whether the worker sleeps or not: a wake-up cannot be lost between its last look and its
+  // sleep, and this is the control thread, which has the time.
   const std::uint64_t one = 1;
   SLUICE_CHECK(::write(wake_.get(), &one, sizeof one) == sizeof one, "eventfd: errno {}", errno);
   done_.wait(lock, [&call] { return call.done; });
@@ -51,8 +51,8 @@ void Mailbox::run_pending() {
 
 void Mailbox::drain() {
   std::uint64_t count;
-  SLUICE_CHECK(::read(wake_.get(), &count, sizeof count) == sizeof count || errno == EAGAIN, "eventfd: errno {}",
-               errno);
+  SLUICE_CHECK(::read(wake_.get(), &count, sizeof count) == sizeof count || errno == EAGAIN,
+               "eventfd: errno {}", errno);
 }
 
 }  // namespace sluice

@@ -1,4 +1,5 @@
-// Mailbox: how other threads get something done on a worker's thread. The only thing of a worker that is shared.
+// Mailbox: how other threads get something done on a worker's thread. The only thing of a worker that is
+// shared.
 #pragma once
 
 #include <atomic>
@@ -21,7 +22,8 @@ class Mailbox {
 
   static Result<std::unique_ptr<Mailbox>> create();
 
-  // Any other thread: returns when the worker's thread has run `task`. Tasks run in the order of their coming.
+  // Any other thread: returns when the worker's thread has run `task`. Tasks run in the order of their
+  // coming.
   void run(const Task& task);
 
   // The worker's thread, once per turn: one load.

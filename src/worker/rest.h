@@ -1,9 +1,10 @@
 // What a worker with nothing left to do does next: nap, or sleep. Pure: no clock, no system call.
 //
-//   nap    a fixed short time, woken by nobody. The packets of that time wait in the rings and are taken in one go: the
-//          sender's core pays for no wake-up, a program on the worker's core gets the CPU, and the system calls per
-//          packet fall as the rate grows. Costs up to nap_us of delay, so it is right only while packets come so
-//          fast that a nap gathers several.
+//   nap    a fixed short time, woken by nobody. The packets of that time wait in the rings and are taken in
+//   one go: the
+//          sender's core pays for no wake-up, a program on the worker's core gets the CPU, and the system
+//          calls per packet fall as the rate grows. Costs up to nap_us of delay, so it is right only while
+//          packets come so fast that a nap gathers several.
 //   sleep  on the descriptors, until one of them has work. Costs a wake-up, and answers within microseconds.
 #pragma once
 
@@ -36,8 +37,8 @@ class RestPolicy {
     return Rest::kNap;
   }
 
-  // The sleep was refused or ended, and brought no packet: nap once before the next one. A peer that cries wolf (D6) costs
-  // one empty turn per nap and no more.
+  // The sleep was refused or ended, and brought no packet: nap once before the next one. A peer that cries
+  // wolf (D6) costs one empty turn per nap and no more.
   void sleep_brought_nothing() {
     if (naps_left_ == 0) {
       naps_left_ = 1;

@@ -30,7 +30,8 @@ TEST(RestPolicy, SleepsAfterSoManyQuietNaps) {
   EXPECT_EQ(policy.next(0, kNapNs), Rest::kSleep);
 }
 
-// Delay: somebody who sends one packet a millisecond, or asks and waits for the answer, is served by wake-ups.
+// Delay: somebody who sends one packet a millisecond, or asks and waits for the answer, is served by
+// wake-ups.
 TEST(RestPolicy, SleepsBetweenPacketsThatComeOneAtATime) {
   RestPolicy policy(kNapNs);
   for (int i = 0; i < 100; ++i) {

@@ -37,15 +37,16 @@ Result<void> pin(const WorkerOptions& options) {
   if (cpu >= CPU_SETSIZE || ::sched_setaffinity(0, sizeof set, &set) < 0) {
     const int error = cpu >= CPU_SETSIZE ? EINVAL : errno;
     if (error == EINVAL) {  // no such CPU, or not in our cpuset: sched_setaffinity(2) does not tell which
-      return fail("worker {}: cannot run on CPU {}: online are {}, and the cgroup's cpuset may allow fewer", raw(options.id),
-                  cpu, online_cpus());
+      return fail("worker {}: cannot run on CPU {}: online are {}, and the cgroup's cpuset may allow fewer",
+                  raw(options.id), cpu, online_cpus());
     }
     return fail_errno(error, "worker {}: cannot be pinned to CPU {}", raw(options.id), cpu);
   }
   return {};
 }
 
-// Signals are for the main thread. Those that a thread's own fault raises stay open, so that a crash dumps where it happened.
+// Signals are for the main thread. Those that a thread's own fault raises stay open, so that a crash dumps
+// where it happened.
 class AllSignalsBlocked {
  public:
   AllSignalsBlocked() {
@@ -67,7 +68,8 @@ class AllSignalsBlocked {
 }  // namespace
 
 struct Worker::Parts {
-  Parts(const WorkerOptions& options, std::unique_ptr<Mailbox> box) : mailbox(std::move(box)), loop(options, *mailbox) {}
+  Parts(const WorkerOptions& options, std::unique_ptr<Mailbox> box)
+      : mailbox(std::move(box)), loop(options, *mailbox) {}
   std::unique_ptr<Mailbox> mailbox;
   Loop loop;
 };
@@ -76,7 +78,8 @@ Worker::Worker(const WorkerOptions& options) : options_(options) {}
 
 Result<std::unique_ptr<Worker>> Worker::start(const WorkerOptions& options) {
   if (options.nap_us < kMinNapUs || options.nap_us > kMaxNapUs) {
-    return fail("worker {}: nap_us is {}, must be {} .. {}", raw(options.id), options.nap_us, kMinNapUs, kMaxNapUs);
+    return fail("worker {}: nap_us is {}, must be {} .. {}", raw(options.id), options.nap_us, kMinNapUs,
+                kMaxNapUs);
   }
   auto mailbox = Mailbox::create();
   if (!mailbox) {
@@ -118,22 +121,30 @@ Worker::~Worker() {
   }
   call([this](Tables& tables) {
     const auto used = std::ranges::count_if(tables.by_port, [](const Lane* lane) { return lane != nullptr; });
-    SLUICE_CHECK(tables.queues.empty() && tables.lanes.empty() && used == 0, "worker {} stops with {} queues, {} lanes, {} ports",
-                 raw(options_.id), tables.queues.size(), tables.lanes.size(), used);
+    SLUICE_CHECK(tables.queues.empty() && tables.lanes.empty() && used == 0,
+                 "worker {} stops with {} queues, {} lanes, {} ports", raw(options_.id), tables.queues.size(),
+                 tables.lanes.size(), used);
     parts_->loop.stop();
   });
   thread_.join();
 }
 
 void Worker::call(const std::function<void(Tables&)>& change) {
-  SLUICE_CHECK(std::this_thread::get_id() != thread_.get_id(), "worker {} would wait for itself", raw(options_.id));
+  SLUICE_CHECK(std::this_thread::get_id() != thread_.get_id(), "worker {} would wait for itself",
+               raw(options_.id));
   parts_->mailbox->run([this, &change] { change(parts_->loop.tables()); });
 }
 
-WorkerId Worker::id() const { return options_.id; }
+WorkerId Worker::id() const {
+  return options_.id;
+}
 
-void Worker::visit(CounterVisitor& visitor) const { parts_->loop.visit(visitor); }
+void Worker::visit(CounterVisitor& visitor) const {
+  parts_->loop.visit(visitor);
+}
 
-std::uint64_t Worker::no_reader(PortId port) const { return parts_->loop.forwarder().no_reader(port); }
+std::uint64_t Worker::no_reader(PortId port) const {
+  return parts_->loop.forwarder().no_reader(port);
+}
 
 }  // namespace sluice

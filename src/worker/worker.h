@@ -25,7 +25,8 @@ struct WorkerOptions {
     kAdaptive,  // naps while traffic is recent, then sleeps on the descriptors: shares its core with the apps
     kSpin,      // never sleeps: for a core of its own
   } idle = Idle::kAdaptive;
-  std::uint32_t nap_us = 50;  // 1 .. 1000: how long a nap is; also the most that a nap adds to a packet's delay
+  std::uint32_t nap_us =
+      50;  // 1 .. 1000: how long a nap is; also the most that a nap adds to a packet's delay
 };
 
 class Worker {
@@ -35,9 +36,10 @@ class Worker {
 
   // What the loop goes over. Only touched inside call().
   struct Tables {
-    std::vector<Queue*> queues;                  // in the order of their turns
-    std::vector<std::pair<PortId, Lane*>> lanes; // ports' lanes, polled once per turn (NIC queues are not repeated here)
-    std::array<Lane*, kMaxPorts> by_port{};      // where a packet for a port goes; null: drop_no_reader
+    std::vector<Queue*> queues;  // in the order of their turns
+    std::vector<std::pair<PortId, Lane*>>
+        lanes;  // ports' lanes, polled once per turn (NIC queues are not repeated here)
+    std::array<Lane*, kMaxPorts> by_port{};  // where a packet for a port goes; null: drop_no_reader
   };
   // Control thread: runs `change` on the worker's thread between two bursts and waits for its end.
   // Wakes a sleeping worker. This is the only way in: nothing else of a worker is shared.

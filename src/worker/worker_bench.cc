@@ -1,5 +1,5 @@
-// What the worker adds to a packet: nanoseconds of grouping, deciding, calling and counting, with lanes and a queue that do
-// nothing themselves. "ports" is how many destinations a burst of 64 has.
+// What the worker adds to a packet: nanoseconds of grouping, deciding, calling and counting, with lanes and a
+// queue that do nothing themselves. "ports" is how many destinations a burst of 64 has.
 #include <benchmark/benchmark.h>
 
 #include "worker/forward_workload.h"
@@ -13,8 +13,9 @@ void forward_burst(benchmark::State& state) {
     workload.turn();
   }
   state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations()) * kBurst);
-  state.counters["per_packet"] = benchmark::Counter(static_cast<double>(state.iterations()) * kBurst,
-                                                    benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  state.counters["per_packet"] =
+      benchmark::Counter(static_cast<double>(state.iterations()) * kBurst,
+                         benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 BENCHMARK(forward_burst)->ArgName("ports")->Arg(1)->Arg(4)->Arg(64);
 

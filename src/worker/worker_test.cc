@@ -112,7 +112,8 @@ TEST(Worker, SaysWhichCpuIsMissingAndWhichAreThere) {
   for (std::uint32_t cpu : {1000u, 5'000'000u}) {
     auto worker = Worker::start({.id = WorkerId{3}, .cpu = cpu});
     ASSERT_FALSE(worker);
-    EXPECT_NE(worker.error().message.find(fmt::format("worker 3: cannot run on CPU {}: online are 0", cpu)), std::string::npos)
+    EXPECT_NE(worker.error().message.find(fmt::format("worker 3: cannot run on CPU {}: online are 0", cpu)),
+              std::string::npos)
         << worker.error().message;
   }
 }
@@ -317,8 +318,8 @@ TEST(Worker, WatchesOnlyTheLanesOfItsPresentTables) {
   }
 }
 
-// Frames with silences of every length between them, so that each lands at another point of nap, last look and sleep. A lost
-// wake-up is a frame that never arrives.
+// Frames with silences of every length between them, so that each lands at another point of nap, last look
+// and sleep. A lost wake-up is a frame that never arrives.
 TEST(Worker, LosesNoWakeUp) {
   FakeArena pages(DomainId::kHost, 64);
   FakeQueue nic(pages, {});
@@ -510,12 +511,14 @@ TEST(Worker, ServesManyLanesAndQueues) {
   worker.add(PortId{1000}, second);
   for (std::uint16_t i = 0; i < kLanes; ++i) {
     const PortId port{static_cast<std::uint16_t>(10 + i)};
-    lanes.push_back(std::make_unique<FakeLane>(nullptr, FakeLane::Options{.domain = domain_of(port), .ring = 16}));
+    lanes.push_back(
+        std::make_unique<FakeLane>(nullptr, FakeLane::Options{.domain = domain_of(port), .ring = 16}));
     worker.add(port, *lanes.back());
   }
   for (std::uint32_t round = 0; round < 5; ++round) {
     for (std::uint16_t i = 0; i < kLanes; ++i) {
-      ASSERT_TRUE((i % 2 == 0 ? nic : second).arrive(PortId{static_cast<std::uint16_t>(10 + i)}, numbered_frame(i, 64)));
+      ASSERT_TRUE((i % 2 == 0 ? nic : second)
+                      .arrive(PortId{static_cast<std::uint16_t>(10 + i)}, numbered_frame(i, 64)));
     }
     for (std::uint16_t i = 0; i < kLanes; ++i) {
       std::optional<FakeLane::Frame> got;

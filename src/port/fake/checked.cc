@@ -8,7 +8,8 @@ namespace sluice {
 
 void PageBook::received(DomainId domain, PageIndex page) {
   if (!in_hand_.insert({domain, page}).second) {
-    violation(fmt::format("page {} of domain {} received while it is in the worker's hand", raw(page), raw(domain)));
+    violation(fmt::format("page {} of domain {} received while it is in the worker's hand", raw(page),
+                          raw(domain)));
   }
 }
 
@@ -51,7 +52,8 @@ void LaneChecks::hand_over(const Source& source, std::span<Packet> packets) {
     if (packets[i].page == PageIndex::kNone) {
       book_.gone(source.domain, before[i]);
     } else if (packets[i].page != before[i]) {
-      book_.violation(fmt::format("hand_over left page {} where page {} was", raw(packets[i].page), raw(before[i])));
+      book_.violation(
+          fmt::format("hand_over left page {} where page {} was", raw(packets[i].page), raw(before[i])));
     }
   }
 }
@@ -62,8 +64,8 @@ void LaneChecks::copy_in(const Source& source, std::span<Packet> packets) {
   for (std::size_t i = 0; i < packets.size(); ++i) {
     before[i] = packets[i].page;
     if (before[i] != PageIndex::kNone && !book_.in_hand(source.domain, before[i])) {
-      book_.violation(fmt::format("copy_in from page {} of domain {}, which the worker does not have", raw(before[i]),
-                                  raw(source.domain)));
+      book_.violation(fmt::format("copy_in from page {} of domain {}, which the worker does not have",
+                                  raw(before[i]), raw(source.domain)));
       return;
     }
   }
@@ -124,7 +126,8 @@ std::uint32_t CheckedQueue::receive(std::span<Packet> packets, Source& source) {
     return 0;
   }
   if (count > 0 && source.domain != inner_.domain()) {
-    book_.violation(fmt::format("queue of domain {} gave pages of domain {}", raw(inner_.domain()), raw(source.domain)));
+    book_.violation(
+        fmt::format("queue of domain {} gave pages of domain {}", raw(inner_.domain()), raw(source.domain)));
   }
   for (const Packet& packet : packets.first(count)) {
     if (packet.page == PageIndex::kNone) {
@@ -143,8 +146,8 @@ void CheckedQueue::recycle(std::span<const Packet> packets) {
       continue;
     }
     if (!book_.in_hand(inner_.domain(), packet.page) || !seen.insert(packet.page).second) {
-      book_.violation(fmt::format("page {} of domain {} recycled by a worker that does not have it", raw(packet.page),
-                                  raw(inner_.domain())));
+      book_.violation(fmt::format("page {} of domain {} recycled by a worker that does not have it",
+                                  raw(packet.page), raw(inner_.domain())));
       return;
     }
   }

@@ -1,6 +1,7 @@
-// CheckedLane and CheckedQueue: any Lane or Queue, plus the question "is this page the caller's to give?" before each call and
-// "did it keep the contract?" after it. The safety property of port.h as a decorator: nobody hands over, lends or recycles
-// a page that it does not own (after Barrelfish's checking device queue). For tests; one worker's thread.
+// CheckedLane and CheckedQueue: any Lane or Queue, plus the question "is this page the caller's to give?"
+// before each call and "did it keep the contract?" after it. The safety property of port.h as a decorator:
+// nobody hands over, lends or recycles a page that it does not own (after Barrelfish's checking device
+// queue). For tests; one worker's thread.
 #pragma once
 
 #include <cstdint>
@@ -61,7 +62,9 @@ class CheckedBase : public Base {
   CheckedBase(Base& inner, PageBook& book) : inner_(inner), book_(book), checks_(inner, book) {}
 
   DomainId domain() const override { return inner_.domain(); }
-  void hand_over(const Source& source, std::span<Packet> packets) override { checks_.hand_over(source, packets); }
+  void hand_over(const Source& source, std::span<Packet> packets) override {
+    checks_.hand_over(source, packets);
+  }
   void copy_in(const Source& source, std::span<Packet> packets) override { checks_.copy_in(source, packets); }
   std::uint32_t tx_burst(std::span<Packet> packets) override { return checks_.tx_burst(packets); }
   void tx_done(std::uint32_t count) override { checks_.tx_done(count); }

@@ -61,7 +61,8 @@ PageIndex FakeArena::alloc() {
 }
 
 void FakeArena::release(PageIndex page) {
-  SLUICE_CHECK(raw(page) < out_.size() && out_[raw(page)], "page {} of {} is not out", raw(page), out_.size());
+  SLUICE_CHECK(raw(page) < out_.size() && out_[raw(page)], "page {} of {} is not out", raw(page),
+               out_.size());
   out_[raw(page)] = false;
   out_count_.set(out_count_.value() - 1);
   free_.push_back(page);
@@ -158,11 +159,13 @@ std::uint32_t FakeQueue::receive(std::span<Packet> packets, Source& source) {
     }
     const FakeFrame& frame = wire_.at(count);
     std::copy_n(frame.copy.begin(), frame.bytes, arena_.page(page));
-    packets[count++] = Packet{.body = arena_.page(page), .body_bytes = frame.bytes, .page = page, .port = frame.port};
+    packets[count++] =
+        Packet{.body = arena_.page(page), .body_bytes = frame.bytes, .page = page, .port = frame.port};
   }
   if (count > 0) {
     wire_.pop(count);
-    source = Source{.domain = domain(), .nic = options_.nic, .queue = options_.queue, .timestamp_ns = now_ns()};
+    source =
+        Source{.domain = domain(), .nic = options_.nic, .queue = options_.queue, .timestamp_ns = now_ns()};
   }
   return count;
 }
@@ -262,7 +265,8 @@ std::uint32_t FakeLane::tx_burst(std::span<Packet> packets) {
   if (abandoned_.load()) {
     return 0;
   }
-  const auto count = static_cast<std::uint32_t>(std::min<std::size_t>({packets.size(), kBurst, outbox_.size()}));
+  const auto count =
+      static_cast<std::uint32_t>(std::min<std::size_t>({packets.size(), kBurst, outbox_.size()}));
   for (std::uint32_t i = 0; i < count; ++i) {
     const FakeFrame& frame = outbox_.at(i);
     const std::uint32_t head_bytes = std::min<std::uint32_t>(frame.bytes, kMaxHead);
@@ -281,7 +285,9 @@ void FakeLane::tx_done(std::uint32_t count) {
   tx_packets.add(count);
 }
 
-bool FakeLane::is_lent(PageIndex page) const { return raw(page) < lent_.size() && lent_[raw(page)]; }
+bool FakeLane::is_lent(PageIndex page) const {
+  return raw(page) < lent_.size() && lent_[raw(page)];
+}
 
 std::uint32_t FakeLane::poll() {
   polls.add(1);

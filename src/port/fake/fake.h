@@ -1,8 +1,9 @@
-// FakeQueue and FakeLane: a NIC queue and a port's lane without a NIC and without a peer process, for tests of whatever
-// uses Lane and Queue. They keep every promise of port.h (lane_conformance.h runs on them), and bound everything.
+// FakeQueue and FakeLane: a NIC queue and a port's lane without a NIC and without a peer process, for tests
+// of whatever uses Lane and Queue. They keep every promise of port.h (lane_conformance.h runs on them), and
+// bound everything.
 //
-// Two threads meet in each: the worker's, which makes the calls of Lane and Queue, and one test thread, the *outside*,
-// which plays the wire or the peer.
+// Two threads meet in each: the worker's, which makes the calls of Lane and Queue, and one test thread, the
+// *outside*, which plays the wire or the peer.
 #pragma once
 
 #include <array>
@@ -110,7 +111,8 @@ class FakeLane final : public Lane {
     std::uint32_t ring = 256;        // of frames to the peer, and from it
     std::uint32_t page_limit = 256;  // lent at one time
   };
-  // `arena`: of the lane's domain, where pages that were handed over come home; may be null when none ever is.
+  // `arena`: of the lane's domain, where pages that were handed over come home; may be null when none ever
+  // is.
   FakeLane(FakeArena* arena, const Options& options);
 
   // Outside. The next frame; its page, if it has one, is the peer's until it gives it back.

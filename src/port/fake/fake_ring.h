@@ -1,5 +1,6 @@
-// A bounded ring between one producing and one consuming thread, for the fakes. Indices are sequentially consistent, so
-// that "ask to be woken, then look again" holds without a separate fence (which ThreadSanitizer cannot follow).
+// A bounded ring between one producing and one consuming thread, for the fakes. Indices are sequentially
+// consistent, so that "ask to be woken, then look again" holds without a separate fence (which
+// ThreadSanitizer cannot follow).
 #pragma once
 
 #include <atomic>
@@ -14,7 +15,9 @@ class FakeRing {
   explicit FakeRing(std::uint32_t size) : entries_(size) {}
 
   // Producer: the next free entry, or null when the ring is full; publish() makes it the consumer's.
-  Entry* reserve() { return tail_.load() - head_.load() == entries_.size() ? nullptr : &entries_[tail_ % entries_.size()]; }
+  Entry* reserve() {
+    return tail_.load() - head_.load() == entries_.size() ? nullptr : &entries_[tail_ % entries_.size()];
+  }
   void publish() { tail_.fetch_add(1); }
 
   // Consumer: the i-th unread entry, i < size(); pop() gives the first `count` back.

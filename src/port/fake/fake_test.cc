@@ -19,7 +19,8 @@ class FakeLaneUnderTest final : public LaneUnderTest {
       return false;
     }
     std::ranges::copy(frame, arena_.page(page));
-    packet = Packet{.body = arena_.page(page), .body_bytes = static_cast<std::uint32_t>(frame.size()), .page = page};
+    packet = Packet{
+        .body = arena_.page(page), .body_bytes = static_cast<std::uint32_t>(frame.size()), .page = page};
     return true;
   }
   void release(std::span<const Packet> packets) override {
@@ -79,12 +80,15 @@ class FakeQueueUnderTest final : public QueueUnderTest {
   FakeQueue queue_{arena_, {}};
 };
 
-INSTANTIATE_TEST_SUITE_P(FakeLane, LaneConformance,
-                         testing::Values(LaneFactory{[](std::string&) { return std::make_unique<FakeLaneUnderTest>(); }}));
-INSTANTIATE_TEST_SUITE_P(FakeQueue, LaneConformance,
-                         testing::Values(LaneFactory{[](std::string&) { return std::make_unique<FakeQueueAsLane>(); }}));
-INSTANTIATE_TEST_SUITE_P(FakeQueue, QueueConformance,
-                         testing::Values(QueueFactory{[](std::string&) { return std::make_unique<FakeQueueUnderTest>(); }}));
+INSTANTIATE_TEST_SUITE_P(FakeLane, LaneConformance, testing::Values(LaneFactory{[](std::string&) {
+                           return std::make_unique<FakeLaneUnderTest>();
+                         }}));
+INSTANTIATE_TEST_SUITE_P(FakeQueue, LaneConformance, testing::Values(LaneFactory{[](std::string&) {
+                           return std::make_unique<FakeQueueAsLane>();
+                         }}));
+INSTANTIATE_TEST_SUITE_P(FakeQueue, QueueConformance, testing::Values(QueueFactory{[](std::string&) {
+                           return std::make_unique<FakeQueueUnderTest>();
+                         }}));
 
 TEST(FakeLane, Malicious_BelievesNoPageThatIsNotLent) {
   FakeArena arena(kApp, 8);

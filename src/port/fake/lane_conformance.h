@@ -1,11 +1,12 @@
 // What every Lane and every Queue promises (port.h), as one suite that runs on each implementation.
 //
-// An implementation brings a small adapter (LaneUnderTest, QueueUnderTest: its lane, and its other side) and instantiates:
+// An implementation brings a small adapter (LaneUnderTest, QueueUnderTest: its lane, and its other side) and
+// instantiates:
 //
 //   INSTANTIATE_TEST_SUITE_P(Fake, LaneConformance, testing::Values(LaneFactory{&make_fake_lane}));
 //
-// A factory that returns null skips, with the reason it wrote. The lane is decorated with CheckedLane, so that each of these
-// tests also asks whether ownership is respected. The test thread is the worker.
+// A factory that returns null skips, with the reason it wrote. The lane is decorated with CheckedLane, so
+// that each of these tests also asks whether ownership is respected. The test thread is the worker.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -35,7 +36,8 @@ class LaneUnderTest {
   virtual ~LaneUnderTest() = default;
   virtual Lane& lane() = 0;
 
-  // A frame in a page of the lane's own domain, as a worker that has received it holds it; false: no page is free.
+  // A frame in a page of the lane's own domain, as a worker that has received it holds it; false: no page is
+  // free.
   virtual bool hold(std::span<const std::byte> frame, Packet& packet) = 0;
   // Pages that the worker still holds go home.
   virtual void release(std::span<const Packet> packets) = 0;
@@ -69,7 +71,8 @@ inline Bytes numbered_frame(std::uint32_t number, std::size_t bytes) {
   for (std::size_t i = 0; i < bytes; ++i) {
     frame[i] = static_cast<std::byte>(number * 31 + i);
   }
-  constexpr std::array<std::uint8_t, 14> header{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5};  // IEEE 802 local experiment
+  constexpr std::array<std::uint8_t, 14> header{2, 0, 0, 0, 0, 2,    2,
+                                                0, 0, 0, 0, 1, 0x88, 0xb5};  // IEEE 802 local experiment
   for (std::size_t i = 0; i < header.size(); ++i) {
     frame[i] = std::byte{header[i]};
   }
@@ -79,8 +82,12 @@ inline Bytes numbered_frame(std::uint32_t number, std::size_t bytes) {
   return frame;
 }
 
-inline Bytes LaneUnderTest::frame(std::uint32_t number, std::size_t bytes) { return numbered_frame(number, bytes); }
-inline Bytes QueueUnderTest::frame(std::uint32_t number, std::size_t bytes) { return numbered_frame(number, bytes); }
+inline Bytes LaneUnderTest::frame(std::uint32_t number, std::size_t bytes) {
+  return numbered_frame(number, bytes);
+}
+inline Bytes QueueUnderTest::frame(std::uint32_t number, std::size_t bytes) {
+  return numbered_frame(number, bytes);
+}
 
 struct LaneFactory {
   std::function<std::unique_ptr<LaneUnderTest>(std::string& why_not)> make;
@@ -88,8 +95,12 @@ struct LaneFactory {
 struct QueueFactory {
   std::function<std::unique_ptr<QueueUnderTest>(std::string& why_not)> make;
 };
-inline void PrintTo(const LaneFactory&, std::ostream* out) { *out << "lane"; }
-inline void PrintTo(const QueueFactory&, std::ostream* out) { *out << "queue"; }
+inline void PrintTo(const LaneFactory&, std::ostream* out) {
+  *out << "lane";
+}
+inline void PrintTo(const QueueFactory&, std::ostream* out) {
+  *out << "queue";
+}
 
 inline constexpr std::uint64_t kConformanceDeadlineNs = 5'000'000'000;
 
@@ -283,7 +294,8 @@ TEST_P(LaneConformance, TxBurstGivesThePeersFramesInOrderEachOnce) {
     ASSERT_TRUE(under_test_->send(under_test_->frame(i, 60 + i)));
   }
   std::array<Packet, kBurst> packets;
-  packets.fill(Packet{.head = reinterpret_cast<const std::byte*>(1), .head_bytes = 9, .page = PageIndex{3}, .rule = 5});
+  packets.fill(Packet{
+      .head = reinterpret_cast<const std::byte*>(1), .head_bytes = 9, .page = PageIndex{3}, .rule = 5});
   std::uint32_t number = 0;
   for (std::uint32_t room : {5u, kBurst, kBurst}) {
     const std::uint32_t count = lane_->tx_burst(std::span(packets).first(room));
@@ -328,7 +340,8 @@ TEST_P(LaneConformance, AFrameSentAfterPrepareSleepWakesOnceAndForAll) {
     const std::uint32_t count = lane_->tx_burst(packets);
     EXPECT_EQ(count, 1u);
     lane_->tx_done(count);
-    EXPECT_FALSE(readable(lane_->wake_fd(), 0)) << "still readable when the work is done: the worker would never sleep";
+    EXPECT_FALSE(readable(lane_->wake_fd(), 0))
+        << "still readable when the work is done: the worker would never sleep";
   }
 }
 
@@ -426,7 +439,8 @@ TEST_P(QueueConformance, RecyclesOnlyWhatNobodyTook) {
   while (seen < 8) {
     auto burst = receive(1);
     ASSERT_EQ(burst.size(), 1u);
-    // Every second one leaves through the queue itself: handed over, so not to be recycled. The decorator checks.
+    // Every second one leaves through the queue itself: handed over, so not to be recycled. The decorator
+    // checks.
     if (seen++ % 2 == 0) {
       queue_->hand_over(source_, burst);
     }
@@ -462,7 +476,8 @@ TEST_P(QueueConformance, AFrameThatComesAfterPrepareSleepWakes) {
     auto burst = receive();
     EXPECT_EQ(burst.size(), 1u);
     queue_->recycle(burst);
-    EXPECT_FALSE(readable(queue_->wake_fd(), 0)) << "still readable when the work is done: the worker would never sleep";
+    EXPECT_FALSE(readable(queue_->wake_fd(), 0))
+        << "still readable when the work is done: the worker would never sleep";
   }
 }
 
