@@ -29,8 +29,8 @@
 
 /* Of words that are masked already; the table's slot is the hash >> mask.shift. Dietzfelbinger's multiply-shift:
  * two keys meet with probability 2 / slots over the choice of the seed. */
-SLUICE_INLINE sluice_u64 sluice_hash_narrow(sluice_u64 word, sluice_u64 w6, sluice_u64 seed) {
-  return word * seed + w6 * (seed ^ (SLUICE_HASH_0 - 1));
+SLUICE_INLINE sluice_u64 sluice_hash_narrow(sluice_u64 word, sluice_u64 w6, sluice_u64 seed, sluice_u64 w6_seed) {
+  return word * seed + w6 * w6_seed;
 }
 
 SLUICE_INLINE sluice_u64 sluice_hash_wide(const sluice_u64* word, sluice_u64 seed) {
@@ -102,7 +102,7 @@ SLUICE_INLINE sluice_u64 sluice_find_narrow(const struct sluice_rule_set* set, c
                                             const struct sluice_key* key) {
   sluice_u64 word = key->word[mask->word_index & 7] & mask->narrow_mask;
   sluice_u64 w6 = key->word[6] & mask->w6_mask;
-  sluice_u64 slot = sluice_hash_narrow(word, w6, mask->seed) >> (mask->shift & 63);
+  sluice_u64 slot = sluice_hash_narrow(word, w6, mask->seed, mask->w6_seed) >> mask->shift;
   sluice_u64 at = (mask->table + slot * sizeof(struct sluice_slot_narrow)) & SLUICE_ARENA_MASK;
   const struct sluice_slot_narrow* entry = (const struct sluice_slot_narrow*)(set->arena + at);
   sluice_u64 value = entry->value;
@@ -125,7 +125,7 @@ SLUICE_OUTLINE sluice_u64 sluice_find_wide(const struct sluice_rule_set* set, co
   for (int i = 0; i < (int)SLUICE_KEY_WORDS; i++) {
     word[i] = key->word[i] & mask->word[i];
   }
-  sluice_u64 slot = sluice_hash_wide(word, mask->seed) >> (mask->shift & 63);
+  sluice_u64 slot = sluice_hash_wide(word, mask->seed) >> mask->shift;
   sluice_u64 at = (mask->table + slot * sizeof(struct sluice_slot_wide)) & SLUICE_ARENA_MASK;
   const struct sluice_slot_wide* entry = (const struct sluice_slot_wide*)(set->arena + at);
   sluice_u32 probes = mask->probes;
@@ -187,6 +187,7 @@ SLUICE_OUTLINE sluice_u64 sluice_lookup_group(const struct sluice_rule_set* set,
  * best one found; the bound behind the last mask is all ones. */
 SLUICE_INLINE sluice_u64 sluice_lookup(const struct sluice_rule_set* set, const struct sluice_key* key) {
   sluice_u64 best = set->none;
+#pragma GCC unroll 4
   for (sluice_u32 i = 0; i < SLUICE_MASKS_INLINE; i++) {
     if (best <= set->mask[i].bound) {
       return best;

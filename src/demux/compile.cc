@@ -272,6 +272,8 @@ std::uint64_t seed_of(std::uint64_t attempt) {  // splitmix64, made odd
   return (z ^ z >> 31) | 1;
 }
 
+constexpr std::uint64_t w6_seed_of(std::uint64_t seed) { return seed ^ (SLUICE_HASH_0 - 1); }  // odd as well
+
 // Robin Hood: who is farther from home stays, which keeps the longest way short. False: longer than the bound.
 bool place(std::span<const std::uint64_t> hashes, std::uint32_t log2, Placement& placement) {
   std::vector<std::int32_t> slots((std::size_t{1} << log2) + SLUICE_MAX_PROBES - 1, -1);
@@ -368,7 +370,7 @@ class TableWriter {
     Placement placement = place_keys(keys_.size(), roomy_, [this](std::uint64_t seed, std::size_t i) {
       const Words& key = *keys_[i];
       return mask_.wide ? sluice_hash_wide(key.data(), seed)
-                        : sluice_hash_narrow(key[mask_.word_index], key[6], seed);
+                        : sluice_hash_narrow(key[mask_.word_index], key[6], seed, w6_seed_of(seed));
     });
     if (placement.probes > SLUICE_MAX_PROBES) {
       return fail("no hash seed keeps {} rules with one mask within {} probes", keys_.size(), SLUICE_MAX_PROBES);
@@ -380,6 +382,7 @@ class TableWriter {
     }
     mask_.table = *table;
     mask_.seed = placement.seed;
+    mask_.w6_seed = w6_seed_of(placement.seed);
     mask_.shift = static_cast<std::uint8_t>(64 - placement.log2);
     mask_.probes = static_cast<std::uint8_t>(placement.probes);
     for (std::size_t i = 0; i < placement.slots.size(); ++i) {
