@@ -49,7 +49,8 @@ Result<std::unique_ptr<BareAfXdp>> BareAfXdp::open(const std::string& netdev, st
   State& state = *bare->state_;
   std::uint32_t frames = 2 * ring_entries;  // both rings full
   std::size_t bytes = std::size_t{frames} * kFrameBytes;
-  void* area = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  void* area =
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (area == MAP_FAILED) {
     return fail_errno(errno, "cannot map {} bytes", bytes);
   }
@@ -58,7 +59,8 @@ Result<std::unique_ptr<BareAfXdp>> BareAfXdp::open(const std::string& netdev, st
   umem.fill_size = ring_entries;
   umem.comp_size = ring_entries;
   umem.frame_size = kFrameBytes;
-  if (int error = xsk_umem__create(&state.umem, area, bytes, &state.fill, &state.completion, &umem); error != 0) {
+  if (int error = xsk_umem__create(&state.umem, area, bytes, &state.fill, &state.completion, &umem);
+      error != 0) {
     return fail_errno(-error, "xsk_umem__create");
   }
   xsk_socket_config config{};
@@ -66,7 +68,9 @@ Result<std::unique_ptr<BareAfXdp>> BareAfXdp::open(const std::string& netdev, st
   config.tx_size = ring_entries;
   config.libbpf_flags = XSK_LIBBPF_FLAGS__INHIBIT_PROG_LOAD;
   config.bind_flags = XDP_USE_NEED_WAKEUP;
-  if (int error = xsk_socket__create(&state.socket, netdev.c_str(), queue, state.umem, &state.rx, &state.tx, &config); error != 0) {
+  if (int error =
+          xsk_socket__create(&state.socket, netdev.c_str(), queue, state.umem, &state.rx, &state.tx, &config);
+      error != 0) {
     return fail_errno(-error, "xsk_socket__create on {} queue {}", netdev, queue);
   }
   state.program = bare_redirect__open_and_load();
@@ -75,7 +79,8 @@ Result<std::unique_ptr<BareAfXdp>> BareAfXdp::open(const std::string& netdev, st
   }
   int fd = xsk_socket__fd(state.socket);
   bpf_map__update_elem(state.program->maps.sockets, &queue, sizeof(queue), &fd, sizeof(fd), 0);
-  state.link = bpf_program__attach_xdp(state.program->progs.bare_redirect, static_cast<int>(::if_nametoindex(netdev.c_str())));
+  state.link = bpf_program__attach_xdp(state.program->progs.bare_redirect,
+                                       static_cast<int>(::if_nametoindex(netdev.c_str())));
   if (state.link == nullptr) {
     return fail_errno(errno, "cannot attach the redirect program to {}", netdev);
   }

@@ -1,5 +1,6 @@
-// The peer: AF_XDP as a program uses it that has a queue for itself. libxdp, one socket, a plain redirect program, a busy loop
-// of bursts of 64, each page given back to the fill ring as soon as its packet was looked at. Nothing of Sluice is in it.
+// The peer: AF_XDP as a program uses it that has a queue for itself. libxdp, one socket, a plain redirect
+// program, a busy loop of bursts of 64, each page given back to the fill ring as soon as its packet was
+// looked at. Nothing of Sluice is in it.
 #pragma once
 
 #include <cstdint>

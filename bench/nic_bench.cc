@@ -1,7 +1,9 @@
-// veth -> user space: packets per second of one Sluice queue and of bare AF_XDP, turn by turn on the same wire.
+// veth -> user space: packets per second of one Sluice queue and of bare AF_XDP, turn by turn on the same
+// wire.
 //
-// The generator runs on one core (where the kernel then also does the wire's receive work, the XDP program and the copy into
-// the socket), the receiver on another. A round is good when nothing was lost. Figures are the median of the rounds.
+// The generator runs on one core (where the kernel then also does the wire's receive work, the XDP program
+// and the copy into the socket), the receiver on another. A round is good when nothing was lost. Figures are
+// the median of the rounds.
 #include <bpf/bpf.h>
 #include <net/if.h>
 #include <pthread.h>
@@ -54,7 +56,8 @@ Round measure(test::LiveFrames& live, const std::function<std::uint32_t()>& turn
     }
   }
   round.sent = live.wait().value();
-  round.packets_per_second = static_cast<double>(round.received) * 1e9 / static_cast<double>(std::max<std::uint64_t>(last - first, 1));
+  round.packets_per_second = static_cast<double>(round.received) * 1e9 /
+                             static_cast<double>(std::max<std::uint64_t>(last - first, 1));
   return round;
 }
 
@@ -80,7 +83,8 @@ class SluiceQueue {
     int fd = queue_->socket_fd();
     bpf_map__update_elem(program_->maps.sockets, &key, sizeof(key), &fd, sizeof(fd), 0);
     link_ = XdpLink::attach(static_cast<int>(::if_nametoindex(netdev.c_str())),
-                            bpf_program__fd(program_->progs.redirect_with_metadata)).value();
+                            bpf_program__fd(program_->progs.redirect_with_metadata))
+                .value();
   }
   ~SluiceQueue() { bare_redirect__destroy(program_); }
 
@@ -117,7 +121,8 @@ struct Figures {
       received += round.received;
     }
     std::printf("%-10s %4zu B  %6.3f M/s (%.3f .. %.3f)  sent %lu lost %lu\n", name, bytes, median() / 1e6,
-                rounds.front().packets_per_second / 1e6, rounds.back().packets_per_second / 1e6, sent, sent - received);
+                rounds.front().packets_per_second / 1e6, rounds.back().packets_per_second / 1e6, sent,
+                sent - received);
   }
   double median() const { return rounds[rounds.size() / 2].packets_per_second; }
 };
@@ -162,4 +167,6 @@ int run(std::uint64_t packets) {
 }  // namespace sluice::bench
 
 // nic_bench [packets per round]
-int main(int argc, char** argv) { return sluice::bench::run(argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 4'000'000); }
+int main(int argc, char** argv) {
+  return sluice::bench::run(argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 4'000'000);
+}

@@ -26,7 +26,8 @@ void put_address(Frame& frame, std::size_t at, const std::string& text) {
 }  // namespace
 
 std::string to_string(const Mac& mac) {
-  return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+  return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", mac[0], mac[1], mac[2], mac[3], mac[4],
+                     mac[5]);
 }
 
 std::uint32_t checksum_add(std::span<const std::byte> bytes, std::uint32_t start) {

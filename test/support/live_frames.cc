@@ -49,7 +49,8 @@ struct LiveFrames::State {
       cpu_set_t cpus;
       CPU_ZERO(&cpus);
       CPU_SET(*options.cpu, &cpus);
-      SLUICE_CHECK(::pthread_setaffinity_np(::pthread_self(), sizeof(cpus), &cpus) == 0, "no CPU {}", *options.cpu);
+      SLUICE_CHECK(::pthread_setaffinity_np(::pthread_self(), sizeof(cpus), &cpus) == 0, "no CPU {}",
+                   *options.cpu);
     }
   }
 
@@ -98,7 +99,8 @@ struct LiveFrames::State {
   }
 };
 
-Result<std::unique_ptr<LiveFrames>> LiveFrames::create(const NetNs& wire, int ifindex, LiveFramesOptions options) {
+Result<std::unique_ptr<LiveFrames>> LiveFrames::create(const NetNs& wire, int ifindex,
+                                                       LiveFramesOptions options) {
   std::unique_ptr<LiveFrames> live(new LiveFrames);
   live->state_ = std::make_unique<State>();
   State& state = *live->state_;
@@ -131,9 +133,13 @@ void LiveFrames::start() {
   state_->thread = std::thread([state = state_.get()] { state->loop(); });
 }
 
-bool LiveFrames::running() const { return state_->running; }
+bool LiveFrames::running() const {
+  return state_->running;
+}
 
-std::uint64_t LiveFrames::sent() const { return state_->sent.load(std::memory_order_relaxed); }
+std::uint64_t LiveFrames::sent() const {
+  return state_->sent.load(std::memory_order_relaxed);
+}
 
 Result<std::uint64_t> LiveFrames::wait() {
   if (state_->thread.joinable()) {

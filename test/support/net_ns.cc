@@ -48,7 +48,9 @@ Result<NetNs> NetNs::create() {
   return ns;
 }
 
-std::string NetNs::path() const { return fmt::format("/proc/{}/fd/{}", ::getpid(), fd_.get()); }
+std::string NetNs::path() const {
+  return fmt::format("/proc/{}/fd/{}", ::getpid(), fd_.get());
+}
 
 void NetNs::enter() const {
   SLUICE_CHECK(::setns(fd_.get(), CLONE_NEWNET) == 0, "setns: errno {}", errno);
@@ -59,7 +61,9 @@ NetNs::Inside::Inside(const NetNs& ns) : home_(::open("/proc/thread-self/ns/net"
   ns.enter();
 }
 
-NetNs::Inside::~Inside() { SLUICE_CHECK(::setns(home_.get(), CLONE_NEWNET) == 0, "setns: errno {}", errno); }
+NetNs::Inside::~Inside() {
+  SLUICE_CHECK(::setns(home_.get(), CLONE_NEWNET) == 0, "setns: errno {}", errno);
+}
 
 Finished NetNs::command(const std::string& shell) const {
   return test::run({"nsenter", "--net=" + path(), "--", "/bin/sh", "-c", shell});

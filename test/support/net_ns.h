@@ -1,5 +1,5 @@
-// NetNs: a network namespace of the test's own. It has no name: it lives as long as somebody has it open, so it is gone
-// whatever way the test ends.
+// NetNs: a network namespace of the test's own. It has no name: it lives as long as somebody has it open, so
+// it is gone whatever way the test ends.
 #pragma once
 
 #include <string>
@@ -53,15 +53,17 @@ class NetNs {
 
 // Why tests with XDP cannot run here; empty: they can. Needs root, network namespaces, AF_XDP and bpf(2).
 std::string why_no_root_and_xdp();
-inline bool have_root_and_xdp() { return why_no_root_and_xdp().empty(); }
+inline bool have_root_and_xdp() {
+  return why_no_root_and_xdp().empty();
+}
 
 }  // namespace sluice::test
 
 // First line of a test, or of SetUp().
-#define SLUICE_NEED_ROOT_AND_XDP()                              \
-  do {                                                          \
+#define SLUICE_NEED_ROOT_AND_XDP()                                   \
+  do {                                                               \
     std::string sluice_why_ = ::sluice::test::why_no_root_and_xdp(); \
-    if (!sluice_why_.empty()) {                                 \
-      GTEST_SKIP() << sluice_why_;                              \
-    }                                                           \
+    if (!sluice_why_.empty()) {                                      \
+      GTEST_SKIP() << sluice_why_;                                   \
+    }                                                                \
   } while (false)

@@ -13,8 +13,8 @@ PingResult parse(std::string output) {
   auto statistics = output.find(" ping statistics ---\n");
   if (statistics != std::string::npos) {
     unsigned long sent = 0, received = 0;
-    if (std::sscanf(output.c_str() + statistics, " ping statistics ---\n%lu packets transmitted, %lu received", &sent,
-                    &received) == 2) {
+    if (std::sscanf(output.c_str() + statistics,
+                    " ping statistics ---\n%lu packets transmitted, %lu received", &sent, &received) == 2) {
       result.sent = sent;
       result.received = received;
     }

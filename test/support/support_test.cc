@@ -2,8 +2,8 @@
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <net/if.h>
-#include <signal.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -26,7 +26,8 @@ TEST(Frame, HasTheChecksumsThatTheKernelWants) {
   Frame frame = udp_frame({});
   std::span<const std::byte> all(frame);
   EXPECT_EQ(checksum_finish(checksum_add(all.subspan(kIpOffset, 20))), 0);
-  std::uint32_t pseudo = checksum_add(all.subspan(kIpOffset + 12, 8), static_cast<std::uint32_t>(17 + 60 - 34));
+  std::uint32_t pseudo =
+      checksum_add(all.subspan(kIpOffset + 12, 8), static_cast<std::uint32_t>(17 + 60 - 34));
   EXPECT_EQ(checksum_finish(checksum_add(all.subspan(34), pseudo)), 0);
 }
 
@@ -96,7 +97,8 @@ TEST(LiveFrames, SendsExactlyWhatItSaysWithSequenceNumbersAndSourcePorts) {
     std::array<std::byte, 64> payload;
     sockaddr_in from{};
     socklen_t from_bytes = sizeof(from);
-    ssize_t got = ::recvfrom(receiver.get(), payload.data(), payload.size(), 0, reinterpret_cast<sockaddr*>(&from), &from_bytes);
+    ssize_t got = ::recvfrom(receiver.get(), payload.data(), payload.size(), 0,
+                             reinterpret_cast<sockaddr*>(&from), &from_bytes);
     ASSERT_EQ(got, 18) << "after " << i << " packets";
     std::uint64_t sequence;
     std::memcpy(&sequence, payload.data(), 8);

@@ -11,8 +11,9 @@
 namespace sluice::test {
 
 struct VethOptions {
-  std::uint32_t queues = 1;  // RX and TX queues of both ends (LiveFrames reach the queue of the sending CPU's number,
-                             // modulo queues; AF_XDP TX on queue i of one end reaches queue i of the other)
+  std::uint32_t queues =
+      1;  // RX and TX queues of both ends (LiveFrames reach the queue of the sending CPU's number,
+          // modulo queues; AF_XDP TX on queue i of one end reaches queue i of the other)
   std::uint32_t mtu = 1500;
   std::string nic_name = "nic0", wire_name = "wire0";
   std::string nic_ip = "10.77.0.1", wire_ip = "10.77.0.2";  // in a /24
@@ -21,8 +22,8 @@ struct VethOptions {
 
 class VethPair {
  public:
-  // Both up, with addresses; GRO on the NIC's end, so that XDP redirect into the wire end works also while the NIC has no
-  // XDP program. The namespaces must outlive the pair; they may be the same one.
+  // Both up, with addresses; GRO on the NIC's end, so that XDP redirect into the wire end works also while
+  // the NIC has no XDP program. The namespaces must outlive the pair; they may be the same one.
   static Result<VethPair> create(const NetNs& nic_ns, const NetNs& wire_ns, const VethOptions& options = {});
 
   const VethOptions& options() const { return options_; }
@@ -33,7 +34,8 @@ class VethPair {
 
   // A frame for the NIC's end.
   UdpFrame to_nic() const;
-  // A counter of `ethtool -S`, summed over the queues: "xdp_drops" of the NIC's end is what the wire could not deliver.
+  // A counter of `ethtool -S`, summed over the queues: "xdp_drops" of the NIC's end is what the wire could
+  // not deliver.
   std::uint64_t nic_statistic(const std::string& name) const;
   void remove();  // both ends vanish
 

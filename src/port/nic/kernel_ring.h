@@ -7,8 +7,8 @@
 //   fill         we             page address    XDP_UMEM_FILL_RING
 //   completion   kernel         page address    XDP_UMEM_COMPLETION_RING
 //
-// Indices run freely and wrap at 2^32. Producer: entries, then index, store-release; consumer: index, load-acquire, then
-// entries. One thread.
+// Indices run freely and wrap at 2^32. Producer: entries, then index, store-release; consumer: index,
+// load-acquire, then entries. One thread.
 #pragma once
 
 #include <linux/if_xdp.h>
@@ -27,7 +27,8 @@ template <typename Entry>
 class KernelRing {
  public:
   // `option` as above, `page_offset` the place of this ring in the socket's file (XDP_PGOFF_*).
-  Result<void> map(int fd, int option, std::uint64_t page_offset, const xdp_ring_offset& at, std::uint32_t entries) {
+  Result<void> map(int fd, int option, std::uint64_t page_offset, const xdp_ring_offset& at,
+                   std::uint32_t entries) {
     auto mapping = Mapping::map(fd, at.desc + entries * sizeof(Entry), PROT_READ | PROT_WRITE, page_offset);
     if (!mapping) {
       return with_context(fmt::format("AF_XDP ring {}", option), mapping.error());
@@ -50,7 +51,8 @@ class KernelRing {
   }
 
   // --- producer ---
-  // How many entries may be written now, at most `wanted`; looks at the kernel's index only when its last value does not do.
+  // How many entries may be written now, at most `wanted`; looks at the kernel's index only when its last
+  // value does not do.
   std::uint32_t reserve(std::uint32_t wanted) {
     std::uint32_t free = size_ - (own_ - peer_);
     if (free < wanted) {

@@ -138,7 +138,10 @@ TEST_F(NicTest, LibxdpsDispatcherIsRecognised) {
   UniqueFd dispatcher = pass_program("xdp_dispatcher");
   ASSERT_TRUE(dispatcher);
   // As libxdp attaches: by netlink, without a link.
-  ASSERT_EQ(nic_ns_->in([&] { return ::bpf_xdp_attach(pair_->nic_ifindex(), dispatcher.get(), XDP_FLAGS_SKB_MODE, nullptr); }), 0);
+  ASSERT_EQ(nic_ns_->in([&] {
+    return ::bpf_xdp_attach(pair_->nic_ifindex(), dispatcher.get(), XDP_FLAGS_SKB_MODE, nullptr);
+  }),
+            0);
   Program program;
   auto link = attach(program.fd());
   ASSERT_FALSE(link);
@@ -196,7 +199,8 @@ TEST_F(NicTest, WatchTellsEveryChangeOnce) {
     EXPECT_TRUE(until([&] {
       loop->turn(10);
       return std::find(events.begin(), events.end(), event) != events.end();
-    })) << "waits for " << event << ", last is " << (events.empty() ? "nothing" : events.back());
+    })) << "waits for "
+        << event << ", last is " << (events.empty() ? "nothing" : events.back());
   };
   auto does = [&](const std::string& command) { ASSERT_TRUE(nic_ns_->command(command).ok()) << command; };
   does("ip link set nic0 down");
@@ -212,8 +216,8 @@ TEST_F(NicTest, WatchTellsEveryChangeOnce) {
   pair_->nic_ns().command("ip link del left");
   expect_event("left removed 1400");
   std::erase_if(events, [](const std::string& event) { return event.starts_with("new"); });
-  EXPECT_EQ(events, (std::vector<std::string>{"nic0 down 1500", "nic0 mtu 1400", "left renamed 1400", "left up 1400",
-                                              "left down 1400", "left removed 1400"}));
+  EXPECT_EQ(events, (std::vector<std::string>{"nic0 down 1500", "nic0 mtu 1400", "left renamed 1400",
+                                              "left up 1400", "left down 1400", "left removed 1400"}));
 }
 
 }  // namespace

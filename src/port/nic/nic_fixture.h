@@ -1,4 +1,5 @@
-// What the tests of this folder share: a NIC on a wire, an arena, pools, and the XDP program of nic_test.bpf.c.
+// What the tests of this folder share: a NIC on a wire, an arena, pools, and the XDP program of
+// nic_test.bpf.c.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -50,8 +51,9 @@ class Program {
   Program(const Program&) = delete;
   int fd() const { return bpf_program__fd(skeleton_->progs.nic_test); }
   void set_socket(std::uint32_t queue, int socket) {
-    SLUICE_CHECK(bpf_map__update_elem(skeleton_->maps.sockets, &queue, sizeof(queue), &socket, sizeof(socket), 0) == 0,
-                 "XSKMAP: errno {}", errno);
+    SLUICE_CHECK(
+        bpf_map__update_elem(skeleton_->maps.sockets, &queue, sizeof(queue), &socket, sizeof(socket), 0) == 0,
+        "XSKMAP: errno {}", errno);
   }
   void clear_socket(std::uint32_t queue) {
     bpf_map__delete_elem(skeleton_->maps.sockets, &queue, sizeof(queue), 0);

@@ -33,7 +33,8 @@ Result<std::unique_ptr<rtnl_link, LinkPut>> ask_netlink(const std::string& netde
   rtnl_link* link = nullptr;
   if (int error = ::rtnl_link_get_kernel(socket.get(), 0, netdev.c_str(), &link); error < 0) {
     if (error == -NLE_OBJ_NOTFOUND || error == -NLE_NODEV) {
-      return std::unexpected(Error{fmt::format("there is no network device {} (ip link shows which there are)", netdev), ENODEV});
+      return std::unexpected(Error{
+          fmt::format("there is no network device {} (ip link shows which there are)", netdev), ENODEV});
     }
     return fail("cannot ask netlink about {}: {}", netdev, ::nl_geterror(error));
   }
@@ -81,7 +82,8 @@ Result<NicInfo> read_nic_info(const std::string& netdev) {
   unsigned int flags = ::rtnl_link_get_flags(link->get());
   info.up = (flags & IFF_UP) != 0;
   info.carrier = (flags & IFF_RUNNING) != 0;
-  if (nl_addr* address = ::rtnl_link_get_addr(link->get()); address != nullptr && ::nl_addr_get_len(address) == 6) {
+  if (nl_addr* address = ::rtnl_link_get_addr(link->get());
+      address != nullptr && ::nl_addr_get_len(address) == 6) {
     std::memcpy(info.mac.data(), ::nl_addr_get_binary_addr(address), 6);
   }
   // Netlink counts the queues the device was made with; ethtool, where the driver answers, those in use.

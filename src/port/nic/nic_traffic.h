@@ -1,4 +1,5 @@
-// Both ends of the traffic in the tests of this folder: who receives from a queue, what leaves by it, who sees it come out.
+// Both ends of the traffic in the tests of this folder: who receives from a queue, what leaves by it, who
+// sees it come out.
 #pragma once
 
 #include <arpa/inet.h>
@@ -65,8 +66,9 @@ class Receiver {
  private:
   void check(const Packet& packet) {
     std::uint64_t sequence = test::sequence_of(packet.body);
-    bool right = packet.head_bytes == 0 && packet.body_bytes == expected_.size() && packet.port == PortId{9} &&
-                 packet.rule == 77 && packet.flow_hash == 4000 + sequence % 5 && packet.page != PageIndex::kNone &&
+    bool right = packet.head_bytes == 0 && packet.body_bytes == expected_.size() &&
+                 packet.port == PortId{9} && packet.rule == 77 && packet.flow_hash == 4000 + sequence % 5 &&
+                 packet.page != PageIndex::kNone &&
                  packet.body == arena_.page(packet.page) + packet.page_offset && sequence < seen_.size();
     // Behind checksum and sequence number the frame is the template; so are the addresses in front.
     right = right && std::memcmp(packet.body, expected_.data(), test::kSourcePortOffset) == 0 &&
@@ -89,7 +91,8 @@ class Receiver {
 class WireTap {
  public:
   WireTap(const test::VethPair& pair) {
-    pair.wire_ns().run([&] { fd_.reset(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, htons(ETH_P_IP))); });
+    pair.wire_ns().run(
+        [&] { fd_.reset(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, htons(ETH_P_IP))); });
     SLUICE_CHECK(fd_, "packet socket: errno {}", errno);
     int bytes = 64 << 20;
     ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes));
@@ -97,14 +100,16 @@ class WireTap {
     address.sll_family = AF_PACKET;
     address.sll_protocol = htons(ETH_P_IP);
     address.sll_ifindex = pair.wire_ifindex();
-    SLUICE_CHECK(::bind(fd_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0, "errno {}", errno);
+    SLUICE_CHECK(::bind(fd_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0, "errno {}",
+                 errno);
   }
   // The next frame; empty: none now.
   test::Frame next() {
     test::Frame frame(65536);
     sockaddr_ll from{};
     socklen_t from_bytes = sizeof(from);
-    ssize_t got = ::recvfrom(fd_.get(), frame.data(), frame.size(), 0, reinterpret_cast<sockaddr*>(&from), &from_bytes);
+    ssize_t got =
+        ::recvfrom(fd_.get(), frame.data(), frame.size(), 0, reinterpret_cast<sockaddr*>(&from), &from_bytes);
     if (got <= 0 || from.sll_pkttype == PACKET_OUTGOING) {
       return {};
     }

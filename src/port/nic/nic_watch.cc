@@ -27,12 +27,18 @@ bool is_up(rtnl_link* link) {
 
 std::string_view to_string(NicEvent::What what) {
   switch (what) {
-    case NicEvent::What::kAppeared: return "appeared";
-    case NicEvent::What::kRemoved: return "removed";
-    case NicEvent::What::kUp: return "up";
-    case NicEvent::What::kDown: return "down";
-    case NicEvent::What::kMtu: return "mtu";
-    case NicEvent::What::kRenamed: return "renamed";
+    case NicEvent::What::kAppeared:
+      return "appeared";
+    case NicEvent::What::kRemoved:
+      return "removed";
+    case NicEvent::What::kUp:
+      return "up";
+    case NicEvent::What::kDown:
+      return "down";
+    case NicEvent::What::kMtu:
+      return "mtu";
+    case NicEvent::What::kRenamed:
+      return "renamed";
   }
   return "?";
 }
@@ -69,9 +75,11 @@ Result<std::unique_ptr<NicWatch>> NicWatch::start(EventLoop& loop, Callback call
     return NL_OK;
   };
   ::nl_socket_modify_cb(watch->events_, NL_CB_VALID, NL_CB_CUSTOM, on_message, watch.get());
-  // After joining the group: what changes between the two is told as an event and seen in the list, which is the same state.
+  // After joining the group: what changes between the two is told as an event and seen in the list, which is
+  // the same state.
   SLUICE_TRY(watch->list_all(watch->known_));
-  SLUICE_TRY(loop.add(::nl_socket_get_fd(watch->events_), EPOLLIN, [self = watch.get()](std::uint32_t) { self->readable(); }));
+  SLUICE_TRY(loop.add(::nl_socket_get_fd(watch->events_), EPOLLIN,
+                      [self = watch.get()](std::uint32_t) { self->readable(); }));
   return watch;
 }
 
@@ -99,9 +107,11 @@ Result<void> NicWatch::list_all(std::map<int, Known>& all) {
     error = ::rtnl_link_alloc_cache(socket, AF_UNSPEC, &cache);
   }
   if (error >= 0) {
-    for (nl_object* object = ::nl_cache_get_first(cache); object != nullptr; object = ::nl_cache_get_next(object)) {
+    for (nl_object* object = ::nl_cache_get_first(cache); object != nullptr;
+         object = ::nl_cache_get_next(object)) {
       auto* link = reinterpret_cast<rtnl_link*>(object);
-      all[::rtnl_link_get_ifindex(link)] = Known{::rtnl_link_get_name(link), ::rtnl_link_get_mtu(link), is_up(link)};
+      all[::rtnl_link_get_ifindex(link)] =
+          Known{::rtnl_link_get_name(link), ::rtnl_link_get_mtu(link), is_up(link)};
     }
     ::nl_cache_free(cache);
   }

@@ -22,7 +22,7 @@ struct NicEvent {
   std::string netdev;    // its name now; of a removed one, its last
   std::string old_name;  // kRenamed only
   std::uint32_t mtu = 0;
-  bool up = false;       // IFF_UP and a carrier
+  bool up = false;  // IFF_UP and a carrier
 };
 std::string_view to_string(NicEvent::What what);
 

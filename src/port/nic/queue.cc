@@ -1,7 +1,7 @@
 // NicQueue's data path: the worker's half. Opening and closing: queue_open.cc.
 //
-// System calls here: one sendto per burst that was sent, when the kernel asks to be woken, and one recvfrom when the driver
-// asks for it to look at the fill ring. Nothing else, and no lock, allocation or log.
+// System calls here: one sendto per burst that was sent, when the kernel asks to be woken, and one recvfrom
+// when the driver asks for it to look at the fill ring. Nothing else, and no lock, allocation or log.
 #include "port/nic/queue.h"
 
 #include <linux/if_xdp.h>
@@ -21,8 +21,9 @@ namespace sluice {
 
 namespace {
 
-// How far ahead the metadata of packets is asked for. Not a whole burst: pages are a power of two apart, so their
-// metadata fall into very few sets of the first-level cache, and more than these would push each other out.
+// How far ahead the metadata of packets is asked for. Not a whole burst: pages are a power of two apart, so
+// their metadata fall into very few sets of the first-level cache, and more than these would push each other
+// out.
 constexpr std::uint32_t kPrefetchAhead = 8;
 
 // Copy mode sends at most this many frames per system call (net/xdp/xsk.c, TX_BATCH_SIZE).
@@ -30,7 +31,9 @@ constexpr std::uint32_t kFramesPerKick = 32;
 
 }  // namespace
 
-DomainId NicQueue::domain() const { return umem_.arena().domain(); }
+DomainId NicQueue::domain() const {
+  return umem_.arena().domain();
+}
 
 // --- receive ---
 
@@ -125,7 +128,8 @@ std::uint32_t NicQueue::refill() {
 // --- transmit ---
 
 bool NicQueue::can_send_in_place(const Packet& packet) const {
-  // A frame in one piece, in this arena: `host` may have several arenas, and an app's own frames lie outside of any.
+  // A frame in one piece, in this arena: `host` may have several arenas, and an app's own frames lie outside
+  // of any.
   return packet.page != PageIndex::kNone && packet.head_bytes == 0 && raw(packet.page) < page_count_ &&
          packet.body == pages_ + (std::size_t{raw(packet.page)} << page_shift_) + packet.page_offset;
 }
@@ -251,7 +255,8 @@ std::uint32_t NicQueue::reap() {
   return reaped;
 }
 
-// To the return ring of their own pool, whose owner may be another thread. What does not fit waits for the next turn.
+// To the return ring of their own pool, whose owner may be another thread. What does not fit waits for the
+// next turn.
 std::uint32_t NicQueue::send_home_foreign() {
   std::uint32_t sent = 0;
   while (!foreign_home_.empty()) {
@@ -276,12 +281,14 @@ void NicQueue::kick_tx() {
   while (untaken != 0 && rounds-- != 0 && tx_.needs_wakeup()) {
     stats_.tx_kicks.add(1);
     bool failed = ::sendto(socket_.get(), nullptr, 0, MSG_DONTWAIT, nullptr, 0) < 0;
-    // EAGAIN: more to send, or the socket's send buffer is full. EBUSY, ENOBUFS: the device's queue is full. All pass.
+    // EAGAIN: more to send, or the socket's send buffer is full. EBUSY, ENOBUFS: the device's queue is full.
+    // All pass.
     bool passing = !failed || errno == EAGAIN || errno == EBUSY || errno == ENOBUFS;
     tx_stalled_ = !passing;
     std::uint32_t left = tx_.untaken();
     if (!passing) {
-      stats_.tx_kick_errors.add(1);  // ENETDOWN, ENXIO: the NIC is down or gone; its event tells the control thread
+      stats_.tx_kick_errors.add(
+          1);  // ENETDOWN, ENXIO: the NIC is down or gone; its event tells the control thread
       break;
     }
     if (left == untaken) {
@@ -313,19 +320,27 @@ std::uint32_t NicQueue::poll() {
   return done;
 }
 
-std::uint32_t NicQueue::tx_burst(std::span<Packet>) { return 0; }
+std::uint32_t NicQueue::tx_burst(std::span<Packet>) {
+  return 0;
+}
 
-void NicQueue::tx_done(std::uint32_t count) { SLUICE_CHECK(count == 0, "a NIC has no packets to send: {}", count); }
+void NicQueue::tx_done(std::uint32_t count) {
+  SLUICE_CHECK(count == 0, "a NIC has no packets to send: {}", count);
+}
 
 // --- sleep ---
 
-int NicQueue::wake_fd() const { return socket_.get(); }
+int NicQueue::wake_fd() const {
+  return socket_.get();
+}
 
 bool NicQueue::prepare_sleep() {
-  // There is no "I sleep" flag to raise: the kernel wakes whoever waits on the socket (sk_data_ready) after each burst. The
-  // fence stands for the order that matters: what was posted before, then this look at the RX ring.
+  // There is no "I sleep" flag to raise: the kernel wakes whoever waits on the socket (sk_data_ready) after
+  // each burst. The fence stands for the order that matters: what was posted before, then this look at the RX
+  // ring.
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  return rx_.peek(1) != 0 || completion_.peek(1) != 0 || (tx_pending_ && !tx_stalled_) || !foreign_home_.empty();
+  return rx_.peek(1) != 0 || completion_.peek(1) != 0 || (tx_pending_ && !tx_stalled_) ||
+         !foreign_home_.empty();
 }
 
 void NicQueue::woken() {}

@@ -37,20 +37,22 @@ constexpr std::uint32_t pages_for_queue(const NicQueueOptions& options, std::uin
 
 class NicQueue final : public Queue {
  public:
-  // Control thread. Binds (waiting for a previous socket's pool to be torn down, at most 2 s), fills the fill ring.
-  // Does not touch the XDP program: the caller puts socket_fd() into the demux program's XSKMAP.
-  // Errors: queue out of range, in use by another socket, no zero copy where mode asks for it, frames that do not fit a page.
+  // Control thread. Binds (waiting for a previous socket's pool to be torn down, at most 2 s), fills the fill
+  // ring. Does not touch the XDP program: the caller puts socket_fd() into the demux program's XSKMAP.
+  // Errors: queue out of range, in use by another socket, no zero copy where mode asks for it, frames that do
+  // not fit a page.
   static Result<std::unique_ptr<NicQueue>> open(const NicQueueOptions& options, Umem& umem, PagePool& pool);
-  // Control thread, after the worker has let go of it. Closes the socket first, then all pages that the kernel held go
-  // home to the pool (D7). The pool must be quiet: its owner thread no longer uses it.
+  // Control thread, after the worker has let go of it. Closes the socket first, then all pages that the
+  // kernel held go home to the pool (D7). The pool must be quiet: its owner thread no longer uses it.
   ~NicQueue() override;
 
   int socket_fd() const;
   bool zero_copy() const;  // what XDP_OPTIONS says it became
-  // rx_packets rx_bytes tx_packets tx_bytes tx_zero_copy tx_copied tx_kicks tx_kick_errors rx_kicks drop_no_metadata
-  // drop_tx_ring_full drop_tx_no_page drop_too_long fault_rx_page fault_tx_page, and the kernel's XDP_STATISTICS by their names:
-  // rx_dropped rx_invalid_descs tx_invalid_descs rx_ring_full rx_fill_ring_empty_descs tx_ring_empty_descs.
-  // Asks the kernel for the latter: one system call, any thread.
+  // rx_packets rx_bytes tx_packets tx_bytes tx_zero_copy tx_copied tx_kicks tx_kick_errors rx_kicks
+  // drop_no_metadata drop_tx_ring_full drop_tx_no_page drop_too_long fault_rx_page fault_tx_page, and the
+  // kernel's XDP_STATISTICS by their names: rx_dropped rx_invalid_descs tx_invalid_descs rx_ring_full
+  // rx_fill_ring_empty_descs tx_ring_empty_descs. Asks the kernel for the latter: one system call, any
+  // thread.
   void visit(CounterVisitor& visitor) const;
 
   // Queue and Lane: see port.h.
@@ -67,8 +69,8 @@ class NicQueue final : public Queue {
   void recycle(std::span<const Packet> packets) override;
 
  private:
-  // Who has a page, as far as this queue is concerned. Private memory: it is what tells which pages are to come home
-  // when the socket is closed, whatever the rings say (D7).
+  // Who has a page, as far as this queue is concerned. Private memory: it is what tells which pages are to
+  // come home when the socket is closed, whatever the rings say (D7).
   enum class PageState : std::uint8_t {
     kNotHere,  // free, in the worker's hand, lent: nothing that this socket can reach
     kFill,     // posted for the NIC to fill; until its packet is received
@@ -102,27 +104,28 @@ class NicQueue final : public Queue {
   NicQueueOptions options_;
   Umem& umem_;
   PagePool& pool_;
-  std::byte* pages_ = nullptr;      // of the arena
+  std::byte* pages_ = nullptr;  // of the arena
   std::uint32_t page_bytes_ = 0;
   std::uint32_t page_shift_ = 0;
   std::uint32_t page_count_ = 0;
   bool zero_copy_ = false;
-  bool joined_ = false;             // bound: the kernel may have pages
+  bool joined_ = false;  // bound: the kernel may have pages
   UniqueFd socket_;
   std::unique_ptr<TeardownProbe> probe_;
 
   KernelRing<xdp_desc> rx_, tx_;
   KernelRing<std::uint64_t> fill_, completion_;
-  std::vector<PageState> page_states_;  // one per page of the arena
-  std::uint32_t tx_slots_ = 0;          // left in this burst's reservation
-  std::uint32_t tx_written_ = 0;        // of it
-  bool tx_pending_ = false;             // descriptors that the kernel may not have seen yet
-  bool tx_stalled_ = false;             // the NIC is down: kicking again changes nothing
-  std::vector<PageIndex> foreign_home_; // of other pools, whose return ring was full; at most tx_entries
-  std::uint32_t foreign_out_ = 0;       // of other pools, in our TX ring or foreign_home_
+  std::vector<PageState> page_states_;   // one per page of the arena
+  std::uint32_t tx_slots_ = 0;           // left in this burst's reservation
+  std::uint32_t tx_written_ = 0;         // of it
+  bool tx_pending_ = false;              // descriptors that the kernel may not have seen yet
+  bool tx_stalled_ = false;              // the NIC is down: kicking again changes nothing
+  std::vector<PageIndex> foreign_home_;  // of other pools, whose return ring was full; at most tx_entries
+  std::uint32_t foreign_out_ = 0;        // of other pools, in our TX ring or foreign_home_
 
   struct {
-    Counter rx_packets, rx_bytes, tx_packets, tx_bytes, tx_zero_copy, tx_copied, tx_kicks, tx_kick_errors, rx_kicks;
+    Counter rx_packets, rx_bytes, tx_packets, tx_bytes, tx_zero_copy, tx_copied, tx_kicks, tx_kick_errors,
+        rx_kicks;
     Counter drop_no_metadata, drop_tx_ring_full, drop_tx_no_page, drop_too_long;
     Counter fault_rx_page, fault_tx_page;  // the kernel named a page that it does not have: a driver's bug
   } stats_;

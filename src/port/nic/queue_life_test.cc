@@ -1,4 +1,5 @@
-// Queues that come and go: several in one arena, closed and opened under traffic, NICs that go down or vanish.
+// Queues that come and go: several in one arena, closed and opened under traffic, NICs that go down or
+// vanish.
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -16,7 +16,8 @@ namespace sluice {
 
 namespace {
 
-// A previous socket's pool is torn down by a work item that waits for RTNL: milliseconds, on a busy machine more.
+// A previous socket's pool is torn down by a work item that waits for RTNL: milliseconds, on a busy machine
+// more.
 constexpr std::uint64_t kBindPatienceNs = 2'000'000'000;
 // Closing: after this the wait is reported; after the second one there is no safe way on.
 constexpr std::uint64_t kTeardownPatienceNs = 5'000'000'000;
@@ -38,12 +39,14 @@ Result<void> check_against(const NicInfo& info, const NicQueueOptions& options, 
   // xsk_reg_pool_at_qid takes the larger of the two.
   std::uint32_t queues = std::max(info.rx_queues, info.tx_queues);
   if (raw(options.queue) >= queues) {
-    return fail("{} has no queue {}: it has {} (`ethtool -l {}` shows, `ethtool -L` sets them)", options.netdev,
-                raw(options.queue), queues, options.netdev);
+    return fail("{} has no queue {}: it has {} (`ethtool -l {}` shows, `ethtool -L` sets them)",
+                options.netdev, raw(options.queue), queues, options.netdev);
   }
   if (info.mtu + kLinkHeaderBytes + kHeadroomBytes > page_bytes) {
-    return fail("the MTU of {} ({}) does not fit pages of {} bytes (at most {}): set daemon.page_bytes = 4096, or lower the MTU",
-                options.netdev, info.mtu, page_bytes, page_bytes - kLinkHeaderBytes - kHeadroomBytes);
+    return fail(
+        "the MTU of {} ({}) does not fit pages of {} bytes (at most {}): set daemon.page_bytes = 4096, or "
+        "lower the MTU",
+        options.netdev, info.mtu, page_bytes, page_bytes - kLinkHeaderBytes - kHeadroomBytes);
   }
   return {};
 }
@@ -79,7 +82,8 @@ Result<std::unique_ptr<NicQueue>> NicQueue::open(const NicQueueOptions& options,
   queue->probe_ = std::move(*probe);
   queue->options_.ifindex = info->ifindex;
   int sibling = umem.sibling(info->ifindex, options.mode);
-  // Sharing fails where this queue cannot be of the sibling's mode; a registration of its own then says what is wrong.
+  // Sharing fails where this queue cannot be of the sibling's mode; a registration of its own then says what
+  // is wrong.
   if (sibling < 0 || !queue->bind_by_sharing(sibling)) {
     SLUICE_TRY(queue->bind_by_registration());
   }
@@ -148,7 +152,8 @@ Result<void> NicQueue::make_rings() {
   }
   int fd = socket_.get();
   SLUICE_TRY(fill_.map(fd, XDP_UMEM_FILL_RING, XDP_UMEM_PGOFF_FILL_RING, at.fr, options_.ring_entries));
-  SLUICE_TRY(completion_.map(fd, XDP_UMEM_COMPLETION_RING, XDP_UMEM_PGOFF_COMPLETION_RING, at.cr, options_.tx_entries));
+  SLUICE_TRY(completion_.map(fd, XDP_UMEM_COMPLETION_RING, XDP_UMEM_PGOFF_COMPLETION_RING, at.cr,
+                             options_.tx_entries));
   SLUICE_TRY(rx_.map(fd, XDP_RX_RING, XDP_PGOFF_RX_RING, at.rx, options_.ring_entries));
   SLUICE_TRY(tx_.map(fd, XDP_TX_RING, XDP_PGOFF_TX_RING, at.tx, options_.tx_entries));
   return {};
@@ -178,14 +183,18 @@ Result<void> NicQueue::bind(std::uint16_t flags, int shared_fd) {
 }
 
 std::string NicQueue::explain_bind(int error) const {
-  std::string what = fmt::format("cannot bind an AF_XDP socket to queue {} of {}: ", raw(options_.queue), options_.netdev);
+  std::string what =
+      fmt::format("cannot bind an AF_XDP socket to queue {} of {}: ", raw(options_.queue), options_.netdev);
   switch (error) {
     case EBUSY:
-      return what + "another AF_XDP socket, or another user of the queue's memory, has it (`ss --xdp -p` shows which)";
+      return what +
+             "another AF_XDP socket, or another user of the queue's memory, has it (`ss --xdp -p` shows "
+             "which)";
     case EOPNOTSUPP:
     case EINVAL:
       if (options_.mode == BindMode::kZeroCopy) {
-        return what + "its driver has no AF_XDP zero copy on this queue (`mode = \"auto\"` uses copy mode then)";
+        return what +
+               "its driver has no AF_XDP zero copy on this queue (`mode = \"auto\"` uses copy mode then)";
       }
       break;
     case EPERM:
@@ -221,13 +230,14 @@ NicQueue::~NicQueue() {
   // D7: no page goes home before the kernel and the NIC have let go of the queue.
   auto outcome = probe_->wait_until_free(options_.ifindex, options_.queue, kTeardownPatienceNs);
   if (outcome == TeardownProbe::Outcome::kBusy) {
-    log::warn("{} queue {}: the kernel has not let go of the closed AF_XDP socket after {} s", options_.netdev,
-              raw(options_.queue), kTeardownPatienceNs / 1'000'000'000);
-    // In copy mode the kernel itself wrote the pages and stopped with close(2); a NIC that still writes is another matter.
+    log::warn("{} queue {}: the kernel has not let go of the closed AF_XDP socket after {} s",
+              options_.netdev, raw(options_.queue), kTeardownPatienceNs / 1'000'000'000);
+    // In copy mode the kernel itself wrote the pages and stopped with close(2); a NIC that still writes is
+    // another matter.
     if (zero_copy_) {
       outcome = probe_->wait_until_free(options_.ifindex, options_.queue, kTeardownLimitNs);
-      SLUICE_CHECK(outcome == TeardownProbe::Outcome::kFree, "{} queue {} may still write to its pages", options_.netdev,
-                   raw(options_.queue));
+      SLUICE_CHECK(outcome == TeardownProbe::Outcome::kFree, "{} queue {} may still write to its pages",
+                   options_.netdev, raw(options_.queue));
     }
   }
   bring_home();
@@ -253,8 +263,8 @@ void NicQueue::bring_home() {
   // Their owners are running and make room in their rings.
   std::uint64_t deadline = now_ns() + kSiblingPatienceNs;
   while (send_home_foreign() > 0 || !foreign_home_.empty()) {
-    SLUICE_CHECK(now_ns() < deadline, "{} pages of other queues cannot go home from {} queue {}", foreign_home_.size(),
-                 options_.netdev, raw(options_.queue));
+    SLUICE_CHECK(now_ns() < deadline, "{} pages of other queues cannot go home from {} queue {}",
+                 foreign_home_.size(), options_.netdev, raw(options_.queue));
     if (!foreign_home_.empty()) {
       pause();
     }
@@ -268,9 +278,13 @@ void NicQueue::wait_for_siblings() const {
   }
 }
 
-int NicQueue::socket_fd() const { return socket_.get(); }
+int NicQueue::socket_fd() const {
+  return socket_.get();
+}
 
-bool NicQueue::zero_copy() const { return zero_copy_; }
+bool NicQueue::zero_copy() const {
+  return zero_copy_;
+}
 
 void NicQueue::visit(CounterVisitor& visitor) const {
   visitor.counter("rx_packets", stats_.rx_packets.value());

@@ -42,14 +42,15 @@ TEST_P(NicQueueSize, ReceivesEveryPacketOnceWithContentAndMetadata) {
     EXPECT_TRUE(until([&] {
       receiver.turn(**queue, QueueId{0});
       return receiver.received() >= options.count;
-    })) << receiver.received() << " of " << live->sent() << ", pages in flight " << pool->inflight();
+    })) << receiver.received()
+        << " of " << live->sent() << ", pages in flight " << pool->inflight();
     EXPECT_EQ(live->wait().value(), options.count);
     receiver.expect_each_once();
     auto values = counters(**queue);
     EXPECT_EQ(values["rx_packets"], options.count);
     EXPECT_EQ(values["rx_bytes"], options.count * GetParam());
-    for (const char* none : {"drop_no_metadata", "rx_dropped", "rx_ring_full", "rx_fill_ring_empty_descs", "fault_rx_page",
-                             "fault_tx_page", "rx_invalid_descs"}) {
+    for (const char* none : {"drop_no_metadata", "rx_dropped", "rx_ring_full", "rx_fill_ring_empty_descs",
+                             "fault_rx_page", "fault_tx_page", "rx_invalid_descs"}) {
       EXPECT_TRUE(values.contains(none)) << none;
       EXPECT_EQ(values[none], 0u) << none;
     }
@@ -104,7 +105,8 @@ TEST_F(NicTest, CopiedFramesLeaveWholeAndTheirPagesComeHome) {
         ++arrived;
       }
       return arrived == kFrames;
-    })) << arrived << " of " << offered;
+    })) << arrived
+        << " of " << offered;
     auto values = counters(*queue);
     EXPECT_EQ(values["tx_packets"], kFrames);
     EXPECT_EQ(values["tx_copied"], kFrames);

@@ -52,7 +52,8 @@ TeardownProbe::Outcome TeardownProbe::wait_until_free(int ifindex, QueueId queue
   std::uint64_t deadline = now_ns() + limit_ns;
   for (;;) {
     // Anything but EBUSY means that no pool is in the way: bound, or the device or its queue is gone.
-    if (::bind(socket_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0 || errno != EBUSY) {
+    if (::bind(socket_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0 ||
+        errno != EBUSY) {
       socket_.reset();
       return Outcome::kFree;
     }

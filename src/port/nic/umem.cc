@@ -24,7 +24,8 @@ Result<UniqueFd> make_socket() {
       return fail_errno(errno, "this kernel has no AF_XDP: it must be built with CONFIG_XDP_SOCKETS");
     case EPERM:
     case EACCES:
-      return fail_errno(errno, "AF_XDP sockets need the capability CAP_NET_RAW (run as root or by the service unit)");
+      return fail_errno(
+          errno, "AF_XDP sockets need the capability CAP_NET_RAW (run as root or by the service unit)");
     default:
       return fail_errno(errno, "cannot make an AF_XDP socket");
   }
@@ -37,7 +38,8 @@ std::string memory_limit() {
 }
 
 Result<void> register_arena(int fd, const Arena& arena) {
-  // Headroom 0: the frame begins 256 bytes (XDP_PACKET_HEADROOM) into its page, with the metadata in front of it.
+  // Headroom 0: the frame begins 256 bytes (XDP_PACKET_HEADROOM) into its page, with the metadata in front of
+  // it.
   xdp_umem_reg registration{};
   registration.addr = reinterpret_cast<std::uint64_t>(arena.data());
   registration.len = arena.bytes();
@@ -53,7 +55,8 @@ Result<void> register_arena(int fd, const Arena& arena) {
                         "give the capability CAP_IPC_LOCK, or a limit of at least {} bytes (LimitMEMLOCK=)",
                         memory_limit(), arena.bytes(), arena.bytes());
     case ENOMEM:
-      return fail_errno(errno, "no memory to pin {} bytes for the NIC: make the rings or the ports' pages fewer",
+      return fail_errno(errno,
+                        "no memory to pin {} bytes for the NIC: make the rings or the ports' pages fewer",
                         arena.bytes());
     default:
       return fail_errno(errno, "cannot register {} bytes with AF_XDP", arena.bytes());
@@ -92,14 +95,17 @@ Result<UniqueFd> Umem::registered_socket() {
 
 int Umem::sibling(int ifindex, BindMode mode) const {
   for (const Bound& bound : bound_) {
-    if (bound.ifindex == ifindex && (mode == BindMode::kAuto || bound.zero_copy == (mode == BindMode::kZeroCopy))) {
+    if (bound.ifindex == ifindex &&
+        (mode == BindMode::kAuto || bound.zero_copy == (mode == BindMode::kZeroCopy))) {
       return bound.fd;
     }
   }
   return -1;
 }
 
-void Umem::joined(int fd, int ifindex, bool zero_copy) { bound_.push_back({fd, ifindex, zero_copy}); }
+void Umem::joined(int fd, int ifindex, bool zero_copy) {
+  bound_.push_back({fd, ifindex, zero_copy});
+}
 
 void Umem::left(int fd) {
   auto removed = std::erase_if(bound_, [fd](const Bound& bound) { return bound.fd == fd; });
@@ -131,7 +137,8 @@ Result<void> Umem::add_pool(PagePool& pool) {
 }
 
 void Umem::forget_pool(PagePool& pool) {
-  SLUICE_CHECK(at_siblings(pool) == 0, "{} pages of pool {} are in other queues' TX rings", at_siblings(pool), pool.name());
+  SLUICE_CHECK(at_siblings(pool) == 0, "{} pages of pool {} are in other queues' TX rings", at_siblings(pool),
+               pool.name());
   for (Slot& slot : *slots_) {
     if (slot.pool.load(std::memory_order_relaxed) == &pool) {
       slot.pool.store(nullptr, std::memory_order_release);

@@ -1,12 +1,13 @@
 // Umem: an arena registered with the kernel (XDP_UMEM_REG), for all queues of its domain.
 //
-// The queues of one NIC share one registration (XDP_SHARED_UMEM): its pages are pinned and mapped for DMA once. Each
-// further NIC gets a registration of its own over the same memory, because the kernel makes a registration either zero
-// copy or copy as a whole (net/xdp/xsk_buff_pool.c, xp_assign_dev_shared), which would tie a fast NIC to a slow one.
-// Addresses are offsets in the arena in all of them, so a page received on one NIC is sent on another as it is.
+// The queues of one NIC share one registration (XDP_SHARED_UMEM): its pages are pinned and mapped for DMA
+// once. Each further NIC gets a registration of its own over the same memory, because the kernel makes a
+// registration either zero copy or copy as a whole (net/xdp/xsk_buff_pool.c, xp_assign_dev_shared), which
+// would tie a fast NIC to a slow one. Addresses are offsets in the arena in all of them, so a page received
+// on one NIC is sent on another as it is.
 //
-// The system calls are made here and not by libxdp, which keeps the first socket of a UMEM open until the UMEM goes: that
-// queue could neither be closed nor opened again while another one is in use.
+// The system calls are made here and not by libxdp, which keeps the first socket of a UMEM open until the
+// UMEM goes: that queue could neither be closed nor opened again while another one is in use.
 #pragma once
 
 #include <array>
@@ -28,8 +29,8 @@ enum class BindMode : std::uint8_t { kAuto, kZeroCopy, kCopy };
 // Control thread, except pool_of().
 class Umem {
  public:
-  // The arena must outlive it. Errors say what to do: too little locked memory, no AF_XDP in this kernel, no privilege.
-  // Sockets belong to the network namespace of the calling thread.
+  // The arena must outlive it. Errors say what to do: too little locked memory, no AF_XDP in this kernel, no
+  // privilege. Sockets belong to the network namespace of the calling thread.
   static Result<std::unique_ptr<Umem>> create(Arena& arena);
   ~Umem();
   Arena& arena() const { return arena_; }
@@ -45,8 +46,9 @@ class Umem {
   void joined(int fd, int ifindex, bool zero_copy);
   void left(int fd);
 
-  // A page of the arena may be sent by a queue whose pool it does not come from: on its way home it goes through the
-  // ring of its own pool. A pool is known from the opening of its queue until it has no page left in any TX ring.
+  // A page of the arena may be sent by a queue whose pool it does not come from: on its way home it goes
+  // through the ring of its own pool. A pool is known from the opening of its queue until it has no page left
+  // in any TX ring.
   Result<void> add_pool(PagePool& pool);
   void forget_pool(PagePool& pool);
   PagePool* pool_of(PageIndex page) const;  // any thread; nullptr: of no pool we know

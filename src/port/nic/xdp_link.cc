@@ -39,12 +39,16 @@ std::optional<std::string> present_program(int ifindex) {
   bool known = program && ::bpf_obj_get_info_by_fd(program.get(), &info, &info_bytes) == 0;
   std::string name = known ? info.name : "";
   std::string text = fmt::format("the XDP program {} (id {})", name.empty() ? "without a name" : name, id);
-  // libxdp's dispatcher holds the hook for several programs of its own; Sluice's cannot be one of them, because they
-  // would see packets before or after it.
+  // libxdp's dispatcher holds the hook for several programs of its own; Sluice's cannot be one of them,
+  // because they would see packets before or after it.
   if (name.starts_with("xdp_dispatcher")) {
-    text += ", libxdp's dispatcher: `xdp-loader status` shows its programs, `xdp-loader unload DEV --all` ends it";
+    text +=
+        ", libxdp's dispatcher: `xdp-loader status` shows its programs, `xdp-loader unload DEV --all` ends "
+        "it";
   } else {
-    text += ": end the program that put it there, or `ip link set dev DEV xdp off`, or `bpftool link` and `bpftool link detach`";
+    text +=
+        ": end the program that put it there, or `ip link set dev DEV xdp off`, or `bpftool link` and "
+        "`bpftool link detach`";
   }
   return text;
 }
@@ -80,28 +84,32 @@ Result<XdpLink> XdpLink::attach(int ifindex, int program_fd) {
     return fail_errno(error, "attaching XDP to {} needs the capabilities CAP_NET_ADMIN and CAP_BPF", netdev);
   }
   NicInfo info = read_nic_info(netdev).value_or(NicInfo{});
-  // Drivers say "your frames do not fit one page" in their own ways: veth ERANGE, many others EINVAL at an MTU that no page
-  // of 4 KiB with 256 bytes of headroom can hold. EOPNOTSUPP is "no native XDP at all".
+  // Drivers say "your frames do not fit one page" in their own ways: veth ERANGE, many others EINVAL at an
+  // MTU that no page of 4 KiB with 256 bytes of headroom can hold. EOPNOTSUPP is "no native XDP at all".
   constexpr std::uint32_t kLargestMtu = 3498;
   if (error == ERANGE || (error != EOPNOTSUPP && info.mtu > kLargestMtu)) {
     return fail_errno(error,
-                      "the MTU of {} ({}, or that of its peer) is too large for XDP in driver {}, which needs a frame to fit "
+                      "the MTU of {} ({}, or that of its peer) is too large for XDP in driver {}, which "
+                      "needs a frame to fit "
                       "one page: `ip link set dev {} mtu 1500` (at most about {})",
                       netdev, info.mtu, info.driver, netdev, kLargestMtu);
   }
   if (error == ENOSPC) {
-    return fail_errno(error, "{} has too few queues for XDP in driver {} (RX {}, TX {}): `ethtool -L {}` sets them; "
-                      "a veth needs as many RX queues as its peer has TX queues", netdev, info.driver, info.rx_queues,
-                      info.tx_queues, netdev);
+    return fail_errno(error,
+                      "{} has too few queues for XDP in driver {} (RX {}, TX {}): `ethtool -L {}` sets them; "
+                      "a veth needs as many RX queues as its peer has TX queues",
+                      netdev, info.driver, info.rx_queues, info.tx_queues, netdev);
   }
   int generic_error = create_link(ifindex, program_fd, XDP_FLAGS_SKB_MODE, link.link_);
   if (generic_error != 0) {
-    return fail_errno(generic_error, "{} takes no XDP program: native XDP fails with \"{}\" in driver {}, and generic XDP",
+    return fail_errno(generic_error,
+                      "{} takes no XDP program: native XDP fails with \"{}\" in driver {}, and generic XDP",
                       netdev, std::strerror(error), info.driver.empty() ? "(unknown)" : info.driver);
   }
   link.mode_ = Mode::kGeneric;
-  link.warning_ = fmt::format("driver {} of {} has no native XDP ({}): generic XDP is used, which is several times slower",
-                              info.driver.empty() ? "(unknown)" : info.driver, netdev, std::strerror(error));
+  link.warning_ = fmt::format(
+      "driver {} of {} has no native XDP ({}): generic XDP is used, which is several times slower",
+      info.driver.empty() ? "(unknown)" : info.driver, netdev, std::strerror(error));
   return link;
 }
 

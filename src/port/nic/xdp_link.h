@@ -8,13 +8,13 @@
 
 namespace sluice {
 
-// The program is attached by a BPF link: when its last descriptor is closed, also by kill -9, the kernel detaches the
-// program and the NIC is an ordinary one again.
+// The program is attached by a BPF link: when its last descriptor is closed, also by kill -9, the kernel
+// detaches the program and the NIC is an ordinary one again.
 class XdpLink {
  public:
   enum class Mode { kNative, kGeneric };
-  // Native first; generic where the driver cannot, which warning() then says. Never pushes another program aside: errors
-  // name it. The other errors: no such device, too large an MTU, too few queues, no privilege.
+  // Native first; generic where the driver cannot, which warning() then says. Never pushes another program
+  // aside: errors name it. The other errors: no such device, too large an MTU, too few queues, no privilege.
   static Result<XdpLink> attach(int ifindex, int program_fd);
 
   bool native() const { return mode_ == Mode::kNative; }
