@@ -98,10 +98,10 @@ TEST_F(Sluicectl, ChangesRulesAndPortsAndReloads) {
   EXPECT_EQ(said("rule del --nic eth1 --id 1"), "");
   EXPECT_EQ(
       said("port add web --socket /run/sluice/web.sock --pages 64 --queue eth1:1 --mac 02:00:00:00:00:01"),
+      "sluicectl: warning: port web receives nothing: no rule has to = \"web\"\n"
       "sluicectl: warning: port web owns eth1:1 and can read packets of rule 1 (match \"dst_port 53\" to "
       "dns) that "
-      "arrive there; steer them to another queue (ethtool -N eth1) or let web share the queues\n"
-      "sluicectl: warning: port web receives nothing: no rule has to = \"web\"\n");
+      "arrive there; steer them to another queue (ethtool -N eth1) or let web share the queues\n");
   EXPECT_EQ(said("rule add --match 'dst_port 80' --to web --shed"), "");
   EXPECT_EQ(run("port del web").out,
             "sluicectl: the rule \"dst_port 80\" leads to port web; remove it first\n");

@@ -21,7 +21,10 @@ void warn_of_shadowed_rules(const Config& config, const std::string& nic,
       order.push_back(i);
     }
   }
-  std::ranges::stable_sort(order, std::greater{}, [&](std::size_t i) { return config.rules[i].priority; });
+  std::ranges::sort(order, [&](std::size_t a, std::size_t b) {
+    return std::pair(-std::int64_t{config.rules[a].priority}, a) <
+           std::pair(-std::int64_t{config.rules[b].priority}, b);
+  });
   std::map<std::string, std::size_t> first;
   std::optional<std::size_t> catch_all;
   for (std::size_t i : order) {
