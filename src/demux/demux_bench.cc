@@ -143,7 +143,7 @@ class Bench {
   double run(int program, const Bytes& frame) {
     std::uint32_t zero = 0;
     bpf_map_update_elem(bpf_map__fd(skeleton_->maps.measured), &zero, &program, BPF_ANY);
-    return testing::test_run(bpf_program__fd(skeleton_->progs.again), frame, kRepeat).ns_per_packet;
+    return testing::test_run(bpf_program__fd(skeleton_->progs.again), frame, {.repeat = kRepeat}).ns_per_packet;
   }
   demux_bench_bpf* skeleton_ = nullptr;
   std::unique_ptr<Demux> demux_;
