@@ -74,12 +74,16 @@ std::string missing_privileges() {
     return missing;
   }
   bool admin = ::capng_have_capability(CAPNG_EFFECTIVE, CAP_SYS_ADMIN);
-  if (!admin && !::capng_have_capability(CAPNG_EFFECTIVE, CAP_BPF)) {
-    missing = "CAP_BPF";
+  auto need = [&](unsigned capability, const char* name) {
+    if (!::capng_have_capability(CAPNG_EFFECTIVE, capability)) {
+      missing += (missing.empty() ? "" : " and ") + std::string(name);
+    }
+  };
+  if (!admin) {
+    need(CAP_BPF, "CAP_BPF");
+    need(CAP_PERFMON, "CAP_PERFMON");  // the verifier: arithmetic on packet pointers, and no barriers against speculation
   }
-  if (!::capng_have_capability(CAPNG_EFFECTIVE, CAP_NET_ADMIN)) {
-    missing += missing.empty() ? "CAP_NET_ADMIN" : " and CAP_NET_ADMIN";
-  }
+  need(CAP_NET_ADMIN, "CAP_NET_ADMIN");
   return missing;
 }
 
@@ -120,7 +124,9 @@ std::unexpected<Error> explain_load_failure(int os_errno, std::string_view verif
                       sizeof(sluice_rule_set) >> 20);
   }
   std::string lines = last_lines(verifier.empty() ? messages : verifier, kLogLinesShown);
-  return fail_errno(os_errno, "cannot load the XDP program: the kernel says\n{}\n", lines);
+  auto error = fail_errno(os_errno, "cannot load the XDP program");
+  error.error().message += "; the kernel says:\n" + lines;
+  return error;
 }
 
 std::uint64_t load(const sluice_u64& counter) { return read_once(counter); }

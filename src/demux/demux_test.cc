@@ -1,6 +1,7 @@
 #include "demux/demux.h"
 
 #include <cap-ng.h>
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -321,27 +322,46 @@ TEST_F(DemuxTest, AfterReplacementReturnsNoPacketMeetsTheOldSet) {
   }
 }
 
-TEST(DemuxPrivilege, TheErrorNamesTheCapabilityThatIsMissing) {
-  if (::geteuid() != 0) {
-    GTEST_SKIP() << "needs root, to drop what it has";
-  }
+// Loads in a child that holds only `capabilities`; the error, or "".
+std::string load_with(std::initializer_list<unsigned> capabilities) {
+  int channel[2];
+  EXPECT_EQ(::pipe2(channel, O_CLOEXEC), 0);
   ::fflush(nullptr);
   pid_t child = ::fork();
   if (child == 0) {
     ::capng_clear(CAPNG_SELECT_BOTH);
-    ::capng_update(CAPNG_ADD, static_cast<capng_type_t>(CAPNG_EFFECTIVE | CAPNG_PERMITTED), CAP_NET_ADMIN);
+    for (unsigned capability : capabilities) {
+      ::capng_update(CAPNG_ADD, static_cast<capng_type_t>(CAPNG_EFFECTIVE | CAPNG_PERMITTED), capability);
+    }
     ::capng_apply(CAPNG_SELECT_CAPS);
     auto demux = Demux::load(1);
-    bool named = !demux && demux.error().message.find("CAP_BPF") != std::string::npos &&
-                 demux.error().message.find("CAP_NET_ADMIN") == std::string::npos;
-    if (!named) {
-      ::fprintf(stderr, "%s\n", demux ? "loaded" : demux.error().message.c_str());
-    }
-    ::_exit(named ? 0 : 1);
+    std::string message = demux ? "" : demux.error().message;
+    bool sent = ::write(channel[1], message.data(), message.size()) == static_cast<ssize_t>(message.size());
+    ::_exit(sent ? 0 : 1);
   }
+  UniqueFd reader(channel[0]);
+  ::close(channel[1]);
+  std::string message(4096, 0);
+  ssize_t length = ::read(reader.get(), message.data(), message.size());
+  message.resize(length > 0 ? static_cast<std::size_t>(length) : 0);
   int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  return message;
+}
+
+TEST(DemuxPrivilege, TheErrorNamesTheCapabilitiesThatAreMissing) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "needs root, to drop what it has";
+  }
+  EXPECT_EQ(load_with({CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON}), "");
+  EXPECT_EQ(load_with({CAP_SYS_ADMIN, CAP_NET_ADMIN}), "");
+  const char* kEnd = " is missing (run as root, or grant it)";
+  for (const auto& [message, missing] :
+       {std::pair{load_with({CAP_NET_ADMIN, CAP_PERFMON}), "CAP_BPF"}, {load_with({CAP_BPF, CAP_NET_ADMIN}), "CAP_PERFMON"},
+        {load_with({CAP_BPF, CAP_PERFMON}), "CAP_NET_ADMIN"}, {load_with({}), "CAP_BPF and CAP_PERFMON and CAP_NET_ADMIN"}}) {
+    EXPECT_TRUE(message.starts_with(fmt::format("cannot load the XDP program: {}{}", missing, kEnd))) << message;
+  }
 }
 
 }  // namespace
