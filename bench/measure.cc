@@ -1,0 +1,97 @@
+#include "bench/measure.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "base/clock.h"
+
+namespace sluice::bench {
+
+namespace {
+constexpr std::uint64_t kGraceNs = 300'000'000;  // after the last packet was sent
+}
+
+void run_on(std::uint32_t cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  ::pthread_setaffinity_np(::pthread_self(), sizeof(set), &set);
+}
+
+Round measure(test::LiveFrames& live, Receiver& receiver) {
+  Round round;
+  std::uint64_t first = 0, last = 0, ended = 0;
+  live.start();
+  for (;;) {
+    std::uint64_t count = receiver.turn();
+    if (count != 0) {
+      last = now_ns();
+      first = first == 0 ? last : first;
+      round.received += count;
+      continue;
+    }
+    if (!live.running()) {
+      std::uint64_t now = now_ns();
+      ended = ended == 0 ? now : ended;
+      if (now - std::max(ended, last) > kGraceNs) {
+        break;
+      }
+    }
+  }
+  round.sent = live.wait().value();
+  round.packets_per_second =
+      static_cast<double>(round.received) * 1e9 / static_cast<double>(std::max<std::uint64_t>(last - first, 1));
+  return round;
+}
+
+Figure median(std::vector<Round> rounds) {
+  std::sort(rounds.begin(), rounds.end(),
+            [](const Round& a, const Round& b) { return a.packets_per_second < b.packets_per_second; });
+  Figure figure;
+  for (const Round& round : rounds) {
+    figure.sent += round.sent;
+    figure.lost += round.lost();
+  }
+  figure.packets_per_second = rounds[rounds.size() / 2].packets_per_second;
+  return figure;
+}
+
+void Report::add(const std::string& name, const std::string& unit, double sluice, double peer, const std::string& peer_name,
+                 double goal, bool lower_is_better, nlohmann::json more) {
+  double ratio = peer > 0 ? sluice / peer : 0;
+  bool met = lower_is_better ? ratio <= goal : ratio >= goal;
+  if (more.contains("lost") && goal > 0) {
+    met = met && more["lost"].get<std::uint64_t>() == 0;
+  }
+  nlohmann::json result = {{"name", name}, {"unit", unit},   {"sluice", sluice},
+                           {"peer", peer}, {"peer_name", peer_name}, {"ratio", ratio}};
+  result["goal"] = goal > 0 ? nlohmann::json(goal) : nlohmann::json();
+  result["met"] = goal > 0 ? nlohmann::json(met) : nlohmann::json();
+  result.update(more);
+  results_.push_back(result);
+  if (!json_) {
+    std::string goal_text = goal > 0 ? fmt::format("goal {} {}: {}", lower_is_better ? "<=" : ">=", goal, met ? "met" : "MISSED") : "";
+    std::string lost = more.contains("lost") ? fmt::format("lost {}", more["lost"].get<std::uint64_t>()) : "";
+    std::string peer_lost = more.contains("peer_lost") ? fmt::format("lost {}", more["peer_lost"].get<std::uint64_t>()) : "";
+    fmt::print("{:<28} {:>9.3f} {} {:<13} | {:<16} {:>9.3f} {:<13} | ratio {:.3f} {}\n", name, sluice, unit, lost, peer_name,
+               peer, peer_lost, ratio, goal_text);
+    std::fflush(stdout);
+  }
+}
+
+void Report::note(const std::string& text) {
+  notes_.push_back(text);
+  std::fprintf(stderr, "note: %s\n", text.c_str());
+}
+
+int Report::finish() {
+  if (json_) {
+    fmt::print("{}\n", nlohmann::json{{"results", results_}, {"notes", notes_}}.dump(2));
+  }
+  return results_.empty() ? 1 : 0;
+}
+
+}  // namespace sluice::bench

@@ -1,0 +1,62 @@
+// What every bench of traffic shares: a wire at full rate from CPU 0, a receiver on CPU 1, rounds, medians, the report.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "test/support/live_frames.h"
+#include "test/support/net_ns.h"
+#include "test/support/veth.h"
+
+namespace sluice::bench {
+
+inline constexpr std::uint32_t kSenderCpu = 0;    // and the kernel's receive work, which follows the sender
+inline constexpr std::uint32_t kReceiverCpu = 1;  // worker and app, or the peer's loop
+
+struct Round {
+  double packets_per_second = 0;  // received, from the first packet to the last
+  std::uint64_t sent = 0, received = 0;
+  std::uint64_t lost() const { return sent - received; }
+};
+
+// A receiver that is ready when it is made: turn() takes what is there and says how many packets that was.
+class Receiver {
+ public:
+  virtual ~Receiver() = default;
+  virtual std::uint64_t turn() = 0;
+};
+
+void run_on(std::uint32_t cpu);  // pins this thread
+
+// Sends `packets` at full rate while this thread turns the receiver.
+Round measure(test::LiveFrames& live, Receiver& receiver);
+
+// The round in the middle by rate; its losses are the sum over all rounds.
+struct Figure {
+  double packets_per_second = 0;
+  std::uint64_t sent = 0, lost = 0;
+};
+Figure median(std::vector<Round> rounds);
+
+// {"results": [...]} or a table, as the flags say. Also the exit status: 1 when something could not be measured.
+class Report {
+ public:
+  explicit Report(bool json) : json_(json) {}
+  void add(const std::string& name, const std::string& unit, double sluice, double peer, const std::string& peer_name,
+           double goal, bool lower_is_better = false, nlohmann::json more = nlohmann::json::object());
+  void note(const std::string& text);  // what was left out, and why
+  int finish();
+
+ private:
+  bool json_;
+  nlohmann::json results_ = nlohmann::json::array();
+  nlohmann::json notes_ = nlohmann::json::array();
+};
+
+}  // namespace sluice::bench

@@ -1,0 +1,116 @@
+// Sluice as its users run it: sluiced with one worker, one app on libsluice, on one core together.
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "bench/receivers.h"
+#include "control/rpc_client.h"
+#include "sluice/sluice.hpp"
+#include "test/support/process.h"
+
+namespace sluice::bench {
+
+namespace {
+
+constexpr const char* kConfig = R"(
+[daemon]
+control = "{0}/control.sock"
+log = "warning"
+workers = [ {{ cpu = {1} }} ]
+[nic.{2}]
+queues = "all"
+[port.app]
+type = "app"
+socket = "{0}/app.sock"
+pages = 16384
+ring = 8192
+{3}
+[[rule]]
+match = "ip_proto udp dst_port {4}"
+to = "app"
+priority = 100
+{5}
+)";
+
+class App final : public SluiceApp {
+ public:
+  App(std::string directory, test::Process daemon, Port port)
+      : directory_(std::move(directory)), daemon_(std::move(daemon)), port_(std::move(port)) {}
+  ~App() override {
+    port_.reset();
+    daemon_.signal(SIGTERM);
+    daemon_.wait();
+    std::filesystem::remove_all(directory_);
+  }
+
+  std::uint64_t turn() override {
+    std::size_t count = port_->receive_for(packets_, std::chrono::milliseconds(50));
+    for (std::size_t i = 0; i < count; ++i) {
+      touched_ = touched_ + std::to_integer<std::uint64_t>(packets_[i].bytes()[0]);
+    }
+    Port::release(std::span(packets_).first(count));
+    return count;
+  }
+
+  nlohmann::json counters() override {
+    auto client = RpcClient::connect(directory_ + "/control.sock");
+    if (!client) {
+      return nlohmann::json::object();
+    }
+    auto answer = client->call("show.counters", nlohmann::json::object());
+    return answer ? *answer : nlohmann::json::object();
+  }
+  int daemon_pid() const override { return daemon_.pid(); }
+
+ private:
+  using Port = sluice::Port;
+  std::string directory_;
+  test::Process daemon_;
+  std::optional<Port> port_;
+  std::array<Packet, 64> packets_;
+  volatile std::uint64_t touched_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<SluiceApp>> SluiceApp::open(const std::string& daemon, const std::string& netdev, const test::NetNs& ns,
+                                                   QueueUse use, const std::string& extra_rules) {
+  char name[] = "/tmp/sluice-bench-XXXXXX";
+  if (::mkdtemp(name) == nullptr) {
+    return fail_errno(errno, "cannot make a directory in /tmp");
+  }
+  std::string directory = name;
+  std::string file = directory + "/sluice.toml";
+  std::ofstream(file) << fmt::format(kConfig, directory, kReceiverCpu, netdev,
+                                     use == QueueUse::kOwned ? fmt::format("queues = [\"{}:0\"]", netdev) : "", kUdpPort,
+                                     extra_rules);
+  auto process = ns.spawn({daemon, "--config", file});
+  if (!process) {
+    return std::unexpected(process.error());
+  }
+  // The daemon answers its control socket when everything is set up.
+  for (int tries = 0;; ++tries) {
+    auto client = RpcClient::connect(directory + "/control.sock");
+    if (client && client->call("version", nlohmann::json::object())) {
+      break;
+    }
+    if (tries == 200) {
+      process->signal(SIGKILL);
+      return fail("sluiced did not start: {}", process->wait().output);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(25));
+  }
+  auto port = Port::attach(directory + "/app.sock");
+  if (!port) {
+    return fail("{}", port.error().message);
+  }
+  return std::make_unique<App>(directory, std::move(*process), std::move(*port));
+}
+
+}  // namespace sluice::bench
