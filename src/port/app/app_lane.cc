@@ -313,8 +313,17 @@ void AppLane::wake_app() {
   }
   published_ = false;
   if (!memory_.rx.peer_needs_wakeup()) {
+    wake_under_way_ = false;
     return;
   }
+  // An app that has taken nothing since the last wake-up has not come to run yet: it will look at the ring before it sleeps
+  // again, and finds this too. On a core that it shares with the worker that is one system call per nap, not per turn.
+  const std::uint32_t taken = memory_.rx.produced() - memory_.rx.in_ring();
+  if (wake_under_way_ && taken == taken_at_wake_) {
+    return;
+  }
+  wake_under_way_ = true;
+  taken_at_wake_ = taken;
   // A socket and not an eventfd: both ends of an eventfd are one open file, so an app could clear its
   // O_NONBLOCK, fill the counter and make this call wait. MSG_DONTWAIT is ours alone. A full socket means it
   // has been woken already.

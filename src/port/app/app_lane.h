@@ -108,6 +108,8 @@ class AppLane final : public Lane {
   bool pressure_ = false;
   bool published_ = false;  // entries since the app's flag was last looked at
   bool stats_changed_ = false;
+  bool wake_under_way_ = false;      // a wake-up was sent, and the app's flag has been up since
+  std::uint32_t taken_at_wake_ = 0;  // the app's rx index then
   std::uint32_t tx_peeked_ = 0;    // entries of the TX burst that is out, refused ones among them
   std::uint32_t tx_out_ = 0;       // packets of it that are not done yet
   std::uint64_t ring_faults_ = 0;  // of all three rings, as counted so far
