@@ -9,7 +9,8 @@
 namespace sluice::inline v1::client {
 namespace {
 
-// A restarted daemon is found within half a second, and one that is gone for long costs two connects per second.
+// A restarted daemon is found within half a second, and one that is gone for long costs two connects per
+// second.
 constexpr std::uint64_t kFirstBackoffNs = 10'000'000;
 constexpr std::uint64_t kMaxBackoffNs = 500'000'000;
 constexpr std::uint64_t kAnswerPollNs = 1'000'000;  // how often the answer to a hello is looked for
@@ -17,7 +18,10 @@ constexpr std::uint64_t kAnswerPollNs = 1'000'000;  // how often the answer to a
 }  // namespace
 
 Attachment::Attachment(std::string path, std::string client_name, std::uint64_t timeout_ns, bool reattach)
-    : path_(std::move(path)), client_name_(std::move(client_name)), timeout_ns_(timeout_ns), reattach_(reattach) {}
+    : path_(std::move(path)),
+      client_name_(std::move(client_name)),
+      timeout_ns_(timeout_ns),
+      reattach_(reattach) {}
 
 Expected<std::shared_ptr<const Session>> Attachment::step(std::uint64_t now) {
   if (!pending_) {
@@ -104,4 +108,4 @@ std::string Attachment::last_error() const {
   return last_error_;
 }
 
-}  // namespace sluice::v1::client
+}  // namespace sluice::inline v1::client

@@ -17,8 +17,8 @@ class Attachment {
   // The first session. Waits for the daemon's answer, at most the timeout.
   Expected<std::shared_ptr<const Session>> attach();
 
-  // Never blocks: a session newer than the one of `ended_serial`, which has ended; null: not yet. One thread at a
-  // time takes the next step towards it, the others get null meanwhile.
+  // Never blocks: a session newer than the one of `ended_serial`, which has ended; null: not yet. One thread
+  // at a time takes the next step towards it, the others get null meanwhile.
   std::shared_ptr<const Session> renew(std::uint64_t ended_serial);
   // When (CLOCK_MONOTONIC) it makes sense to call renew() again.
   std::uint64_t next_step_ns() const { return next_step_ns_.load(std::memory_order_relaxed); }
@@ -48,4 +48,4 @@ class Attachment {
   std::atomic<std::uint64_t> attaches_{0};
 };
 
-}  // namespace sluice::v1::client
+}  // namespace sluice::inline v1::client

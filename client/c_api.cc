@@ -21,7 +21,9 @@ int fail(int code, const char* message) {
   return code;
 }
 
-int fail(const sluice::Error& error) { return fail(static_cast<int>(error.code), error.message.c_str()); }
+int fail(const sluice::Error& error) {
+  return fail(static_cast<int>(error.code), error.message.c_str());
+}
 
 sluice::AttachOptions to_cpp(const sluice_attach_options* options) {
   sluice::AttachOptions result;
@@ -54,7 +56,9 @@ int sluice_attach(const char* port_name, const sluice_attach_options* options, s
   }
 }
 
-void sluice_detach(sluice_port* port) { delete port; }
+void sluice_detach(sluice_port* port) {
+  delete port;
+}
 
 int sluice_split(sluice_port* port, sluice_port** parts, size_t part_count) {
   if (part_count == 0) {
@@ -91,13 +95,22 @@ void sluice_release(sluice_packet* packets, size_t count) {
   }
 }
 
-void sluice_flush(sluice_port* port) { port->state().flush(); }
-int sluice_fd(const sluice_port* port) { return port->state().fd(); }
-int sluice_arm(sluice_port* port) { return port->state().arm() ? 1 : 0; }
-void sluice_disarm(sluice_port* port) { port->state().disarm(); }
+void sluice_flush(sluice_port* port) {
+  port->state().flush();
+}
+int sluice_fd(const sluice_port* port) {
+  return port->state().fd();
+}
+int sluice_arm(sluice_port* port) {
+  return port->state().arm() ? 1 : 0;
+}
+void sluice_disarm(sluice_port* port) {
+  port->state().disarm();
+}
 
 size_t sluice_send(sluice_port* port, const struct iovec* frames, size_t count) {
-  return port->state().send(count, [&](size_t i) { return std::pair(frames[i].iov_base, frames[i].iov_len); });
+  return port->state().send(count,
+                            [&](size_t i) { return std::pair(frames[i].iov_base, frames[i].iov_len); });
 }
 
 size_t sluice_reserve(sluice_port* port, sluice_frame* frames, size_t count) {
@@ -108,26 +121,45 @@ size_t sluice_commit(sluice_port* port, const sluice_frame* frames, size_t count
   return port->state().commit(frames, count);
 }
 
-void sluice_get_counters(const sluice_port* port, sluice_counters* counters) { *counters = port->state().counters(); }
-void sluice_get_info(const sluice_port* port, sluice_info* info) { *info = port->state().info(); }
+void sluice_get_counters(const sluice_port* port, sluice_counters* counters) {
+  *counters = port->state().counters();
+}
+void sluice_get_info(const sluice_port* port, sluice_info* info) {
+  *info = port->state().info();
+}
 
 const char* sluice_strerror(int error) {
   switch (error) {
-    case 0: return "no error";
-    case SLUICE_ERROR_SYSTEM: return "a system call failed";
-    case SLUICE_ERROR_DENIED: return "denied";
-    case SLUICE_ERROR_BUSY: return "another program is attached";
-    case SLUICE_ERROR_INVALID: return "invalid argument";
-    case SLUICE_ERROR_PROTOCOL: return "the other side does not speak as sluiced does";
-    case SLUICE_ERROR_VERSION: return "the daemon speaks another version";
-    case SLUICE_ERROR_REFUSED: return "the daemon could not make a session";
-    case SLUICE_ERROR_TIMEOUT: return "the daemon did not answer in time";
-    case SLUICE_ERROR_NO_DAEMON: return "no daemon";
-    default: return "unknown error";
+    case 0:
+      return "no error";
+    case SLUICE_ERROR_SYSTEM:
+      return "a system call failed";
+    case SLUICE_ERROR_DENIED:
+      return "denied";
+    case SLUICE_ERROR_BUSY:
+      return "another program is attached";
+    case SLUICE_ERROR_INVALID:
+      return "invalid argument";
+    case SLUICE_ERROR_PROTOCOL:
+      return "the other side does not speak as sluiced does";
+    case SLUICE_ERROR_VERSION:
+      return "the daemon speaks another version";
+    case SLUICE_ERROR_REFUSED:
+      return "the daemon could not make a session";
+    case SLUICE_ERROR_TIMEOUT:
+      return "the daemon did not answer in time";
+    case SLUICE_ERROR_NO_DAEMON:
+      return "no daemon";
+    default:
+      return "unknown error";
   }
 }
 
-const char* sluice_last_error(void) { return last_error.data(); }
-const char* sluice_version(void) { return SLUICE_VERSION; }
+const char* sluice_last_error(void) {
+  return last_error.data();
+}
+const char* sluice_version(void) {
+  return SLUICE_VERSION;
+}
 
 }  // extern "C"

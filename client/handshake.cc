@@ -14,13 +14,16 @@ namespace {
 
 constexpr std::size_t kMaxFds = 253;  // SCM_MAX_FD of the kernel (include/net/scm.h)
 
-std::string cannot_attach(const std::string& path) { return "cannot attach to " + path + ": "; }
+std::string cannot_attach(const std::string& path) {
+  return "cannot attach to " + path + ": ";
+}
 
 Error connect_error(const std::string& path, int os_errno) {
   switch (os_errno) {
     case ENOENT:
-      return error(ErrorCode::kNoDaemon, cannot_attach(path) + "there is no such socket; is sluiced running, and does its "
-                                                               "configuration have a port of this name?");
+      return error(ErrorCode::kNoDaemon, cannot_attach(path) +
+                                             "there is no such socket; is sluiced running, and does its "
+                                             "configuration have a port of this name?");
     case ECONNREFUSED:
       return error(ErrorCode::kNoDaemon, cannot_attach(path) + "nobody listens there; is sluiced running?");
     case EACCES:
@@ -40,21 +43,29 @@ Error refusal(const std::string& path, const sluice_app_welcome& welcome) {
     return error(code, cannot_attach(path) + std::move(what) + (said.empty() ? "" : ": " + said));
   };
   switch (welcome.status) {
-    case SLUICE_APP_DENIED: return make(ErrorCode::kDenied, "denied");
-    case SLUICE_APP_BUSY: return make(ErrorCode::kBusy, "busy");
-    case SLUICE_APP_BAD_VERSION: return make(ErrorCode::kVersion, "other version");
-    case SLUICE_APP_BAD_HELLO: return make(ErrorCode::kProtocol, "the daemon did not understand");
-    case SLUICE_APP_FAILED: return make(ErrorCode::kRefused, "the daemon could not");
-    default: return make(ErrorCode::kProtocol, "unknown answer " + std::to_string(welcome.status));
+    case SLUICE_APP_DENIED:
+      return make(ErrorCode::kDenied, "denied");
+    case SLUICE_APP_BUSY:
+      return make(ErrorCode::kBusy, "busy");
+    case SLUICE_APP_BAD_VERSION:
+      return make(ErrorCode::kVersion, "other version");
+    case SLUICE_APP_BAD_HELLO:
+      return make(ErrorCode::kProtocol, "the daemon did not understand");
+    case SLUICE_APP_FAILED:
+      return make(ErrorCode::kRefused, "the daemon could not");
+    default:
+      return make(ErrorCode::kProtocol, "unknown answer " + std::to_string(welcome.status));
   }
 }
 
 bool file_holds(const Descriptor& fd, std::uint64_t bytes) {
-  struct stat info {};
-  return ::fstat(fd.get(), &info) == 0 && info.st_size >= 0 && static_cast<std::uint64_t>(info.st_size) >= bytes;
+  struct stat info{};
+  return ::fstat(fd.get(), &info) == 0 && info.st_size >= 0 &&
+         static_cast<std::uint64_t>(info.st_size) >= bytes;
 }
 
-// Nothing in the welcome can make us touch memory outside the mappings later on. Null: all right; else what is wrong.
+// Nothing in the welcome can make us touch memory outside the mappings later on. Null: all right; else what
+// is wrong.
 const char* find_fault(const Welcome& welcome) {
   const sluice_app_welcome& w = welcome.message;
   auto power_of_two = [](std::uint32_t n) { return std::has_single_bit(n) && n <= (1u << 30); };
@@ -67,7 +78,8 @@ const char* find_fault(const Welcome& welcome) {
   if (!power_of_two(w.rx_entries) || !power_of_two(w.back_entries) || !power_of_two(w.tx_entries)) {
     return "ring size";
   }
-  if (w.page_bytes == 0 || w.page_count == 0 || w.rx_arena_bytes < std::uint64_t{w.page_count} * w.page_bytes) {
+  if (w.page_bytes == 0 || w.page_count == 0 ||
+      w.rx_arena_bytes < std::uint64_t{w.page_count} * w.page_bytes) {
     return "rx_arena_bytes";
   }
   const std::uint64_t lane_slots_bytes = std::uint64_t{w.tx_entries} * w.tx_slot_bytes;  // < 2^62
@@ -75,8 +87,10 @@ const char* find_fault(const Welcome& welcome) {
       lane_slots_bytes * w.lane_count > w.tx_arena_bytes || lane_slots_bytes * w.lane_count > UINT32_MAX) {
     return "tx_arena_bytes";
   }
-  const std::uint64_t daemon_lane = SLUICE_LANE_DAEMON_RX_ENTRIES + std::uint64_t{w.rx_entries} * sizeof(sluice_rx_entry);
-  const std::uint64_t app_lane = SLUICE_LANE_APP_BACK_ENTRIES + std::uint64_t{w.back_entries} * sizeof(std::uint32_t) +
+  const std::uint64_t daemon_lane =
+      SLUICE_LANE_DAEMON_RX_ENTRIES + std::uint64_t{w.rx_entries} * sizeof(sluice_rx_entry);
+  const std::uint64_t app_lane = SLUICE_LANE_APP_BACK_ENTRIES +
+                                 std::uint64_t{w.back_entries} * sizeof(std::uint32_t) +
                                  std::uint64_t{w.tx_entries} * sizeof(sluice_tx_entry);
   auto lanes_fit = [&](std::uint64_t stride, std::uint64_t lane, std::uint64_t segment) {
     return stride >= lane && stride % SLUICE_CACHE_LINE == 0 && stride <= segment / w.lane_count;
@@ -121,8 +135,10 @@ Expected<std::string> socket_path(std::string_view name_or_path) {
     const char* folder = std::getenv("SLUICE_RUN_DIR");
     path = std::string(folder != nullptr && *folder != '\0' ? folder : "/run/sluice") + "/" + path + ".sock";
   }
-  if (name_or_path.empty() || path.find('\0') != std::string::npos || path.size() >= sizeof(sockaddr_un::sun_path)) {
-    return error(ErrorCode::kInvalid, "\"" + std::string(name_or_path) + "\" is no port's name and no socket's path" +
+  if (name_or_path.empty() || path.find('\0') != std::string::npos ||
+      path.size() >= sizeof(sockaddr_un::sun_path)) {
+    return error(ErrorCode::kInvalid, "\"" + std::string(name_or_path) +
+                                          "\" is no port's name and no socket's path" +
                                           " (a path may have at most 107 bytes)");
   }
   return path;
@@ -170,8 +186,8 @@ Expected<std::optional<Welcome>> receive_welcome(int socket, const std::string& 
     return error(ErrorCode::kRefused, cannot_attach(path) + "the daemon hung up without an answer");
   }
   welcome.fds = take_descriptors(message);
-  if (got != static_cast<ssize_t>(sizeof(welcome.message)) || (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 ||
-      welcome.message.magic != SLUICE_APP_MAGIC) {
+  if (got != static_cast<ssize_t>(sizeof(welcome.message)) ||
+      (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || welcome.message.magic != SLUICE_APP_MAGIC) {
     return error(ErrorCode::kProtocol,
                  cannot_attach(path) + ((message.msg_flags & MSG_CTRUNC) != 0
                                             ? "not all descriptors arrived; is RLIMIT_NOFILE too low?"
@@ -182,8 +198,8 @@ Expected<std::optional<Welcome>> receive_welcome(int socket, const std::string& 
   }
   if (welcome.message.version != SLUICE_APP_VERSION) {
     return error(ErrorCode::kVersion, cannot_attach(path) + "other version: the daemon speaks version " +
-                                          std::to_string(welcome.message.version) + ", this library version " +
-                                          std::to_string(SLUICE_APP_VERSION));
+                                          std::to_string(welcome.message.version) +
+                                          ", this library version " + std::to_string(SLUICE_APP_VERSION));
   }
   if (const char* fault = find_fault(welcome)) {
     return error(ErrorCode::kProtocol, cannot_attach(path) + "the daemon's welcome is impossible: " + fault);
@@ -191,4 +207,4 @@ Expected<std::optional<Welcome>> receive_welcome(int socket, const std::string& 
   return std::optional<Welcome>(std::move(welcome));
 }
 
-}  // namespace sluice::v1::client
+}  // namespace sluice::inline v1::client

@@ -11,14 +11,21 @@
 
 namespace sluice::inline v1::client {
 
-// What came with the daemon's welcome, checked: sizes fit, every offset lies inside, the descriptors are all there.
+// What came with the daemon's welcome, checked: sizes fit, every offset lies inside, the descriptors are all
+// there.
 struct Welcome {
   sluice_app_welcome message{};
   std::vector<Descriptor> fds;  // in the order of abi/app.h
 };
 
 // Descriptors in front of those of the lanes.
-enum WelcomeFd : std::size_t { kRxArenaFd = 0, kDaemonSegmentFd = 1, kAppSegmentFd = 2, kTxArenaFd = 3, kFirstLaneFd = 4 };
+enum WelcomeFd : std::size_t {
+  kRxArenaFd = 0,
+  kDaemonSegmentFd = 1,
+  kAppSegmentFd = 2,
+  kTxArenaFd = 3,
+  kFirstLaneFd = 4
+};
 
 // "dns" -> $SLUICE_RUN_DIR/dns.sock or /run/sluice/dns.sock; anything with a '/' stays as it is.
 Expected<std::string> socket_path(std::string_view name_or_path);
@@ -29,4 +36,4 @@ Expected<Descriptor> send_hello(const std::string& path, const std::string& clie
 // The answer, if it is there; nothing yet: an Expected that holds std::nullopt.
 Expected<std::optional<Welcome>> receive_welcome(int socket, const std::string& path);
 
-}  // namespace sluice::v1::client
+}  // namespace sluice::inline v1::client

@@ -22,7 +22,9 @@ Error attach_error(const std::string& path, AttachOptions options = {}) {
   return port.error();
 }
 
-bool has(const Error& error, std::string_view text) { return error.message.find(text) != std::string::npos; }
+bool has(const Error& error, std::string_view text) {
+  return error.message.find(text) != std::string::npos;
+}
 
 TEST(Attach, FindsAPortByItsNameInTheRunDirectory) {
   TestFolder folder;
@@ -109,7 +111,8 @@ TEST(Attach, PassesOnTheDaemonsReasonForEveryRefusal) {
 TEST(Attach, GivesUpOnADaemonThatDoesNotAnswer) {
   TestFolder folder;
   TestDaemon daemon(folder.socket(), {.answer = TestDaemonOptions::Answer::kNothing});
-  EXPECT_EQ(attach_error(folder.socket(), {.timeout = std::chrono::milliseconds(20)}).code, ErrorCode::kTimeout);
+  EXPECT_EQ(attach_error(folder.socket(), {.timeout = std::chrono::milliseconds(20)}).code,
+            ErrorCode::kTimeout);
 }
 
 TEST(Attach, SaysThatTheDaemonHungUp) {

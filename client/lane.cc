@@ -80,8 +80,8 @@ void Lane::publish_returns() {
   }
 }
 
-// The daemon clears its need_wakeup when it runs again; until then every burst kicks, which costs a system call and
-// nothing else.
+// The daemon clears its need_wakeup when it runs again; until then every burst kicks, which costs a system
+// call and nothing else.
 void Lane::kick() {
   ++wakeups_;
   const std::uint64_t one = 1;
@@ -90,12 +90,14 @@ void Lane::kick() {
 
 sluice_frame Lane::slot(std::uint32_t i) {
   const std::uint32_t position = (tx_.produced() + i) & (tx_.size() - 1);
-  return {reinterpret_cast<std::uint8_t*>(tx_slots_ + std::size_t{position} * tx_slot_bytes_), tx_slot_bytes_, 0};
+  return {reinterpret_cast<std::uint8_t*>(tx_slots_ + std::size_t{position} * tx_slot_bytes_), tx_slot_bytes_,
+          0};
 }
 
 bool Lane::fill(std::uint32_t i, const sluice_frame& frame) {
   const auto begin = reinterpret_cast<std::uintptr_t>(slot(i).data);
-  const std::uintptr_t moved = reinterpret_cast<std::uintptr_t>(frame.data) - begin;  // huge when in front of it
+  const std::uintptr_t moved =
+      reinterpret_cast<std::uintptr_t>(frame.data) - begin;  // huge when in front of it
   if (moved > tx_slot_bytes_ || frame.length < kMinFrameBytes || frame.length > tx_slot_bytes_ - moved) {
     return false;
   }
@@ -130,4 +132,4 @@ void Lane::add_to(sluice_counters& counters) const {
   counters.wakeups += wakeups_;
 }
 
-}  // namespace sluice::v1::client
+}  // namespace sluice::inline v1::client

@@ -1,7 +1,8 @@
 // Lane: this side of one lane of abi/app.h. One thread.
 //
-// A lane lives as long as its port uses it, and then until the last packet that came by it is released: it is what a
-// packet points to. So no packet needs a reference count of its own, only the lane counts, without atomics.
+// A lane lives as long as its port uses it, and then until the last packet that came by it is released: it is
+// what a packet points to. So no packet needs a reference count of its own, only the lane counts, without
+// atomics.
 #pragma once
 
 #include <unistd.h>
@@ -54,14 +55,16 @@ class Lane {
   bool prepare_sleep() { return rx_.prepare_sleep(); }
   void cancel_sleep() { rx_.cancel_sleep(); }
 
-  // The port has left the session: what is still held stays readable. Deletes the lane now or with its last packet.
+  // The port has left the session: what is still held stays readable. Deletes the lane now or with its last
+  // packet.
   static void abandon(std::unique_ptr<Lane> lane);
 
   std::uint32_t index() const { return index_; }
   std::uint32_t pages_held() const { return held_ + pending_; }
   void add_to(sluice_counters& counters) const;
 
-  static constexpr std::uint32_t kReturnBatch = 64;  // most returns that wait for a receive; one worker's burst
+  static constexpr std::uint32_t kReturnBatch =
+      64;  // most returns that wait for a receive; one worker's burst
 
  private:
   // An honest daemon never lets the back ring be full: it has an entry for every page.
@@ -102,4 +105,4 @@ class Lane {
   std::shared_ptr<const Memory> arena_;
 };
 
-}  // namespace sluice::v1::client
+}  // namespace sluice::inline v1::client

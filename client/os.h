@@ -1,5 +1,5 @@
-// What libsluice needs of the system, as owners. src/base has the same with fmt behind it; a library that is linked
-// into other people's programs brings nothing along.
+// What libsluice needs of the system, as owners. src/base has the same with fmt behind it; a library that is
+// linked into other people's programs brings nothing along.
 #pragma once
 
 #include <sys/mman.h>
@@ -69,9 +69,11 @@ class Memory {
   std::size_t bytes_ = 0;
 };
 
-inline Error error(ErrorCode code, std::string message) { return Error{code, std::move(message)}; }
+inline Error error(ErrorCode code, std::string message) {
+  return Error{code, std::move(message)};
+}
 inline Error system_error(std::string what, int os_errno = errno) {
   return Error{ErrorCode::kSystem, std::move(what) + ": " + std::strerror(os_errno)};
 }
 
-}  // namespace sluice::v1::client
+}  // namespace sluice::inline v1::client

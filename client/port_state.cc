@@ -20,7 +20,9 @@ constexpr std::uint64_t kSocketEvent = 2ull << 32;
 constexpr std::uint64_t kTimerEvent = 3ull << 32;
 constexpr std::uint64_t kEventKind = ~0ull << 32;
 
-std::uint64_t tag(std::uint64_t kind, int fd) { return kind | static_cast<std::uint32_t>(fd); }
+std::uint64_t tag(std::uint64_t kind, int fd) {
+  return kind | static_cast<std::uint32_t>(fd);
+}
 
 timespec to_timespec(std::uint64_t ns) {
   return {static_cast<time_t>(ns / 1'000'000'000), static_cast<long>(ns % 1'000'000'000)};
@@ -28,8 +30,8 @@ timespec to_timespec(std::uint64_t ns) {
 
 }  // namespace
 
-Expected<std::unique_ptr<PortState>> PortState::create(std::shared_ptr<Attachment> attachment, std::size_t part,
-                                                       std::size_t part_count) {
+Expected<std::unique_ptr<PortState>> PortState::create(std::shared_ptr<Attachment> attachment,
+                                                       std::size_t part, std::size_t part_count) {
   std::unique_ptr<PortState> state(new PortState);
   state->attachment_ = std::move(attachment);
   state->part_ = part;
@@ -45,7 +47,9 @@ Expected<std::unique_ptr<PortState>> PortState::create(std::shared_ptr<Attachmen
   return state;
 }
 
-PortState::~PortState() { leave(); }
+PortState::~PortState() {
+  leave();
+}
 
 Expected<std::monostate> PortState::watch(int fd, std::uint32_t events, std::uint64_t kind) {
   epoll_event event{};
@@ -82,7 +86,8 @@ void PortState::leave() {
   if (armed_) {
     disarm();
   }
-  // Taken out one by one: other parts may keep the descriptors open, and with them their places in our epoll set.
+  // Taken out one by one: other parts may keep the descriptors open, and with them their places in our epoll
+  // set.
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, session_->socket(), nullptr);
   if (reserved_lane_ != nullptr) {
     reserved_session_ = session_;
@@ -147,7 +152,8 @@ std::size_t PortState::drain(sluice_packet* packets, std::size_t wanted) {
     Lane& lane = *lanes_[turn_];
     turn_ = turn_ + 1 == lanes_.size() ? 0 : turn_ + 1;
     lane.flush();
-    got += lane.receive(packets + got, static_cast<std::uint32_t>(std::min<std::size_t>(wanted - got, UINT32_MAX)));
+    got += lane.receive(packets + got,
+                        static_cast<std::uint32_t>(std::min<std::size_t>(wanted - got, UINT32_MAX)));
   }
   return got;
 }
@@ -280,7 +286,8 @@ void PortState::take_events(std::int64_t timeout_ns, bool& interrupted) {
       ended_ = true;  // the daemon closes a lane's wake socket only with the session
     }
     if ((event.events & EPOLLIN) != 0) {
-      std::array<std::byte, 64> message;  // one kick is enough of a reason; more of them only come back as readable
+      std::array<std::byte, 64>
+          message;  // one kick is enough of a reason; more of them only come back as readable
       [[maybe_unused]] ssize_t got = ::read(fd, message.data(), message.size());
     }
   }
@@ -310,7 +317,8 @@ std::size_t PortState::reserve(sluice_frame* frames, std::size_t wanted) {
   reserved_lane_ = wanted != 0 ? find_tx_lane() : nullptr;
   reserved_ = 0;
   if (reserved_lane_ != nullptr) {
-    reserved_ = reserved_lane_->reserve(static_cast<std::uint32_t>(std::min<std::size_t>(wanted, UINT32_MAX)));
+    reserved_ =
+        reserved_lane_->reserve(static_cast<std::uint32_t>(std::min<std::size_t>(wanted, UINT32_MAX)));
     for (std::size_t i = 0; i < reserved_; ++i) {
       frames[i] = reserved_lane_->slot(static_cast<std::uint32_t>(i));
     }
@@ -367,4 +375,4 @@ sluice_counters PortState::counters() const {
   return sum;
 }
 
-}  // namespace sluice::v1::client
+}  // namespace sluice::inline v1::client

@@ -1,5 +1,5 @@
-// PortState: what a Port is made of: its share of the lanes of the present session, and the way to the next one.
-// One thread.
+// PortState: what a Port is made of: its share of the lanes of the present session, and the way to the next
+// one. One thread.
 #pragma once
 
 #include <vector>
@@ -18,7 +18,8 @@ class PortState {
 
   // Takes up its lanes of the session. On an error the port is detached.
   Expected<std::monostate> join(std::shared_ptr<const Session> session);
-  // Only before the port was split: makes `part_count` out of it, with the lanes as they are. On an error nothing changes.
+  // Only before the port was split: makes `part_count` out of it, with the lanes as they are. On an error
+  // nothing changes.
   Expected<std::vector<std::unique_ptr<PortState>>> split(std::size_t part_count);
 
   std::size_t receive(sluice_packet* packets, std::size_t wanted);
@@ -56,17 +57,18 @@ class PortState {
 
   std::shared_ptr<const Session> session_;  // null: detached
   std::vector<std::unique_ptr<Lane>> lanes_;
-  std::size_t turn_ = 0;              // the lane that is first to be drained
+  std::size_t turn_ = 0;  // the lane that is first to be drained
   std::uint32_t empty_receives_ = 0;
   bool ended_ = false;  // the daemon has hung up; what stands in the rings is still to be taken
   bool armed_ = false;
   bool timer_set_ = false;
-  std::uint64_t last_serial_ = 0;     // of the session that was joined last
+  std::uint64_t last_serial_ = 0;  // of the session that was joined last
 
-  std::size_t tx_turn_ = 0;           // the lane that sent last
+  std::size_t tx_turn_ = 0;  // the lane that sent last
   Lane* reserved_lane_ = nullptr;
   std::size_t reserved_ = 0;
-  std::shared_ptr<const Session> reserved_session_;  // keeps the frames writable when the session ends under them
+  std::shared_ptr<const Session>
+      reserved_session_;  // keeps the frames writable when the session ends under them
 
   Descriptor epoll_, timer_;
   sluice_counters past_{};  // of the sessions that ended
@@ -81,7 +83,8 @@ std::size_t PortState::send(std::size_t count, FrameAt frame_at) {
     if (lane == nullptr) {
       break;
     }
-    const std::uint32_t room = lane->reserve(static_cast<std::uint32_t>(std::min<std::size_t>(count - done, UINT32_MAX)));
+    const std::uint32_t room =
+        lane->reserve(static_cast<std::uint32_t>(std::min<std::size_t>(count - done, UINT32_MAX)));
     std::uint32_t filled = 0;
     for (std::uint32_t tried = 0; tried < room; ++tried, ++done) {
       const auto [data, bytes] = frame_at(done);
@@ -101,4 +104,4 @@ std::size_t PortState::send(std::size_t count, FrameAt frame_at) {
   return done;
 }
 
-}  // namespace sluice::v1::client
+}  // namespace sluice::inline v1::client

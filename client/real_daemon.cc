@@ -19,7 +19,8 @@ namespace sluice::testing {
 
 class RealDaemon::Impl final : public AppPortHost {
  public:
-  Impl(const std::string& socket, const RealDaemonOptions& options) : call_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  Impl(const std::string& socket, const RealDaemonOptions& options)
+      : call_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     options_.id = PortId{5};
     options_.name = "dns";
     options_.socket = socket;

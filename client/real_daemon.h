@@ -1,5 +1,6 @@
-// A real AppPort with a thread that is its control loop and its workers, and a wire that is short-circuited: what the
-// client sends comes back to it. Its own header, because the daemon's words (Packet, Error) and the API's are the same.
+// A real AppPort with a thread that is its control loop and its workers, and a wire that is short-circuited:
+// what the client sends comes back to it. Its own header, because the daemon's words (Packet, Error) and the
+// API's are the same.
 #pragma once
 
 #include <cstddef>

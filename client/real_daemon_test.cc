@@ -30,7 +30,9 @@ Port attach(const TestFolder& folder) {
   return std::move(*port);
 }
 
-Bytes copy(const Packet& packet) { return {packet.bytes().begin(), packet.bytes().end()}; }
+Bytes copy(const Packet& packet) {
+  return {packet.bytes().begin(), packet.bytes().end()};
+}
 
 // A frame that the port is allowed to send.
 Bytes frame_from(const Port& port, std::size_t bytes, unsigned seed) {
@@ -121,7 +123,8 @@ TEST(RealDaemon, SaysWhoIsAttachedAlready) {
   auto second = Port::attach(folder.socket());
   ASSERT_FALSE(second);
   EXPECT_EQ(second.error().code, ErrorCode::kBusy);
-  EXPECT_NE(second.error().message.find(std::to_string(::getpid())), std::string::npos) << second.error().message;
+  EXPECT_NE(second.error().message.find(std::to_string(::getpid())), std::string::npos)
+      << second.error().message;
 }
 
 TEST(RealDaemon, SaysThatAUserMayNot) {
@@ -174,10 +177,13 @@ TEST(Crash_RealDaemon, TrafficGoesOnAfterItComesBackAndHeldPacketsStay) {
       daemon->cut_off();
     } else {
       daemon.reset();
-      daemon = std::make_unique<RealDaemon>(folder.socket(), testing::RealDaemonOptions{.workers = 1 + round});
+      daemon =
+          std::make_unique<RealDaemon>(folder.socket(), testing::RealDaemonOptions{.workers = 1 + round});
     }
-    wait_until([&] { return port.receive_for(packets, std::chrono::milliseconds(5)) == 0 && port.attached() &&
-                            port.info().attaches == round + 2; });
+    wait_until([&] {
+      return port.receive_for(packets, std::chrono::milliseconds(5)) == 0 && port.attached() &&
+             port.info().attaches == round + 2;
+    });
   }
   for (unsigned round = 0; round < 5; ++round) {
     EXPECT_EQ(copy(kept[round]), frame_of(100, round));

@@ -21,7 +21,9 @@ using testing::wait_until;
 
 constexpr std::chrono::seconds kLong{10};
 
-Bytes copy(const Packet& packet) { return {packet.bytes().begin(), packet.bytes().end()}; }
+Bytes copy(const Packet& packet) {
+  return {packet.bytes().begin(), packet.bytes().end()};
+}
 
 Port attach(const TestFolder& folder, AttachOptions options = {}) {
   auto port = Port::attach(folder.socket(), options);
@@ -112,7 +114,8 @@ TEST(Crash_Daemon, LeavesHeldPacketsReadableAndTheirReturnTouchesNothing) {
     kept[0].release();
     Port::release(packets);
     port.flush();
-    EXPECT_EQ(daemon.session(2).take_back(), std::vector{page}) << "a page of the old session came back to the new one";
+    EXPECT_EQ(daemon.session(2).take_back(), std::vector{page})
+        << "a page of the old session came back to the new one";
   }
   EXPECT_EQ(copy(kept[1]), frame_of(700, 2)) << "after its session and its port";
 }
@@ -253,7 +256,8 @@ TEST(Crash_Daemon, UnderManyThreadsEveryoneFindsTheNewSession) {
       std::vector<Packet> kept;
       std::array<Packet, 8> packets;
       while (!stop.load()) {
-        std::size_t count = i == 0 ? mine.receive(packets) : mine.receive_for(packets, std::chrono::milliseconds(20));
+        std::size_t count =
+            i == 0 ? mine.receive(packets) : mine.receive_for(packets, std::chrono::milliseconds(20));
         for (std::size_t p = 0; p < count; ++p) {
           seen[packets[p].bytes().size() - 60][i].store(true);
           kept.push_back(std::move(packets[p]));  // held across the sessions

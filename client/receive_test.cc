@@ -38,7 +38,9 @@ struct Attached {
   std::array<Packet, 32> packets;
 };
 
-Bytes copy(const Packet& packet) { return {packet.bytes().begin(), packet.bytes().end()}; }
+Bytes copy(const Packet& packet) {
+  return {packet.bytes().begin(), packet.bytes().end()};
+}
 
 TEST(Receive, GivesThePacketsInOrderWithAllThatIsKnownOfThem) {
   Attached a;

@@ -67,13 +67,15 @@ TEST(Send, WrapsAroundItsRing) {
     ASSERT_TRUE(a.port->send(frame_of(60 + i % 100, i)));
     ASSERT_TRUE(a.port->send(frame_of(200, i)));
     ASSERT_TRUE(a.port->send(frame_of(300, i)));
-    ASSERT_EQ(a.worker->take_tx(), (std::vector{frame_of(60 + i % 100, i), frame_of(200, i), frame_of(300, i)}));
+    ASSERT_EQ(a.worker->take_tx(),
+              (std::vector{frame_of(60 + i % 100, i), frame_of(200, i), frame_of(300, i)}));
   }
 }
 
 TEST(Send, SkipsAndCountsFramesThatCannotBe) {
   Attached a;
-  Bytes runt = frame_of(13, 1), good = frame_of(14, 2), giant = frame_of(2049, 3), longest = frame_of(2048, 4);
+  Bytes runt = frame_of(13, 1), good = frame_of(14, 2), giant = frame_of(2049, 3),
+        longest = frame_of(2048, 4);
   std::array<std::span<const std::byte>, 5> frames{runt, good, giant, longest, std::span<const std::byte>()};
   EXPECT_EQ(a.port->send(frames), 5u);
   EXPECT_EQ(a.worker->take_tx(), (std::vector{good, longest}));

@@ -10,7 +10,8 @@ namespace sluice::inline v1::client {
 class Session {
  public:
   // `serial` counts the sessions of an attachment from 1.
-  static Expected<std::shared_ptr<const Session>> create(Descriptor socket, Welcome welcome, std::uint64_t serial);
+  static Expected<std::shared_ptr<const Session>> create(Descriptor socket, Welcome welcome,
+                                                         std::uint64_t serial);
 
   const sluice_app_welcome& layout() const { return welcome_.message; }
   std::uint64_t serial() const { return serial_; }
@@ -25,10 +26,13 @@ class Session {
   std::byte* daemon_lane(std::uint32_t lane) const {
     return daemon_segment_.data() + lane * welcome_.message.daemon_lane_stride;
   }
-  std::byte* app_lane(std::uint32_t lane) const { return app_segment_.data() + lane * welcome_.message.app_lane_stride; }
+  std::byte* app_lane(std::uint32_t lane) const {
+    return app_segment_.data() + lane * welcome_.message.app_lane_stride;
+  }
   std::byte* tx_arena() const { return tx_arena_.data(); }
   bool lane_sends(std::uint32_t lane) const {
-    const std::uint64_t bits = welcome_.message.tx_lanes_low | std::uint64_t{welcome_.message.tx_lanes_high} << 32;
+    const std::uint64_t bits = welcome_.message.tx_lanes_low | std::uint64_t{welcome_.message.tx_lanes_high}
+                                                                   << 32;
     return (bits >> lane & 1) != 0;
   }
 
@@ -44,4 +48,4 @@ class Session {
   Memory daemon_segment_, app_segment_, tx_arena_;
 };
 
-}  // namespace sluice::v1::client
+}  // namespace sluice::inline v1::client

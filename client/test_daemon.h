@@ -1,5 +1,5 @@
-// The daemon's side of abi/app.h in a test's hands: a real socket, real memory, real rings, and nothing that a test
-// cannot make wrong. One thread answers hellos; everything else is done by the test's own thread.
+// The daemon's side of abi/app.h in a test's hands: a real socket, real memory, real rings, and nothing that
+// a test cannot make wrong. One thread answers hellos; everything else is done by the test's own thread.
 #pragma once
 
 #include <fcntl.h>
@@ -90,12 +90,14 @@ struct TestMemory {
 };
 
 struct TestDaemonOptions {
-  std::uint32_t lanes = 1, pages = 256, page_bytes = 2048, rx_entries = 64, tx_entries = 8, tx_slot_bytes = 2048;
+  std::uint32_t lanes = 1, pages = 256, page_bytes = 2048, rx_entries = 64, tx_entries = 8,
+                tx_slot_bytes = 2048;
   std::uint64_t tx_lanes = ~0ull;
   std::uint16_t status = SLUICE_APP_OK;
   std::string message;
   enum class Answer { kWelcome, kHangUp, kNothing, kShort } answer = Answer::kWelcome;
-  std::function<void(sluice_app_welcome&)> change = [](sluice_app_welcome&) {};  // what the welcome says wrongly
+  std::function<void(sluice_app_welcome&)> change = [](sluice_app_welcome&) {
+  };  // what the welcome says wrongly
   std::uint32_t missing_fds = 0;
 };
 
@@ -105,7 +107,8 @@ class TestSession {
   TestSession(int socket, const TestDaemonOptions& options)
       : options_(options),
         socket_(socket),
-        daemon_stride_(round_up(SLUICE_LANE_DAEMON_RX_ENTRIES + options.rx_entries * sizeof(sluice_rx_entry))),
+        daemon_stride_(
+            round_up(SLUICE_LANE_DAEMON_RX_ENTRIES + options.rx_entries * sizeof(sluice_rx_entry))),
         app_stride_(round_up(SLUICE_LANE_APP_BACK_ENTRIES + options.pages * 4 + options.tx_entries * 8)),
         arena_(std::size_t{options.pages} * options.page_bytes, O_RDONLY),
         daemon_(daemon_stride_ * options.lanes, O_RDONLY),
@@ -231,7 +234,8 @@ class TestSession {
       sluice_tx_entry entry = tx.read(i);
       std::uint32_t slot = lane * tx.size() + ((tx.consumed() + i) & (tx.size() - 1));
       EXPECT_GE(entry.offset, slot * options_.tx_slot_bytes) << "a frame outside its slot";
-      EXPECT_LE(entry.offset + entry.length, (slot + 1) * options_.tx_slot_bytes) << "a frame outside its slot";
+      EXPECT_LE(entry.offset + entry.length, (slot + 1) * options_.tx_slot_bytes)
+          << "a frame outside its slot";
       frames.emplace_back(tx_.data + entry.offset, tx_.data + entry.offset + entry.length);
     }
     tx.release(count);
@@ -251,10 +255,12 @@ class TestSession {
   }
   // Has the client asked to be woken on this lane?
   bool client_sleeps(std::uint32_t lane = 0) {
-    return read_once(reinterpret_cast<sluice_ring_consumer*>(app_.data + lane * app_stride_)->need_wakeup) != 0;
+    return read_once(reinterpret_cast<sluice_ring_consumer*>(app_.data + lane * app_stride_)->need_wakeup) !=
+           0;
   }
   sluice_ring_producer& raw_rx_producer(std::uint32_t lane = 0) {
-    return *reinterpret_cast<sluice_ring_producer*>(daemon_.data + lane * daemon_stride_ + SLUICE_LANE_DAEMON_RX_PRODUCER);
+    return *reinterpret_cast<sluice_ring_producer*>(daemon_.data + lane * daemon_stride_ +
+                                                    SLUICE_LANE_DAEMON_RX_PRODUCER);
   }
 
   // The daemon's death, or its decision to cut the client off: to the client they look the same.
@@ -293,9 +299,10 @@ class TestSession {
     lane->back = {consumer(ours + SLUICE_LANE_DAEMON_BACK_CONSUMER),
                   reinterpret_cast<std::uint32_t*>(theirs + SLUICE_LANE_APP_BACK_ENTRIES),
                   producer(theirs + SLUICE_LANE_APP_BACK_PRODUCER), options_.pages};
-    lane->tx = {consumer(ours + SLUICE_LANE_DAEMON_TX_CONSUMER),
-                reinterpret_cast<sluice_tx_entry*>(theirs + SLUICE_LANE_APP_BACK_ENTRIES + options_.pages * 4),
-                producer(theirs + SLUICE_LANE_APP_TX_PRODUCER), options_.tx_entries};
+    lane->tx = {
+        consumer(ours + SLUICE_LANE_DAEMON_TX_CONSUMER),
+        reinterpret_cast<sluice_tx_entry*>(theirs + SLUICE_LANE_APP_BACK_ENTRIES + options_.pages * 4),
+        producer(theirs + SLUICE_LANE_APP_TX_PRODUCER), options_.tx_entries};
     int pair[2];
     EXPECT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
     lane->wake_app = pair[0];
@@ -315,7 +322,8 @@ class TestSession {
 
 class TestDaemon {
  public:
-  TestDaemon(std::string path, TestDaemonOptions options) : path_(std::move(path)), options_(std::move(options)) {
+  TestDaemon(std::string path, TestDaemonOptions options)
+      : path_(std::move(path)), options_(std::move(options)) {
     listener_ = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
@@ -390,7 +398,8 @@ class TestDaemon {
       refusal.magic = SLUICE_APP_MAGIC;
       refusal.version = SLUICE_APP_VERSION;
       refusal.status = options_.status;
-      options_.message.copy(refusal.message, sizeof(refusal.message));  // no NUL when it is as long as the field
+      options_.message.copy(refusal.message,
+                            sizeof(refusal.message));  // no NUL when it is as long as the field
       bool is_short = options_.answer == TestDaemonOptions::Answer::kShort;
       TestSession::send_message(socket, &refusal, is_short ? 100 : sizeof(refusal), {});
     }

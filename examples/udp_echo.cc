@@ -1,5 +1,6 @@
-// Answers UDP datagrams on one port with what they hold: MAC and IP addresses and ports change places, nothing else.
-// ARP and everything else is left to the kernel, by a rule like:  match = "ip_proto udp dst_port 7"  to = "echo"
+// Answers UDP datagrams on one port with what they hold: MAC and IP addresses and ports change places,
+// nothing else. ARP and everything else is left to the kernel, by a rule like:  match = "ip_proto udp
+// dst_port 7"  to = "echo"
 //
 //   udp_echo echo --port 7
 #include <sluice/sluice.hpp>
@@ -16,8 +17,12 @@ constexpr std::size_t kEthernet = 14, kIp = 20, kUdp = 8;
 
 volatile std::sig_atomic_t stop = 0;
 
-unsigned u8(std::span<const std::byte> b, std::size_t at) { return std::to_integer<unsigned>(b[at]); }
-unsigned u16(std::span<const std::byte> b, std::size_t at) { return u8(b, at) << 8 | u8(b, at + 1); }
+unsigned u8(std::span<const std::byte> b, std::size_t at) {
+  return std::to_integer<unsigned>(b[at]);
+}
+unsigned u16(std::span<const std::byte> b, std::size_t at) {
+  return u8(b, at) << 8 | u8(b, at + 1);
+}
 
 // A whole UDP datagram over IPv4 without options and fragments, for `udp_port`.
 bool is_ours(std::span<const std::byte> frame, unsigned udp_port) {
@@ -25,8 +30,9 @@ bool is_ours(std::span<const std::byte> frame, unsigned udp_port) {
          (u16(frame, 20) & 0x3fff) == 0 && u8(frame, 23) == 17 && u16(frame, 36) == udp_port;
 }
 
-// The IP checksum is a sum over the swapped words, whose order does not matter: it stays valid (RFC 1071). UDP's may be half
-// done: a sender on this machine leaves it to a NIC that is not there (veth). 0 says "none" (RFC 768).
+// The IP checksum is a sum over the swapped words, whose order does not matter: it stays valid (RFC 1071).
+// UDP's may be half done: a sender on this machine leaves it to a NIC that is not there (veth). 0 says "none"
+// (RFC 768).
 void make_answer(std::byte* frame, const std::uint8_t (&source_mac)[6]) {
   std::memcpy(frame, frame + 6, 6);
   std::memcpy(frame + 6, source_mac, 6);
@@ -42,7 +48,9 @@ int main(int argc, char** argv) {
   std::string name;
   unsigned udp_port = 7;
   app.add_option("port", name, "the port's name, or the path of its socket")->required();
-  app.add_option("--port", udp_port, "the UDP port to answer on")->check(CLI::Range(1, 65535))->capture_default_str();
+  app.add_option("--port", udp_port, "the UDP port to answer on")
+      ->check(CLI::Range(1, 65535))
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   for (int signal : {SIGINT, SIGTERM}) {
     std::signal(signal, [](int) { stop = 1; });

@@ -9,9 +9,10 @@
  *     sluice_release(packets, count);
  *   }
  *
- * Threads: a port, and every packet that came by it, belong to one thread at a time. Several threads: sluice_split().
- * Errors: functions that return int return 0 or more, or one of enum sluice_error (negative errno values);
- * sluice_last_error() then has one sentence for a person. C++ programs include sluice.hpp instead.
+ * Threads: a port, and every packet that came by it, belong to one thread at a time. Several threads:
+ * sluice_split(). Errors: functions that return int return 0 or more, or one of enum sluice_error (negative
+ * errno values); sluice_last_error() then has one sentence for a person. C++ programs include sluice.hpp
+ * instead.
  */
 #ifndef SLUICE_SLUICE_H
 #define SLUICE_SLUICE_H
@@ -28,15 +29,16 @@ extern "C" {
 
 /* What can go wrong. The values are those of Linux's errno, negated, and stay what they are. */
 enum sluice_error {
-  SLUICE_ERROR_SYSTEM = -5,       /* EIO: a system call failed; the sentence says which */
-  SLUICE_ERROR_DENIED = -13,      /* EACCES: this user may not use the port */
-  SLUICE_ERROR_BUSY = -16,        /* EBUSY: another program is attached; the sentence names its pid */
-  SLUICE_ERROR_INVALID = -22,     /* EINVAL: an argument is out of range */
-  SLUICE_ERROR_PROTOCOL = -71,    /* EPROTO: what answered does not speak as sluiced does */
-  SLUICE_ERROR_VERSION = -93,     /* EPROTONOSUPPORT: the daemon speaks another version */
-  SLUICE_ERROR_REFUSED = -103,    /* ECONNABORTED: the daemon could not make the session; the sentence says why */
-  SLUICE_ERROR_TIMEOUT = -110,    /* ETIMEDOUT: the daemon did not answer in time */
-  SLUICE_ERROR_NO_DAEMON = -111   /* ECONNREFUSED: nobody listens on the port's socket */
+  SLUICE_ERROR_SYSTEM = -5,    /* EIO: a system call failed; the sentence says which */
+  SLUICE_ERROR_DENIED = -13,   /* EACCES: this user may not use the port */
+  SLUICE_ERROR_BUSY = -16,     /* EBUSY: another program is attached; the sentence names its pid */
+  SLUICE_ERROR_INVALID = -22,  /* EINVAL: an argument is out of range */
+  SLUICE_ERROR_PROTOCOL = -71, /* EPROTO: what answered does not speak as sluiced does */
+  SLUICE_ERROR_VERSION = -93,  /* EPROTONOSUPPORT: the daemon speaks another version */
+  SLUICE_ERROR_REFUSED =
+      -103, /* ECONNABORTED: the daemon could not make the session; the sentence says why */
+  SLUICE_ERROR_TIMEOUT = -110,  /* ETIMEDOUT: the daemon did not answer in time */
+  SLUICE_ERROR_NO_DAEMON = -111 /* ECONNREFUSED: nobody listens on the port's socket */
 };
 
 typedef struct sluice_port sluice_port;
@@ -64,17 +66,17 @@ typedef struct sluice_frame {
 
 /* Totals since sluice_attach(), over all sessions and over the lanes of this port. */
 typedef struct sluice_counters {
-  uint64_t rx_packets;              /* the daemon put into the rings */
+  uint64_t rx_packets; /* the daemon put into the rings */
   uint64_t rx_bytes;
-  uint64_t rx_dropped_ring_full;    /* this program was too slow */
-  uint64_t rx_dropped_page_limit;   /* this program held page_limit pages */
-  uint64_t tx_packets;              /* handed on by the daemon */
-  uint64_t tx_dropped;              /* refused or lost on the way to the NIC */
-  uint64_t daemon_faults;           /* what the daemon found wrong with this program's rings */
-  uint64_t rx_bad_descriptors;      /* what this library found wrong with the daemon's */
-  uint64_t tx_bad_length;           /* frames that sluice_send() skipped: not 14 .. tx_frame_bytes long */
-  uint64_t wakeups;                 /* system calls made to wake the daemon */
-  uint64_t sleeps;                  /* times this program slept in sluice_receive_wait() or was armed for its fd */
+  uint64_t rx_dropped_ring_full;  /* this program was too slow */
+  uint64_t rx_dropped_page_limit; /* this program held page_limit pages */
+  uint64_t tx_packets;            /* handed on by the daemon */
+  uint64_t tx_dropped;            /* refused or lost on the way to the NIC */
+  uint64_t daemon_faults;         /* what the daemon found wrong with this program's rings */
+  uint64_t rx_bad_descriptors;    /* what this library found wrong with the daemon's */
+  uint64_t tx_bad_length;         /* frames that sluice_send() skipped: not 14 .. tx_frame_bytes long */
+  uint64_t wakeups;               /* system calls made to wake the daemon */
+  uint64_t sleeps; /* times this program slept in sluice_receive_wait() or was armed for its fd */
 } sluice_counters;
 
 typedef struct sluice_info {
@@ -91,39 +93,42 @@ typedef struct sluice_info {
 } sluice_info;
 
 typedef struct sluice_attach_options {
-  const char* client_name; /* shown by `sluicectl show ports`; at most 63 bytes are kept; NULL: the program's name */
-  uint32_t timeout_ms;     /* for the daemon's answer; 0: 1000 */
-  uint32_t no_reattach;    /* 1: a session that ends is not renewed */
-  uint64_t reserved[4];    /* 0 */
+  const char*
+      client_name; /* shown by `sluicectl show ports`; at most 63 bytes are kept; NULL: the program's name */
+  uint32_t timeout_ms;  /* for the daemon's answer; 0: 1000 */
+  uint32_t no_reattach; /* 1: a session that ends is not renewed */
+  uint64_t reserved[4]; /* 0 */
 } sluice_attach_options;
 
-/* Attaches to a port by its name, whose socket is $SLUICE_RUN_DIR/NAME.sock or /run/sluice/NAME.sock, or by the
- * socket's path (anything with a '/'). `options` may be NULL. Sets *port; on an error to NULL. */
+/* Attaches to a port by its name, whose socket is $SLUICE_RUN_DIR/NAME.sock or /run/sluice/NAME.sock, or by
+ * the socket's path (anything with a '/'). `options` may be NULL. Sets *port; on an error to NULL. */
 SLUICE_API int sluice_attach(const char* port_name, const sluice_attach_options* options, sluice_port** port);
 
-/* Detaches. Packets that are still held stay readable until they are released, by the same thread. NULL is allowed. */
+/* Detaches. Packets that are still held stay readable until they are released, by the same thread. NULL is
+ * allowed. */
 SLUICE_API void sluice_detach(sluice_port* port);
 
-/* Makes `part_count` ports (1 .. 64) out of one, so that each can be used by a thread of its own: part i has the lanes i,
- * i + part_count, ... Fills `parts` and consumes `port`. On an error the port is as it was. */
+/* Makes `part_count` ports (1 .. 64) out of one, so that each can be used by a thread of its own: part i has
+ * the lanes i, i + part_count, ... Fills `parts` and consumes `port`. On an error the port is as it was. */
 SLUICE_API int sluice_split(sluice_port* port, sluice_port** parts, size_t part_count);
 
-/* Takes up to `count` packets that are there now; never sleeps. 0 also while the daemon is away: it is looked for again
- * from here. What `packets` held before is overwritten: release it first. */
+/* Takes up to `count` packets that are there now; never sleeps. 0 also while the daemon is away: it is looked
+ * for again from here. What `packets` held before is overwritten: release it first. */
 SLUICE_API size_t sluice_receive(sluice_port* port, sluice_packet* packets, size_t count);
 
-/* The same, but sleeps until there is one. timeout_ns < 0: forever. Returns 0 when the time is over, when a signal
- * handler ran, and at once when the session has ended and is not renewed. */
-SLUICE_API size_t sluice_receive_wait(sluice_port* port, sluice_packet* packets, size_t count, int64_t timeout_ns);
+/* The same, but sleeps until there is one. timeout_ns < 0: forever. Returns 0 when the time is over, when a
+ * signal handler ran, and at once when the session has ended and is not renewed. */
+SLUICE_API size_t sluice_receive_wait(sluice_port* port, sluice_packet* packets, size_t count,
+                                      int64_t timeout_ns);
 
-/* Gives packets back; those that were released already (owner NULL) are left alone. The daemon sees them at the port's
- * next receive, or when 64 have gathered, or by sluice_flush(). */
+/* Gives packets back; those that were released already (owner NULL) are left alone. The daemon sees them at
+ * the port's next receive, or when 64 have gathered, or by sluice_flush(). */
 SLUICE_API void sluice_release(sluice_packet* packets, size_t count);
 SLUICE_API void sluice_flush(sluice_port* port);
 
-/* For a poll or epoll loop of your own. The descriptor stays the same for the port's whole life, across re-attaching;
- * read nothing from it. Before each sleep: sluice_arm(); 1: wait until the descriptor is readable, then receive;
- * 0: there is something to do already, receive at once. Receiving disarms. */
+/* For a poll or epoll loop of your own. The descriptor stays the same for the port's whole life, across
+ * re-attaching; read nothing from it. Before each sleep: sluice_arm(); 1: wait until the descriptor is
+ * readable, then receive; 0: there is something to do already, receive at once. Receiving disarms. */
 SLUICE_API int sluice_fd(const sluice_port* port);
 SLUICE_API int sluice_arm(sluice_port* port);
 SLUICE_API void sluice_disarm(sluice_port* port);
@@ -132,10 +137,10 @@ SLUICE_API void sluice_disarm(sluice_port* port);
  * tx_bad_length. Fewer than `count`: the ring is full, or nothing can be sent now. Never sleeps. */
 SLUICE_API size_t sluice_send(sluice_port* port, const struct iovec* frames, size_t count);
 
-/* Without the copy: reserve room, write the frames there, set their lengths, commit them. A reservation is void after the
- * next reserve or send, and after a receive that found the session ended (commit then returns 0, writing is harmless).
- * commit: `frames` is what reserve filled, from its first on, `count` at most as many; returns how many were queued: all up
- * to the first whose length or place is out of range. */
+/* Without the copy: reserve room, write the frames there, set their lengths, commit them. A reservation is
+ * void after the next reserve or send, and after a receive that found the session ended (commit then returns
+ * 0, writing is harmless). commit: `frames` is what reserve filled, from its first on, `count` at most as
+ * many; returns how many were queued: all up to the first whose length or place is out of range. */
 SLUICE_API size_t sluice_reserve(sluice_port* port, sluice_frame* frames, size_t count);
 SLUICE_API size_t sluice_commit(sluice_port* port, const sluice_frame* frames, size_t count);
 
@@ -144,7 +149,8 @@ SLUICE_API void sluice_get_info(const sluice_port* port, sluice_info* info);
 
 /* A few words for a value of enum sluice_error. Any thread; the text is constant. */
 SLUICE_API const char* sluice_strerror(int error);
-/* The sentence of this thread's last error; "" when there was none. Valid until the thread's next call of the library. */
+/* The sentence of this thread's last error; "" when there was none. Valid until the thread's next call of the
+ * library. */
 SLUICE_API const char* sluice_last_error(void);
 /* "0.1.0" */
 SLUICE_API const char* sluice_version(void);
