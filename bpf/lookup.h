@@ -14,8 +14,11 @@
  * common path stays short. The verifier takes its pointers for possibly null. */
 #ifdef __bpf__
 #define SLUICE_OUTLINE __attribute__((noinline))
+#define SLUICE_PRAGMA(text) _Pragma(#text)
+#define SLUICE_UNROLL(turns) SLUICE_PRAGMA(clang loop unroll_count(turns))
 #else
 #define SLUICE_OUTLINE static inline
+#define SLUICE_UNROLL(turns)
 #endif
 
 /* Odd, from the digits of the golden ratio, pi, e and so on: one per word. */
@@ -121,7 +124,7 @@ SLUICE_OUTLINE sluice_u64 sluice_find_wide(const struct sluice_rule_set* set, co
     return 0;
   }
   sluice_u64 word[SLUICE_KEY_WORDS];
-#pragma GCC unroll 7
+SLUICE_UNROLL(7)
   for (int i = 0; i < (int)SLUICE_KEY_WORDS; i++) {
     word[i] = key->word[i] & mask->word[i];
   }
@@ -134,7 +137,7 @@ SLUICE_OUTLINE sluice_u64 sluice_find_wide(const struct sluice_rule_set* set, co
       break;
     }
     sluice_u64 differ = 0;
-#pragma GCC unroll 7
+SLUICE_UNROLL(7)
     for (int j = 0; j < (int)SLUICE_KEY_WORDS; j++) {
       differ |= entry[i].word[j] ^ word[j];
     }
@@ -187,7 +190,7 @@ SLUICE_OUTLINE sluice_u64 sluice_lookup_group(const struct sluice_rule_set* set,
  * best one found; the bound behind the last mask is all ones. */
 SLUICE_INLINE sluice_u64 sluice_lookup(const struct sluice_rule_set* set, const struct sluice_key* key) {
   sluice_u64 best = set->none;
-#pragma GCC unroll 4
+SLUICE_UNROLL(4)
   for (sluice_u32 i = 0; i < SLUICE_MASKS_INLINE; i++) {
     if (best <= set->mask[i].bound) {
       return best;
