@@ -1,0 +1,52 @@
+#include "test/demo/pinger.h"
+
+#include <cstdio>
+
+#include "test/support/ping.h"
+
+namespace sluice::demo {
+
+namespace {
+
+constexpr std::uint32_t kPingsPerRun = 25;  // at 100 a second
+
+double slowest_ms(const std::string& output) {
+  double least = 0, mean = 0, most = 0;
+  const auto at = output.find("rtt min/avg/max/mdev = ");
+  if (at != std::string::npos) {
+    std::sscanf(output.c_str() + at, "rtt min/avg/max/mdev = %lf/%lf/%lf", &least, &mean, &most);
+  }
+  return most;
+}
+
+}  // namespace
+
+void Pings::report(Promise& promise) const {
+  promise.figure("pings_sent", sent);
+  promise.figure("pings_answered", answered);
+  promise.figure("slowest_ping_ms", slowest_ms);
+  promise.require(all_answered(),
+                  "ping lost answers: the kernel's stack behind the NIC was not reached every time");
+}
+
+Pinger::Pinger(const test::NetNs& from, std::string address)
+    : thread_([this, &from, address = std::move(address)] { run(from, address); }) {}
+
+Pings Pinger::stop() {
+  stop_ = true;
+  if (thread_.joinable()) {
+    thread_.join();
+  }
+  return pings_;
+}
+
+void Pinger::run(const test::NetNs& from, const std::string& address) {
+  while (!stop_) {
+    const test::PingResult result = test::ping(from, address, kPingsPerRun);
+    pings_.sent += std::max<std::uint64_t>(result.sent, 1);  // a ping that did not even start is a lost one
+    pings_.answered += result.received;
+    pings_.slowest_ms = std::max(pings_.slowest_ms, slowest_ms(result.output));
+  }
+}
+
+}  // namespace sluice::demo
