@@ -75,7 +75,7 @@ json rule_to_json(const RuleConfig& rule) {
 Result<json> rule_by_id(ControlTarget& target, const json& params) {
   for (const json& shown : target.show_rules()) {
     if (shown.value("id", json()) == params["id"] &&
-        (!params.contains("nic") || shown.value("nic", "") == params["nic"])) {
+        (!params.contains("nic") || shown.value("nic", json()) == params["nic"])) {
       return json{{"nic", shown.value("nic", "")},
                   {"match", shown.value("match", "")},
                   {"to", shown.value("to", "")},
@@ -96,22 +96,23 @@ Result<json> rule_del(ControlTarget& target, const json& params) {
   }
   Result<json> wanted = by_id ? rule_by_id(target, params) : Result<json>(params);
   SLUICE_TRY(wanted);
-  const json& want = *wanted;
-  if (auto match = parse_match(want["match"].get<std::string>()); !match) {
+  RuleConfig want{
+      .nic = wanted->value("nic", ""), .match = wanted->value("match", ""), .to = wanted->value("to", "")};
+  auto priority = wanted->value("priority", std::int64_t{0});
+  if (auto match = parse_match(want.match); !match) {
     return fail("rule.match: {}", match.error().message);
   }
   auto fits = [&](const RuleConfig& rule) {
     // A rule for every NIC is named by any NIC that it stands on when it came by its id.
-    bool nic = !want.contains("nic") || rule.nic == want["nic"] || (by_id && rule.nic.empty());
-    return nic && same_match(rule.match, want["match"]) && (!want.contains("to") || rule.to == want["to"]) &&
-           (!want.contains("priority") || rule.priority == want["priority"]);
+    bool nic = !wanted->contains("nic") || rule.nic == want.nic || (by_id && rule.nic.empty());
+    return nic && same_match(rule.match, want.match) && (!wanted->contains("to") || rule.to == want.to) &&
+           (!wanted->contains("priority") || rule.priority == priority);
   };
   Config fresh = target.current();
   auto found = std::ranges::find_if(fresh.rules, fits);
   if (found == fresh.rules.end()) {
-    return fail("there is no rule with match \"{}\"{}; see `sluicectl show rules`",
-                want["match"].get<std::string>(),
-                want.contains("to") ? " to " + want["to"].get<std::string>() : "");
+    return fail("there is no rule with match \"{}\"{}; see `sluicectl show rules`", want.match,
+                wanted->contains("to") ? " to " + want.to : "");
   }
   if (!by_id && std::ranges::count_if(fresh.rules, fits) > 1) {
     return fail("{} rules have this match; say also to, priority or nic",
@@ -163,14 +164,13 @@ Result<json> reload(ControlTarget& target, const std::string& config_path) {
   for (const Action& action : diff(target.current(), *fresh)) {
     std::string text = to_string(action);
     if (std::holds_alternative<RestartNeeded>(action)) {
-      log::warn("reload: {}", text);
       warnings.push_back(text);
     } else {
-      log::info("reload: {}", text);
       actions.push_back(text);
     }
   }
   SLUICE_TRY(target.apply(*fresh));
+  log::info("reloaded {}: {} changes", config_path, actions.size());
   return json{{"actions", std::move(actions)}, {"warnings", std::move(warnings)}};
 }
 

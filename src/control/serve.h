@@ -13,7 +13,8 @@ namespace sluice {
 // `target` must outlive `methods`. `config_path` empty: there is no file, reload is an error.
 void serve(RpcMethods& methods, ControlTarget& target, std::string config_path);
 
-// Reads the file and brings the target to it: the method `reload`, and what SIGHUP does. Logs what it does.
+// Reads the file and brings the target to it: the method `reload`, and what SIGHUP does. The target logs each
+// step.
 Result<nlohmann::json> reload(ControlTarget& target, const std::string& config_path);
 
 }  // namespace sluice
