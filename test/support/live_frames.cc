@@ -22,6 +22,11 @@ namespace {
 // Frames for one system call: as many as let stop() be heard soon.
 constexpr std::uint64_t kChunk = 32768;
 constexpr std::uint32_t kBatch = 64;  // what the kernel sends between two softirqs
+
+// Until a batch is due: a system call costs as much as many frames, and generators wait for each other in it.
+long nap_ns(std::uint64_t packets_per_second) {
+  return std::clamp(static_cast<long>(kBatch * 1'000'000'000u / packets_per_second), 200'000L, 5'000'000L);
+}
 }  // namespace
 
 struct LiveFrames::State {
@@ -79,7 +84,7 @@ struct LiveFrames::State {
         // What is due by now; when nothing is, the generator waits for its clock.
         std::uint64_t due = (now_ns() - begun) * rate / 1'000'000'000u + 1;
         if (due <= done) {
-          timespec nap{0, 200'000};
+          timespec nap{0, nap_ns(rate)};
           ::nanosleep(&nap, nullptr);
           continue;
         }
