@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "test/demo/child.h"
 #include "test/support/ping.h"
 
 namespace sluice::demo {
@@ -29,8 +30,8 @@ void Pings::report(Promise& promise) const {
                   "ping lost answers: the kernel's stack behind the NIC was not reached every time");
 }
 
-Pinger::Pinger(const test::NetNs& from, std::string address)
-    : thread_([this, &from, address = std::move(address)] { run(from, address); }) {}
+Pinger::Pinger(const test::NetNs& from, std::string address, unsigned cpu)
+    : thread_([this, &from, address = std::move(address), cpu] { run(from, address, cpu); }) {}
 
 Pings Pinger::stop() {
   stop_ = true;
@@ -40,7 +41,8 @@ Pings Pinger::stop() {
   return pings_;
 }
 
-void Pinger::run(const test::NetNs& from, const std::string& address) {
+void Pinger::run(const test::NetNs& from, const std::string& address, unsigned cpu) {
+  run_on(cpu);
   while (!stop_) {
     const test::PingResult result = test::ping(from, address, kPingsPerRun);
     pings_.sent += std::max<std::uint64_t>(result.sent, 1);  // a ping that did not even start is a lost one

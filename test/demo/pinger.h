@@ -24,14 +24,15 @@ struct Pings {
 
 class Pinger {
  public:
-  Pinger(const test::NetNs& from, std::string address);  // starts
+  // Starts, on `cpu`: the wire's work is all done by one CPU, as the NIC's queues would have it.
+  Pinger(const test::NetNs& from, std::string address, unsigned cpu);
   ~Pinger() { stop(); }
   Pinger(const Pinger&) = delete;
 
   Pings stop();  // after the present run
 
  private:
-  void run(const test::NetNs& from, const std::string& address);
+  void run(const test::NetNs& from, const std::string& address, unsigned cpu);
 
   Pings pings_;  // the thread's until it has ended
   std::atomic<bool> stop_{false};

@@ -39,6 +39,7 @@ void Promise::require(bool so, const std::string& otherwise) {
 
 nlohmann::ordered_json Promise::json() const {
   nlohmann::ordered_json figures = figures_;
+  figures.update(details_);
   if (!held()) {
     figures["broken"] = broken_;
     if (!played_) {

@@ -18,6 +18,11 @@ class Promise {
   void figure(const std::string& key, const Value& value) {
     figures_[key] = value;
   }
+  // In the JSON only.
+  template <typename Value>
+  void detail(const std::string& key, const Value& value) {
+    details_[key] = value;
+  }
   // Each that is not so breaks the promise; `otherwise` is said then.
   void require(bool so, const std::string& otherwise);
   // Nothing is held before its scene was played to its end.
@@ -33,6 +38,7 @@ class Promise {
   bool played_ = false;
   std::vector<std::string> broken_;
   nlohmann::ordered_json figures_ = nlohmann::ordered_json::object();
+  nlohmann::ordered_json details_ = nlohmann::ordered_json::object();
 };
 
 enum class Output { kTable, kJson };

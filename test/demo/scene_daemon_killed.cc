@@ -17,7 +17,7 @@ Result<Promise> play_daemon_killed(Stage& stage, Apps& apps) {
   Promise promise(kDaemonKilled);
   stage.full_flow().start();
   stage.thin_flow().start();
-  Pinger pinger(stage.wire_ns(), stage.nic_address());
+  Pinger pinger(stage.wire_ns(), stage.nic_address(), stage.layout().generator_cpu);
   const std::uint64_t owned_before = apps.owned.received();
   promise.require(wait_until(kPatience, [&] { return apps.owned.received() > owned_before + kInFullSwing; }),
                   "the app received nothing before the daemon was killed");

@@ -24,7 +24,7 @@ Result<Sent> send_and_ping(Stage& stage) {
   Stopwatch watch;
   stage.full_flow().start();
   stage.thin_flow().start();
-  Pinger pinger(stage.wire_ns(), stage.nic_address());
+  Pinger pinger(stage.wire_ns(), stage.nic_address(), stage.layout().generator_cpu);
   wait_until(kTraffic, [&] { return !stage.full_flow().running(); });  // ends early by an error only
   sent.pings = pinger.stop();
   auto full = stage.full_flow().stop();

@@ -18,7 +18,7 @@ constexpr std::uint16_t kOwnedUdpPort = 5001, kSharedUdpPort = 5002;
 // Rings for some milliseconds at the full rate: so long may the scheduler let a process of this core wait.
 constexpr const char* kConfig = R"([daemon]
 control = "{dir}/control.sock"
-log = "warning"
+log = "error"
 workers = [ {{ cpu = {cpu} }} ]
 
 [nic.{nic}]

@@ -18,9 +18,9 @@ namespace sluice::demo {
 
 // Who works where. The generator's CPU also chooses the veth's RX queue and does the kernel's receive work.
 struct Layout {
-  unsigned generator_cpu = 0;
-  unsigned receiver_cpu = 0;  // worker and apps; the thin flow to the shared queue is sent from here
-  std::uint32_t queues = 2;   // so many that the two CPUs send to different ones, where there are two
+  unsigned generator_cpu = 0;  // and ping
+  unsigned receiver_cpu = 0;   // worker and apps; the thin flow to the shared queue is sent from here
+  std::uint32_t queues = 2;    // so many that the two CPUs send to different ones, where there are two
   std::uint64_t packets_per_second = 0;
   bool one_cpu() const { return generator_cpu == receiver_cpu; }
 
