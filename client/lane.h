@@ -35,6 +35,7 @@ class Lane {
       flush();
     }
   }
+  bool has_packets() { return rx_.peek(1) != 0; }
   void flush() {
     if (pending_ != 0) {
       publish_returns();

@@ -49,6 +49,7 @@ class PortState {
   void take_events(std::int64_t timeout_ns, bool& interrupted);
   void set_timer();
   Expected<std::monostate> watch(int fd, std::uint32_t events, std::uint64_t tag);
+  Lane* lane_with_room();
   Lane* find_tx_lane();
 
   std::shared_ptr<Attachment> attachment_;
@@ -57,9 +58,9 @@ class PortState {
 
   std::shared_ptr<const Session> session_;  // null: detached
   std::vector<std::unique_ptr<Lane>> lanes_;
-  std::size_t turn_ = 0;  // the lane that is first to be drained
-  std::uint32_t empty_receives_ = 0;
-  bool ended_ = false;  // the daemon has hung up; what stands in the rings is still to be taken
+  std::size_t turn_ = 0;          // the lane that is first to be drained
+  std::uint32_t idle_calls_ = 0;  // that found nothing to receive, or no room to send
+  bool ended_ = false;            // the daemon has hung up; what stands in the rings is still to be taken
   bool armed_ = false;
   bool timer_set_ = false;
   std::uint64_t last_serial_ = 0;  // of the session that was joined last

@@ -156,6 +156,33 @@ TEST(Crash_Daemon, AReservationOfItsSessionIsVoidAndHarmless) {
   EXPECT_TRUE(port.send(frame_of(60, 1)));
 }
 
+TEST(Crash_Daemon, IsNoticedByAProgramThatOnlySends) {
+  TestFolder folder;
+  TestDaemon daemon(folder.socket(), {});
+  Port port = attach(folder);
+  daemon.session(1).hang_up();
+  wait_until([&] {
+    port.send(frame_of(60, 1));
+    return port.info().attaches == 2;
+  });
+  ASSERT_TRUE(port.send(frame_of(60, 2)));
+  EXPECT_EQ(daemon.session(2).take_tx().back(), frame_of(60, 2));
+}
+
+TEST(Crash_Daemon, SendingLosesNothingThatIsStillToBeReceived) {
+  TestFolder folder;
+  TestDaemon daemon(folder.socket(), {});
+  Port port = attach(folder);
+  daemon.session(1).deliver(frame_of(60, 1));
+  daemon.session(1).hang_up();
+  for (int i = 0; i < 5000; ++i) {
+    port.send(frame_of(60, 1));
+  }
+  std::array<Packet, 8> packets;
+  ASSERT_EQ(port.receive(packets), 1u);
+  EXPECT_EQ(copy(packets[0]), frame_of(60, 1));
+}
+
 TEST(Crash_Daemon, CountersGoOnOverSessions) {
   TestFolder folder;
   TestDaemon daemon(folder.socket(), {});

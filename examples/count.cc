@@ -15,18 +15,17 @@ using Clock = std::chrono::steady_clock;
 volatile std::sig_atomic_t stop = 0;
 
 struct Totals {
-  std::uint64_t packets = 0, bytes = 0;
+  std::uintmax_t packets = 0, bytes = 0;
 };
 
-void report(const char* what, const Totals& totals, double seconds, std::uint64_t dropped, bool json) {
-  const double packets = static_cast<double>(totals.packets) / seconds,
-               bytes = static_cast<double>(totals.bytes) / seconds;
-  std::printf(
-      json ? "{\"interval\": \"%s\", \"packets\": %llu, \"bytes\": %llu, \"packets_per_second\": %.0f, "
-             "\"bytes_per_second\": %.0f, \"dropped\": %llu}\n"
-           : "%-6s %12llu packets %14llu bytes %12.0f packets/s %14.0f bytes/s, dropped so far %llu\n",
-      what, static_cast<unsigned long long>(totals.packets), static_cast<unsigned long long>(totals.bytes),
-      packets, bytes, static_cast<unsigned long long>(dropped));
+void report(const char* what, const Totals& totals, double seconds, const sluice::Counters& counters,
+            bool json) {
+  const auto dropped = counters.rx_dropped_ring_full + counters.rx_dropped_page_limit;
+  std::printf(json ? "{\"interval\": \"%s\", \"packets\": %ju, \"bytes\": %ju, \"packets_per_second\": %.0f, "
+                     "\"bytes_per_second\": %.0f, \"dropped\": %ju}\n"
+                   : "%-6s %12ju packets %14ju bytes %12.0f packets/s %14.0f bytes/s, dropped so far %ju\n",
+              what, totals.packets, totals.bytes, static_cast<double>(totals.packets) / seconds,
+              static_cast<double>(totals.bytes) / seconds, dropped);
   std::fflush(stdout);
 }
 
@@ -50,9 +49,6 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "count: %s\n", port.error().message.c_str());
     return 1;
   }
-  auto dropped = [&] {
-    return port->counters().rx_dropped_ring_full + port->counters().rx_dropped_page_limit;
-  };
 
   std::array<sluice::Packet, 64> packets;
   Totals all, second;
@@ -70,7 +66,7 @@ int main(int argc, char** argv) {
       second.bytes += packet.bytes().size();
     }
     if (std::chrono::duration<double> passed = Clock::now() - last_report; passed.count() >= 1) {
-      report("second", second, passed.count(), dropped(), json);
+      report("second", second, passed.count(), port->counters(), json);
       all.packets += second.packets;
       all.bytes += second.bytes;
       second = {};
@@ -79,5 +75,5 @@ int main(int argc, char** argv) {
   }
   all.packets += second.packets;
   all.bytes += second.bytes;
-  report("total", all, std::chrono::duration<double>(now - begin).count(), dropped(), json);
+  report("total", all, std::chrono::duration<double>(now - begin).count(), port->counters(), json);
 }

@@ -5,21 +5,14 @@
 
 #include <arpa/inet.h>
 #include <CLI/CLI.hpp>
-#include <csignal>
 #include <cstdio>
 
 namespace {
 
 using Bytes = std::span<const std::byte>;
 
-volatile std::sig_atomic_t stop = 0;
-
-unsigned u8(Bytes b, std::size_t at) {
-  return std::to_integer<unsigned>(b[at]);
-}
-unsigned u16(Bytes b, std::size_t at) {
-  return u8(b, at) << 8 | u8(b, at + 1);
-}
+constexpr auto u8 = [](Bytes b, std::size_t at) { return std::to_integer<unsigned>(b[at]); };
+constexpr auto u16 = [](Bytes b, std::size_t at) { return u8(b, at) << 8 | u8(b, at + 1); };
 
 std::string mac(Bytes b) {
   char text[18];
@@ -28,19 +21,19 @@ std::string mac(Bytes b) {
   return text;
 }
 
-// "10.0.0.1.53 > 10.0.0.2.4711: UDP"; `l4` begins behind the IP header, a later fragment has no ports.
-std::string flow(int family, Bytes source, Bytes destination, unsigned protocol, Bytes l4,
-                 bool first_fragment) {
+// "10.0.0.1.53 > 10.0.0.2.4711: UDP". `addresses`: source, then destination; `l4` begins behind the IP
+// header.
+std::string flow(int family, Bytes addresses, unsigned protocol, Bytes l4, bool first_fragment) {
   const bool ports = (protocol == 6 || protocol == 17) && first_fragment && l4.size() >= 4;
   auto end = [&](Bytes ip, std::size_t at) {
     char text[INET6_ADDRSTRLEN];
     return ::inet_ntop(family, ip.data(), text, sizeof(text)) +
            (ports ? "." + std::to_string(u16(l4, at)) : "");
   };
-  const std::string name = protocol == 6    ? "TCP"
-                           : protocol == 17 ? "UDP"
-                                            : "proto " + std::to_string(protocol);
-  return ", " + end(source, 0) + " > " + end(destination, 2) + ": " + name;
+  return ", " + end(addresses, 0) + " > " + end(addresses.subspan(family == AF_INET ? 4 : 16), 2) +
+         (protocol == 6    ? ": TCP"
+          : protocol == 17 ? ": UDP"
+                           : ": protocol " + std::to_string(protocol));
 }
 
 std::string describe(Bytes frame) {
@@ -56,11 +49,11 @@ std::string describe(Bytes frame) {
   }
   const Bytes ip = frame.subspan(at);
   if (type == 0x0800 && ip.size() >= 20 && ip.size() >= (u8(ip, 0) & 15) * 4) {
-    return line + flow(AF_INET, ip.subspan(12), ip.subspan(16), u8(ip, 9), ip.subspan((u8(ip, 0) & 15) * 4),
+    return line + flow(AF_INET, ip.subspan(12), u8(ip, 9), ip.subspan((u8(ip, 0) & 15) * 4),
                        (u16(ip, 6) & 0x1fff) == 0);
   }
   if (type == 0x86dd && ip.size() >= 40) {
-    return line + flow(AF_INET6, ip.subspan(8), ip.subspan(24), u8(ip, 6), ip.subspan(40), true);
+    return line + flow(AF_INET6, ip.subspan(8), u8(ip, 6), ip.subspan(40), true);
   }
   return line + (type == 0x0806 ? ", ARP" : ", type " + std::to_string(type));
 }
@@ -70,24 +63,20 @@ std::string describe(Bytes frame) {
 int main(int argc, char** argv) {
   CLI::App app("Prints one line for each packet that arrives on a port of Sluice.");
   std::string name;
-  std::uint64_t left = 0;
+  std::uint64_t left = UINT64_MAX;
   app.add_option("port", name, "the port's name, or the path of its socket")->required();
-  app.add_option("-c", left, "end after so many packets; 0: on Ctrl-C");
+  app.add_option("-c", left, "end after so many packets");
   CLI11_PARSE(app, argc, argv);
-  std::signal(SIGINT, [](int) { stop = 1; });
   auto port = sluice::Port::attach(name);
   if (!port) {
     std::fprintf(stderr, "dump: %s\n", port.error().message.c_str());
     return 1;
   }
-  for (bool last = false; stop == 0 && !last;) {
-    sluice::Packet packet;
-    if (port->receive_for(std::span(&packet, 1), std::chrono::milliseconds(200)) == 1) {
-      const std::string text = describe(packet.bytes());
-      std::printf("%.6f %s, length %zu\n", static_cast<double>(packet.timestamp_ns()) / 1e9, text.c_str(),
-                  packet.bytes().size());
-      std::fflush(stdout);
-      last = left != 0 && --left == 0;
-    }
+  sluice::Packet packet;
+  while (left-- != 0 && port->receive_for(std::span(&packet, 1), std::chrono::nanoseconds(-1)) == 1) {
+    const std::string text = describe(packet.bytes());
+    const double seconds = static_cast<double>(packet.timestamp_ns()) / 1e9;
+    std::printf("%.6f %s, length %zu\n", seconds, text.c_str(), packet.bytes().size());
+    std::fflush(stdout);
   }
 }

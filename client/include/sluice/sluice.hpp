@@ -182,7 +182,7 @@ class SLUICE_API Port {
   bool arm() noexcept;
   void disarm() noexcept;
 
-  // --- send. Nothing here sleeps.
+  // --- send. Nothing here sleeps. Sends too look for a daemon that is away.
 
   // Sends copies; returns how many of the frames, from the first on, are done with: queued, or skipped and
   // counted tx_bad_length. Fewer than given: the ring is full, or nothing can be sent now.
