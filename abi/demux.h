@@ -78,12 +78,12 @@ struct sluice_chain_entry {
   sluice_u32 reserved;
 };
 
-/* A narrow mask has at most one active word besides w6; its slots are half as big. */
+/* A narrow mask has at most two active words besides w6; its slots are half as big. */
 struct sluice_slot_narrow {
-  sluice_u64 word; /* key.word[mask.word_index] & mask.word[mask.word_index] */
+  sluice_u64 first; /* key.word[mask.first_index] & mask.first_mask */
+  sluice_u64 second;
   sluice_u64 w6;
   sluice_u64 value;
-  sluice_u64 reserved;
 };
 
 struct sluice_slot_wide {
@@ -91,22 +91,28 @@ struct sluice_slot_wide {
   sluice_u64 value;
 };
 
-/* Two cache lines; a narrow mask needs the first one only. */
+/* Three cache lines: what a packet that is passed over needs, what a narrow lookup needs besides, what a wide one needs. */
 struct sluice_mask {
   sluice_u64 bound;      /* rank of its best rule << RANK_SHIFT; all ones behind the last mask */
   sluice_u64 need_mask;  /* bits of w6 in which all of its rules agree ... */
   sluice_u64 need_value; /* ... and what they are: a packet without them is not looked up */
-  sluice_u64 narrow_mask;
+  sluice_u64 first_mask;
+  sluice_u64 second_mask;
   sluice_u64 w6_mask;
-  sluice_u64 seed;       /* odd */
-  sluice_u64 w6_seed;    /* odd; narrow masks only */
-  sluice_u32 table;      /* byte offset in the arena */
-  sluice_u8 shift;       /* 64 - log2(slots), 1 .. 63 */
-  sluice_u8 word_index;  /* of the one word of a narrow mask, 0 .. 5 */
-  sluice_u8 probes;      /* 1 .. SLUICE_MAX_PROBES */
-  sluice_u8 wide;        /* 0 or 1 */
-  sluice_u64 word[8];    /* wide: the mask of each word, [7] is 0 */
+  sluice_u32 table;        /* byte offset in the arena */
+  sluice_u8 shift;         /* 64 - log2(slots), 1 .. 63 */
+  sluice_u8 probes;        /* 1 .. SLUICE_MAX_PROBES */
+  sluice_u8 first_index;   /* of the words of a narrow mask, 0 .. 5, or 7 for none; SLUICE_MASK_WIDE */
+  sluice_u8 second_index;
+  sluice_u64 seed;         /* odd, as the two below; a wide mask has this one only */
+
+  sluice_u64 second_seed;
+  sluice_u64 w6_seed;
+  sluice_u64 reserved[6];
+
+  sluice_u64 word[8]; /* wide: the mask of each word, [7] is 0 */
 };
+#define SLUICE_MASK_WIDE 8u
 
 /* Tables need at most 4 * 64 bytes a rule (size a power of two, at most half full): 16 MiB. What the port intervals take
  * comes out of the same space, and the compiler says so if it does not suffice. */
@@ -180,7 +186,7 @@ struct sluice_cpu_counters {
 #endif
 SLUICE_DEMUX_ASSERT(sizeof(struct sluice_slot_narrow) == 32);
 SLUICE_DEMUX_ASSERT(sizeof(struct sluice_slot_wide) == 64);
-SLUICE_DEMUX_ASSERT(sizeof(struct sluice_mask) == 128);
+SLUICE_DEMUX_ASSERT(sizeof(struct sluice_mask) == 192);
 SLUICE_DEMUX_ASSERT(sizeof(struct sluice_interval) == 8);
 SLUICE_DEMUX_ASSERT(sizeof(struct sluice_chain_entry) == 16);
 SLUICE_DEMUX_ASSERT(sizeof(struct sluice_port) == 16);

@@ -32,8 +32,8 @@
 
 /* Of words that are masked already; the table's slot is the hash >> mask.shift. Dietzfelbinger's multiply-shift:
  * two keys meet with probability 2 / slots over the choice of the seed. */
-SLUICE_INLINE sluice_u64 sluice_hash_narrow(sluice_u64 word, sluice_u64 w6, sluice_u64 seed, sluice_u64 w6_seed) {
-  return word * seed + w6 * w6_seed;
+SLUICE_INLINE sluice_u64 sluice_hash_narrow(sluice_u64 first, sluice_u64 second, sluice_u64 w6, const struct sluice_mask* mask) {
+  return first * mask->seed + second * mask->second_seed + w6 * mask->w6_seed;
 }
 
 SLUICE_INLINE sluice_u64 sluice_hash_wide(const sluice_u64* word, sluice_u64 seed) {
@@ -84,9 +84,9 @@ SLUICE_OUTLINE sluice_u64 sluice_find_range(const struct sluice_rule_set* set, s
 }
 
 /* The slots behind the first. `at`: byte offset of the first in the arena. */
-SLUICE_OUTLINE sluice_u64 sluice_probe_narrow(const struct sluice_rule_set* set, sluice_u64 at, sluice_u64 word, sluice_u64 w6,
+SLUICE_OUTLINE sluice_u64 sluice_probe_narrow(const struct sluice_rule_set* set, const struct sluice_slot_narrow* key, sluice_u64 at,
                                               sluice_u32 probes) {
-  if (!set) {
+  if (!set || !key) {
     return 0;
   }
   const struct sluice_slot_narrow* entry = (const struct sluice_slot_narrow*)(set->arena + (at & SLUICE_ARENA_MASK));
@@ -94,7 +94,7 @@ SLUICE_OUTLINE sluice_u64 sluice_probe_narrow(const struct sluice_rule_set* set,
     if (i >= probes || entry[i].value == 0) {
       break;
     }
-    if (entry[i].word == word && entry[i].w6 == w6) {
+    if (entry[i].first == key->first && entry[i].second == key->second && entry[i].w6 == key->w6) {
       return entry[i].value;
     }
   }
@@ -103,19 +103,22 @@ SLUICE_OUTLINE sluice_u64 sluice_probe_narrow(const struct sluice_rule_set* set,
 
 SLUICE_INLINE sluice_u64 sluice_find_narrow(const struct sluice_rule_set* set, const struct sluice_mask* mask,
                                             const struct sluice_key* key) {
-  sluice_u64 word = key->word[mask->word_index & 7] & mask->narrow_mask;
-  sluice_u64 w6 = key->word[6] & mask->w6_mask;
-  sluice_u64 slot = sluice_hash_narrow(word, w6, mask->seed, mask->w6_seed) >> mask->shift;
+  struct sluice_slot_narrow wanted;
+  wanted.first = key->word[mask->first_index & 7] & mask->first_mask;
+  wanted.second = key->word[mask->second_index & 7] & mask->second_mask;
+  wanted.w6 = key->word[6] & mask->w6_mask;
+  sluice_u64 slot = sluice_hash_narrow(wanted.first, wanted.second, wanted.w6, mask) >> mask->shift;
   sluice_u64 at = (mask->table + slot * sizeof(struct sluice_slot_narrow)) & SLUICE_ARENA_MASK;
   const struct sluice_slot_narrow* entry = (const struct sluice_slot_narrow*)(set->arena + at);
   sluice_u64 value = entry->value;
-  if (SLUICE_LIKELY(((entry->word ^ word) | (entry->w6 ^ w6)) == 0)) {
+  if (SLUICE_LIKELY(((entry->first ^ wanted.first) | (entry->second ^ wanted.second) | (entry->w6 ^ wanted.w6)) == 0)) {
     return value; /* 0 when the slot is empty and the key is all zeros */
   }
   if (SLUICE_LIKELY(value == 0 || mask->probes == 1)) {
     return 0;
   }
-  return sluice_probe_narrow(set, at, word, w6, mask->probes);
+  wanted.value = 0;
+  return sluice_probe_narrow(set, &wanted, at, mask->probes);
 }
 
 SLUICE_OUTLINE sluice_u64 sluice_find_wide(const struct sluice_rule_set* set, const struct sluice_mask* mask,
@@ -155,7 +158,7 @@ SLUICE_INLINE sluice_u64 sluice_try_mask(const struct sluice_rule_set* set, cons
   if ((w6 & mask->need_mask) != mask->need_value) {
     return best;
   }
-  sluice_u64 value = SLUICE_UNLIKELY(mask->wide) ? sluice_find_wide(set, mask, key) : sluice_find_narrow(set, mask, key);
+  sluice_u64 value = SLUICE_UNLIKELY(mask->first_index & SLUICE_MASK_WIDE) ? sluice_find_wide(set, mask, key) : sluice_find_narrow(set, mask, key);
   if (value == 0) {
     return best;
   }

@@ -272,8 +272,6 @@ std::uint64_t seed_of(std::uint64_t attempt) {  // splitmix64, made odd
   return (z ^ z >> 31) | 1;
 }
 
-constexpr std::uint64_t w6_seed_of(std::uint64_t seed) { return seed ^ (SLUICE_HASH_0 - 1); }  // odd as well
-
 // Robin Hood: who is farther from home stays, which keeps the longest way short. False: longer than the bound.
 bool place(std::span<const std::uint64_t> hashes, std::uint32_t log2, Placement& placement) {
   std::vector<std::int32_t> slots((std::size_t{1} << log2) + SLUICE_MAX_PROBES - 1, -1);
@@ -306,7 +304,7 @@ bool place(std::span<const std::uint64_t> hashes, std::uint32_t log2, Placement&
   return false;
 }
 
-// A single slot per key for small tables, a short walk for large ones. `hash(seed, i)`: of the i-th key.
+// A single slot per key for small tables, a short walk for large ones. `hash(seed, i)`: of the i-th key with that seed.
 // `roomy`: a small table may grow until no two keys meet.
 template <typename Hash>
 Placement place_keys(std::size_t keys, bool roomy, const Hash& hash) {
@@ -330,7 +328,7 @@ Placement place_keys(std::size_t keys, bool roomy, const Hash& hash) {
 }
 
 bool is_wide(const Words& mask) {
-  return std::count_if(mask.begin(), mask.begin() + 6, [](auto word) { return word != 0; }) > 1;
+  return std::count_if(mask.begin(), mask.begin() + 6, [](auto word) { return word != 0; }) > 2;
 }
 
 class TableWriter {
@@ -349,11 +347,20 @@ class TableWriter {
     mask_.need_mask = id.mask[6] & ~differ;
     mask_.need_value = (*keys_[0])[6] & mask_.need_mask;
     mask_.w6_mask = id.mask[6];
-    mask_.wide = is_wide(id.mask);
-    auto word = std::find_if(id.mask.begin(), id.mask.begin() + 6, [](auto value) { return value != 0; });
-    mask_.word_index = word == id.mask.begin() + 6 ? 0 : static_cast<std::uint8_t>(word - id.mask.begin());
-    mask_.narrow_mask = id.mask[mask_.word_index];
     std::ranges::copy(id.mask, mask_.word);
+    wide_ = is_wide(id.mask);
+    if (wide_) {
+      mask_.first_index = SLUICE_MASK_WIDE;
+      return;
+    }
+    mask_.first_index = mask_.second_index = kNoWord;
+    for (std::uint8_t word = 0; word < 6; ++word) {
+      if (id.mask[word] != 0) {
+        (mask_.first_index == kNoWord ? mask_.first_index : mask_.second_index) = word;
+      }
+    }
+    mask_.first_mask = masked(id.mask, mask_.first_index);
+    mask_.second_mask = masked(id.mask, mask_.second_index);
   }
 
   Result<sluice_mask> write() {
@@ -369,20 +376,20 @@ class TableWriter {
     }
     Placement placement = place_keys(keys_.size(), roomy_, [this](std::uint64_t seed, std::size_t i) {
       const Words& key = *keys_[i];
-      return mask_.wide ? sluice_hash_wide(key.data(), seed)
-                        : sluice_hash_narrow(key[mask_.word_index], key[6], seed, w6_seed_of(seed));
+      set_seed(seed);
+      return wide_ ? sluice_hash_wide(key.data(), seed)
+                   : sluice_hash_narrow(masked(key, mask_.first_index), masked(key, mask_.second_index), key[6], &mask_);
     });
     if (placement.probes > SLUICE_MAX_PROBES) {
       return fail("no hash seed keeps {} rules with one mask within {} probes", keys_.size(), SLUICE_MAX_PROBES);
     }
-    std::uint64_t slot_bytes = mask_.wide ? sizeof(sluice_slot_wide) : sizeof(sluice_slot_narrow);
+    std::uint64_t slot_bytes = wide_ ? sizeof(sluice_slot_wide) : sizeof(sluice_slot_narrow);
     auto table = arena_.take(placement.slots.size() * slot_bytes);
     if (!table) {
       return std::unexpected(table.error());
     }
     mask_.table = *table;
-    mask_.seed = placement.seed;
-    mask_.w6_seed = w6_seed_of(placement.seed);
+    set_seed(placement.seed);
     mask_.shift = static_cast<std::uint8_t>(64 - placement.log2);
     mask_.probes = static_cast<std::uint8_t>(placement.probes);
     for (std::size_t i = 0; i < placement.slots.size(); ++i) {
@@ -394,15 +401,24 @@ class TableWriter {
   }
 
  private:
+  static constexpr std::uint8_t kNoWord = 7;  // key.word[7], always 0
+
+  static std::uint64_t masked(const Words& words, std::uint8_t index) { return index < words.size() ? words[index] : 0; }
+  void set_seed(std::uint64_t seed) {
+    mask_.seed = seed;
+    mask_.second_seed = seed ^ (SLUICE_HASH_1 - 1);  // odd as well
+    mask_.w6_seed = seed ^ (SLUICE_HASH_0 - 1);
+  }
   void write_slot(std::uint64_t offset, std::size_t i) {
     const Words& key = *keys_[i];
-    if (mask_.wide) {
+    if (wide_) {
       auto* slot = arena_.at<sluice_slot_wide>(offset);
       std::ranges::copy(key, slot->word);
       slot->value = values_[i];
     } else {
       auto* slot = arena_.at<sluice_slot_narrow>(offset);
-      slot->word = key[mask_.word_index];
+      slot->first = masked(key, mask_.first_index);
+      slot->second = masked(key, mask_.second_index);
       slot->w6 = key[6];
       slot->value = values_[i];
     }
@@ -410,6 +426,7 @@ class TableWriter {
 
   const TableId& id_;
   bool roomy_;
+  bool wide_ = false;
   ArenaWriter& arena_;
   sluice_mask mask_{};
   std::vector<const Words*> keys_;
