@@ -1,0 +1,174 @@
+// When things die: a program, the daemon, the NIC. What is left goes on, and what comes back finds its place.
+#include <csignal>
+#include <filesystem>
+#include <random>
+
+#include "test/support/ping.h"
+#include "test/system/fixture.h"
+
+namespace sluice::test {
+namespace {
+
+constexpr std::uint16_t kGood = 5000, kVictim = 5001;
+constexpr std::uint64_t kAnyNumber = 10'000'000;
+
+class Crash_System : public SystemTest {
+ protected:
+  Crash_System() : SystemTest({.queues = 2}) {}
+  const std::string shared_ = nic_table() + app_port("good") + app_port("victim") + udp_rule(kGood, "good") +
+                              udp_rule(kVictim, "victim");
+  // The victim reads its queue without a copy.
+  const std::string owned_ = nic_table() + app_port("good") + app_port("victim", "queues = [\"nic0:1\"]") +
+                             udp_rule(kGood, "good") + udp_rule(kVictim, "victim");
+
+  // A program is killed at some moment of its life, `times` times, in the middle of its packets. Another
+  // one's packets, by the other queue, all come.
+  void kill_programs(const std::string& config, int times) {
+    std::mt19937 random(7);
+    start(config);
+    constexpr std::uint64_t kFrames = 30'000;
+    auto good = attach("good", kGood, kFrames);
+    auto to_good = flow(kGood, {.count = kFrames, .allowed = good->allowed(0), .cpu = 0});
+    auto to_victim = flow(kVictim, {.cpu = 1, .packets_per_second = 20'000});
+    to_good->start();
+    to_victim->start();
+    for (int round = 0; round < times; ++round) {
+      auto victim = Process::start({RECEIVER, daemon().path("victim.sock")});
+      ASSERT_TRUE(victim) << victim.error().message;
+      ASSERT_TRUE(eventually([&] { return daemon().port("victim")["pid"] == victim->pid(); }))
+          << "round " << round << ": " << daemon().log();
+      std::uint64_t until = port_counter("victim", "rx_packets") + random() % 1000;
+      ASSERT_TRUE(eventually([&] { return port_counter("victim", "rx_packets") >= until; }));
+      victim->signal(SIGKILL);
+    }
+    ASSERT_TRUE(eventually([&] { return daemon().port("victim")["state"] == "detached"; }));
+    ASSERT_TRUE(to_victim->stop());
+    EXPECT_EQ(daemon().port("victim")["pages_held"], 0);
+    EXPECT_EQ(port_counter("victim", "attaches"), static_cast<std::uint64_t>(times));
+    for (const char* fault :
+         {"fault_return_double", "fault_return_forged", "fault_return_foreign", "fault_ring_index"}) {
+      EXPECT_EQ(port_counter("victim", fault), 0u) << fault;
+    }
+    good->expect_all_once();
+    constexpr std::uint64_t kAfter = 2'000;
+    auto next = attach("victim", kVictim, kAfter);
+    auto to_next = flow(kVictim, {.count = kAfter, .allowed = next->allowed(1), .cpu = 1});
+    to_next->start();
+    next->expect_all_once();
+  }
+
+  // Packets flow to the program.
+  void expect_traffic(App& app, const char* when) {
+    std::uint64_t before = app.received();
+    EXPECT_TRUE(eventually([&] { return app.received() >= before + 500; })) << when << "\n" << daemon().log();
+  }
+  std::unique_ptr<LiveFrames> endless(std::uint16_t udp_port, std::uint32_t cpu, std::uint64_t first = 0) {
+    auto live = flow(udp_port, {.cpu = cpu, .first = first, .packets_per_second = 10'000});
+    live->start();
+    return live;
+  }
+};
+
+TEST_F(Crash_System, ProgramsKilledInTrafficTakeNothingWithThemAndDisturbNobody) {
+  kill_programs(shared_, 50);
+}
+
+TEST_F(Crash_System, ProgramsKilledWhileTheKernelWritesIntoTheirPagesDoNeither) {
+  kill_programs(owned_, 15);
+}
+
+TEST_F(Crash_System, ADaemonKilledLeavesAPlainNicAndItsProgramsComeBackToTheNextOne) {
+  start(owned_);
+  auto good = attach("good", kGood, kAnyNumber), victim = attach("victim", kVictim, kAnyNumber);
+  auto ping = Ping::start(wire_ns(), "10.77.0.1");
+  ASSERT_TRUE(ping) << ping.error().message;
+  auto to_good = endless(kGood, 0), to_victim = endless(kVictim, 1);
+  for (std::uint64_t round = 0; round < 3; ++round) {
+    expect_traffic(*good, "before the kill");
+    expect_traffic(*victim, "before the kill");
+    daemon().kill();
+    EXPECT_TRUE(eventually([&] { return !nic_has_xdp(); }));
+    EXPECT_TRUE(eventually([&] { return !good->attached() && !victim->attached(); }));
+    auto restarted = daemon().start();
+    ASSERT_TRUE(restarted) << restarted.error().message;
+    EXPECT_TRUE(eventually([&] { return good->attaches() == round + 2 && victim->attaches() == round + 2; }));
+    expect_traffic(*good, "after the restart");
+    expect_traffic(*victim, "after the restart");
+  }
+  EXPECT_EQ(good->wrong() + victim->wrong(), 0u);
+  PingResult pinged = ping->stop();
+  EXPECT_TRUE(pinged.lossless()) << pinged.output;
+}
+
+TEST_F(Crash_System, ADaemonThatIsAskedToEndInTrafficEndsCleanlyAndRemovesItsSockets) {
+  start(owned_);
+  auto good = attach("good", kGood, kAnyNumber), victim = attach("victim", kVictim, kAnyNumber);
+  auto to_good = endless(kGood, 0), to_victim = endless(kVictim, 1);
+  expect_traffic(*good, "at first");
+  expect_traffic(*victim, "at first");
+  EXPECT_EQ(daemon().stop(), 0) << daemon().log();
+  EXPECT_FALSE(nic_has_xdp());
+  for (const char* socket : {"control.sock", "good.sock", "victim.sock"}) {
+    EXPECT_FALSE(std::filesystem::exists(daemon().path(socket))) << socket;
+  }
+  EXPECT_TRUE(eventually([&] { return !good->attached() && !victim->attached(); }));
+}
+
+TEST_F(Crash_System, ANicThatVanishesInTrafficAndComesBackServesItsProgramsAgain) {
+  start(owned_);
+  auto good = attach("good", kGood, kAnyNumber), victim = attach("victim", kVictim, kAnyNumber);
+  for (int round = 0; round < 3; ++round) {
+    {
+      auto to_good = endless(kGood, 0), to_victim = endless(kVictim, 1);
+      expect_traffic(*good, "before the NIC goes");
+      expect_traffic(*victim, "before the NIC goes");
+      pair().remove();
+    }
+    ASSERT_TRUE(eventually([&] { return daemon().show("nics")[0]["ifindex"].is_null(); })) << daemon().log();
+    EXPECT_TRUE(daemon().show("queues").empty());
+    EXPECT_EQ(daemon().port("good")["state"], "attached");
+    make_wire();
+    ASSERT_TRUE(eventually([&] { return daemon().show("queues").size() == 2; })) << daemon().log();
+    auto to_good = endless(kGood, 0), to_victim = endless(kVictim, 1);
+    expect_traffic(*good, "after the NIC has come back");
+    expect_traffic(*victim, "after the NIC has come back");
+  }
+  EXPECT_EQ(good->attaches(), 1u) << "no session ended";
+  EXPECT_EQ(victim->attaches(), 1u) << "no session ended";
+  EXPECT_EQ(good->wrong() + victim->wrong(), 0u);
+  EXPECT_GT(port_counter("victim", "zero_copy"), 3000u);
+  EXPECT_TRUE(ping(wire_ns(), "10.77.0.1").lossless());
+}
+
+TEST_F(Crash_System, AProgramMayComeAndGoWhileItsNicIsAway) {
+  start(owned_);
+  pair().remove();
+  ASSERT_TRUE(eventually([&] { return daemon().show("nics")[0]["ifindex"].is_null(); })) << daemon().log();
+  for (int round = 0; round < 3; ++round) {
+    attach("good", kGood, 0);
+    attach("victim", kVictim, 0);
+  }
+  auto victim = attach("victim", kVictim, kAnyNumber);
+  make_wire();
+  auto to_victim = endless(kVictim, 1);
+  expect_traffic(*victim, "after the NIC has come back");
+}
+
+TEST_F(Crash_System, LinkDownAndUpAndAnotherMtuDoNotEndTheTraffic) {
+  start(owned_);
+  auto good = attach("good", kGood, kAnyNumber), victim = attach("victim", kVictim, kAnyNumber);
+  auto to_good = endless(kGood, 0), to_victim = endless(kVictim, 1);
+  for (const char* change : {"ip link set nic0 down; ip link set nic0 up", "ip link set nic0 mtu 1400",
+                             "ip link set nic0 down; ip link set nic0 mtu 1500 up"}) {
+    expect_traffic(*good, "before");
+    Finished changed = nic_ns().command(change);
+    ASSERT_TRUE(changed.ok()) << changed.output;
+    expect_traffic(*good, change);
+    expect_traffic(*victim, change);
+  }
+  EXPECT_TRUE(eventually([&] { return daemon().show("nics")[0]["mtu"] == 1500; }));
+  EXPECT_EQ(good->attaches() + victim->attaches(), 2u);
+}
+
+}  // namespace
+}  // namespace sluice::test

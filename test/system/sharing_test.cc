@@ -1,0 +1,253 @@
+// One NIC for the kernel and for several programs: who gets what, by how many copies, and that nothing is
+// lost.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <cstring>
+
+#include "test/support/ping.h"
+#include "test/system/fixture.h"
+
+namespace sluice::test {
+namespace {
+
+constexpr std::uint16_t kDns = 5000, kIds = 5001, kKernel = 5009;
+
+class Sharing : public SystemTest {
+ protected:
+  explicit Sharing(VethOptions links = {}) : SystemTest(std::move(links)) {}
+  const std::string two_apps_ =
+      nic_table() + app_port("dns") + app_port("ids") + udp_rule(kDns, "dns") + udp_rule(kIds, "ids");
+};
+
+TEST_F(Sharing, EachProgramGetsItsPacketsOnceByOneCopyAndTheKernelNoneOfThem) {
+  constexpr std::uint64_t kFrames = 20'000;
+  start(two_apps_);
+  Tap stack = nic_tap();
+  auto dns = attach("dns", kDns, kFrames, 60), ids = attach("ids", kIds, kFrames, 1514);
+  auto to_dns = flow(kDns, {.count = kFrames, .allowed = dns->allowed()});
+  auto to_ids = flow(kIds, {.count = kFrames, .allowed = ids->allowed(), .frame_bytes = 1514});
+  to_dns->start();
+  to_ids->start();
+  dns->expect_all_once();
+  ids->expect_all_once();
+  expect_port_counter("dns", "copied", kFrames);
+  expect_port_counter("dns", "copied_bytes", kFrames * 60);
+  expect_port_counter("ids", "copied", kFrames);
+  expect_port_counter("ids", "copied_bytes", kFrames * 1514);
+  for (const char* port : {"dns", "ids"}) {
+    EXPECT_EQ(port_counter(port, "zero_copy"), 0u);
+    EXPECT_EQ(port_counter(port, "rx_packets"), kFrames);
+  }
+  EXPECT_EQ(stack.count_udp_to(kDns) + stack.count_udp_to(kIds), 0u);
+}
+
+TEST_F(Sharing, TheKernelKeepsPingTcpAndUdpWhileAProgramReceives) {
+  constexpr std::uint64_t kFrames = 30'000, kDatagrams = 10'000, kTcpBytes = 8 << 20;
+  start(two_apps_);
+  auto dns = attach("dns", kDns, kFrames), ids = attach("ids", kIds, 0);
+  KernelReceiver socket(nic_ns(), "10.77.0.1", kKernel, kDatagrams, 32);
+  auto ping = Ping::start(wire_ns(), "10.77.0.1");
+  ASSERT_TRUE(ping) << ping.error().message;
+  TcpTransfer in(wire_ns(), nic_ns(), "10.77.0.1", kTcpBytes),
+      out(nic_ns(), wire_ns(), "10.77.0.2", kTcpBytes);
+  auto to_dns = flow(kDns, {.count = kFrames, .allowed = dns->allowed()});
+  auto to_kernel = flow(kKernel, {.count = kDatagrams, .allowed = socket.allowed()});
+  to_dns->start();
+  to_kernel->start();
+  dns->expect_all_once();
+  socket.expect_all_once();
+  EXPECT_TRUE(in.finish());
+  EXPECT_TRUE(out.finish());
+  PingResult pinged = ping->stop();
+  EXPECT_TRUE(pinged.lossless()) << pinged.output;
+  EXPECT_EQ(ids->received(), 0u) << "packets of the kernel or of dns";
+  EXPECT_EQ(dns->received(), kFrames);
+}
+
+TEST_F(Sharing, AnOwnedQueueIsReadWithoutACopy) {
+  constexpr std::uint64_t kFrames = 30'000;
+  start(nic_table() + app_port("dns", "queues = [\"nic0:0\"]") + udp_rule(kDns, "dns"));
+  auto dns = attach("dns", kDns, kFrames, 300);
+  auto to_dns = flow(kDns, {.count = kFrames, .allowed = dns->allowed(), .frame_bytes = 300});
+  expect_sent(*to_dns, kFrames);
+  dns->expect_all_once();
+  expect_port_counter("dns", "zero_copy", kFrames);
+  EXPECT_EQ(port_counter("dns", "copied"), 0u);
+  EXPECT_EQ(daemon().show("queues")[0]["owner"], "dns");
+}
+
+TEST_F(Sharing, PacketsForOthersOnAnOwnedQueueAreCopiedExactlyOnce) {
+  constexpr std::uint64_t kFrames = 20'000;
+  start(nic_table() + app_port("dns", "queues = [\"nic0:0\"]") + app_port("ids") + udp_rule(kDns, "dns") +
+        udp_rule(kIds, "ids"));
+  KernelReceiver socket(nic_ns(), "10.77.0.1", kKernel, kFrames, 48);
+  auto dns = attach("dns", kDns, kFrames), ids = attach("ids", kIds, kFrames, 700);
+  auto to_dns = flow(kDns, {.count = kFrames, .allowed = dns->allowed()});
+  auto to_ids = flow(kIds, {.count = kFrames, .allowed = ids->allowed(), .frame_bytes = 700});
+  auto to_kernel = flow(kKernel, {.count = kFrames, .allowed = socket.allowed()});
+  to_dns->start();
+  to_ids->start();
+  to_kernel->start();
+  dns->expect_all_once();
+  ids->expect_all_once();
+  socket.expect_all_once();
+  expect_port_counter("dns", "zero_copy", kFrames);
+  EXPECT_EQ(port_counter("dns", "copied"), 0u);
+  expect_port_counter("ids", "copied", kFrames);
+  expect_port_counter("ids", "copied_bytes", kFrames * 700);
+  EXPECT_EQ(port_counter("ids", "zero_copy"), 0u);
+}
+
+class SharingTwoQueues : public Sharing {
+ protected:
+  SharingTwoQueues() : Sharing({.queues = 2}) {}
+};
+
+TEST_F(SharingTwoQueues, SeveralQueuesAndWorkersLoseAndDoubleNothing) {
+  constexpr std::uint64_t kFrames = 20'000;
+  start("workers = [ {}, {} ]\n" + two_apps_);
+  auto dns = attach("dns", kDns, 2 * kFrames), ids = attach("ids", kIds, 2 * kFrames);
+  std::vector<std::unique_ptr<LiveFrames>> flows;
+  for (std::uint16_t queue = 0; queue < 2; ++queue) {
+    for (auto [app, udp_port] : {std::pair(dns.get(), kDns), std::pair(ids.get(), kIds)}) {
+      flows.push_back(
+          flow(udp_port,
+               {.count = kFrames, .allowed = app->allowed(queue), .cpu = queue, .first = queue * kFrames}));
+      flows.back()->start();
+    }
+  }
+  dns->expect_all_once();
+  ids->expect_all_once();
+  for (const nlohmann::json& queue : daemon().show("queues")) {
+    EXPECT_EQ(queue["worker"], queue["queue"]);
+    EXPECT_EQ(queue["counters"]["rx_packets"], 2 * kFrames) << queue.dump();
+  }
+}
+
+TEST_F(Sharing, ARuleToANetdevForwardsOutOfThatLink) {
+  constexpr std::uint64_t kFrames = 10'000;
+  VethOptions third;
+  third.nic_name = "nic1";
+  third.wire_name = "wire1";
+  third.nic_ip = "10.78.0.1";
+  third.wire_ip = "10.78.0.2";
+  third.nic_mac = {2, 0, 0, 0, 1, 1};
+  third.wire_mac = {2, 0, 0, 0, 1, 2};
+  auto other = VethPair::create(nic_ns(), wire_ns(), third);
+  ASSERT_TRUE(other) << other.error().message;
+  start(nic_table() + udp_rule(kDns, "netdev:nic1"));
+  Tap out(wire_ns(), other->wire_ifindex()), stack = nic_tap();
+  std::atomic<std::uint64_t> allowed{kWindow};
+  auto through = flow(kDns, {.count = kFrames, .allowed = &allowed});
+  through->start();
+  Tally tally(kFrames);
+  std::uint64_t seen = 0, wrong = 0;
+  const Frame expected = frame_to(kDns);
+  eventually([&] {
+    for (Frame frame = out.next(); !frame.empty(); frame = out.next()) {
+      bool ours = frame.size() == expected.size() && std::memcmp(frame.data(), expected.data(), 40) == 0;
+      wrong += ours && tally.note(sequence_of(frame.data())) ? 0 : 1;
+      allowed = ++seen + kWindow;
+    }
+    return seen >= kFrames;
+  });
+  EXPECT_EQ(tally.lost(), 0u);
+  EXPECT_EQ(tally.doubled(), 0u);
+  EXPECT_EQ(wrong, 0u);
+  EXPECT_EQ(daemon().counter("nic.nic0.xdp_redirect_netdev"), kFrames);
+  EXPECT_EQ(stack.count_udp_to(kDns), 0u);
+}
+
+TEST_F(Sharing, ARuleToDropDropsAndNobodySeesIt) {
+  constexpr std::uint64_t kFrames = 5'000;
+  start(nic_table() + app_port("all") + udp_rule(kDns, "drop", "priority = 5") + rule("", "kernel"));
+  Tap stack = nic_tap();
+  auto app = attach("all", kIds, 0);
+  send_in_steps(kDns, {.count = kFrames}, [&] { return daemon().counter("nic.nic0.xdp_drop"); });
+  EXPECT_EQ(daemon().show("rules")[0]["packets"], kFrames);
+  EXPECT_EQ(stack.count_udp_to(kDns), 0u);
+  EXPECT_EQ(app->received(), 0u);
+  EXPECT_TRUE(ping(wire_ns(), "10.77.0.1").lossless());
+}
+
+TEST_F(Sharing, WhatAProgramSendsReachesTheWireOnceAndUnchangedButNotWithAForeignSource) {
+  constexpr std::uint64_t kFrames = 3'000, kForeign = 100;
+  start(two_apps_);
+  auto dns = attach("dns", kDns, 0);
+  EXPECT_EQ(dns->source_mac(), pair().options().nic_mac);
+  Tap wire = wire_tap();
+  std::vector<Frame> frames;
+  for (std::uint64_t i = 0; i < kFrames; ++i) {
+    frames.push_back(frame_from_nic(60 + i % 1455, i));
+  }
+  std::vector<Frame> foreign(kForeign, frame_from_nic(100, kFrames));
+  for (Frame& frame : foreign) {
+    frame[11] ^= std::byte{1};
+  }
+  std::uint64_t seen = 0;
+  // As many at a time as the veth can queue.
+  for (std::size_t at = 0; at < frames.size(); at += kWindow) {
+    std::span<const Frame> some =
+        std::span(frames).subspan(at, std::min<std::size_t>(kWindow, frames.size() - at));
+    ASSERT_TRUE(dns->send(some));
+    for (const Frame& sent : some) {
+      Frame got;
+      ASSERT_TRUE(eventually([&] { return !(got = wire.next()).empty(); }))
+          << "lost: " << sequence_of(sent.data());
+      ASSERT_EQ(got, sent);
+      ++seen;
+    }
+  }
+  EXPECT_EQ(seen, kFrames);
+  ASSERT_TRUE(dns->send(foreign));
+  expect_port_counter("dns", "drop_tx_source_mac", kForeign);
+  EXPECT_EQ(port_counter("dns", "tx_packets"), kFrames);
+  EXPECT_TRUE(wire.next().empty());
+}
+
+TEST_F(Sharing, TheUdpEchoExampleAnswersAnOrdinaryClient) {
+  start(nic_table() + app_port("echo") + udp_rule(7, "echo"));
+  auto echo = Process::start({UDP_ECHO, daemon().path("echo.sock"), "--port", "7"});
+  ASSERT_TRUE(echo) << echo.error().message;
+  ASSERT_TRUE(eventually([&] { return daemon().port("echo")["state"] == "attached"; }));
+  UniqueFd client = udp_socket(wire_ns(), "10.77.0.2", 0);
+  sockaddr_in server{};
+  server.sin_family = AF_INET;
+  server.sin_port = htons(7);
+  ::inet_pton(AF_INET, "10.77.0.1", &server.sin_addr);
+  ASSERT_EQ(::connect(client.get(), reinterpret_cast<sockaddr*>(&server), sizeof(server)), 0);
+  timeval timeout{20, 0};
+  ::setsockopt(client.get(), SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+  for (std::size_t size = 1; size < 1472; size += 29) {
+    std::string question(size, static_cast<char>('a' + size % 26)), answer(2048, '\0');
+    ASSERT_EQ(::send(client.get(), question.data(), question.size(), 0), static_cast<ssize_t>(size));
+    ssize_t got = ::recv(client.get(), answer.data(), answer.size(), 0);
+    ASSERT_EQ(got, static_cast<ssize_t>(size)) << "errno " << errno;
+    answer.resize(size);
+    ASSERT_EQ(answer, question);
+  }
+}
+
+TEST_F(Sharing, StartingAndEndingTheDaemonLosesNothingOfTheKernels) {
+  constexpr std::uint64_t kDatagrams = 60'000;
+  KernelReceiver socket(nic_ns(), "10.77.0.1", kKernel, kDatagrams, kWindow);
+  auto to_kernel =
+      flow(kKernel, {.count = kDatagrams, .allowed = socket.allowed(), .packets_per_second = 30'000});
+  to_kernel->start();
+  for (int round = 0; round < 3; ++round) {
+    std::uint64_t before = socket.received();
+    ASSERT_TRUE(eventually([&] { return socket.received() > before; }));
+    start(two_apps_);
+    before = socket.received();
+    ASSERT_TRUE(eventually([&] { return socket.received() > before; }));
+    EXPECT_TRUE(nic_has_xdp());
+    EXPECT_EQ(daemon().stop(), 0);
+    EXPECT_FALSE(nic_has_xdp());
+  }
+  socket.expect_all_once();
+}
+
+}  // namespace
+}  // namespace sluice::test
