@@ -234,6 +234,8 @@ Result<AppPortOptions> Engine::app_options(const PortConfig& port, const std::op
     if (options.source_macs.empty()) {
       options.source_macs.push_back(uplink_nic->info().mac);
     }
+  } else if (options.source_macs.empty()) {
+    options.source_macs.push_back(MacAddress{});  // it cannot send; its programs are told an address all the same
   }
   for (const auto& worker : workers_) {
     options.workers.push_back(worker->id());
@@ -259,7 +261,8 @@ Result<AppPortOptions> Engine::app_options(const PortConfig& port, const std::op
 
 Result<void> Engine::perform(const AddPort& action) {
   const PortConfig& config = action.port;
-  auto options = app_options(config, action.uplink);
+  // Of the NICs that there are: one that was asked for and cannot be had leaves the other the only one.
+  auto options = app_options(config, uplink_of(target_, config));
   if (!options) {
     return std::unexpected(options.error());
   }
