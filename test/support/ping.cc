@@ -6,9 +6,7 @@
 
 namespace sluice::test {
 
-namespace {
-
-PingResult parse(std::string output) {
+PingResult parse_ping(std::string output) {
   PingResult result;
   auto statistics = output.find(" ping statistics ---\n");
   if (statistics != std::string::npos) {
@@ -23,8 +21,6 @@ PingResult parse(std::string output) {
   return result;
 }
 
-}  // namespace
-
 Result<Ping> Ping::start(const NetNs& from, const std::string& address, std::uint32_t interval_ms) {
   Ping ping;
   std::string interval = fmt::format("{}.{:03}", interval_ms / 1000, interval_ms % 1000);
@@ -38,11 +34,11 @@ Result<Ping> Ping::start(const NetNs& from, const std::string& address, std::uin
 
 PingResult Ping::stop() {
   process_.signal(SIGINT);
-  return parse(process_.wait().output);
+  return parse_ping(process_.wait().output);
 }
 
 PingResult ping(const NetNs& from, const std::string& address, std::uint32_t count) {
-  return parse(from.command(fmt::format("ping -q -n -W 2 -i 0.01 -c {} {}", count, address)).output);
+  return parse_ping(from.command(fmt::format("ping -q -n -W 2 -i 0.01 -c {} {}", count, address)).output);
 }
 
 }  // namespace sluice::test

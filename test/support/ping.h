@@ -15,6 +15,9 @@ struct PingResult {
   bool lossless() const { return sent > 0 && sent == received; }
 };
 
+// What `ping -q` printed.
+PingResult parse_ping(std::string output);
+
 // Pings in the background until stop().
 class Ping {
  public:
