@@ -8,6 +8,7 @@
 
 #include "sluice/sluice.hpp"
 #include "test/demo/child.h"
+#include "test/demo/measure.h"
 #include "test/support/frame.h"
 #include "test/support/live_frames.h"
 
@@ -44,7 +45,7 @@ int receive_packets(const std::string& socket, const std::string& tally_path, un
     std::fprintf(stderr, "%s\n", tally.error().message.c_str());
     return 1;
   }
-  auto port = sluice::Port::attach(socket);
+  auto port = sluice::Port::attach(socket, {.timeout = kPatience});
   if (!port) {
     std::fprintf(stderr, "%s\n", port.error().message.c_str());
     return 1;

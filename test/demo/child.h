@@ -9,7 +9,8 @@ namespace sluice::demo {
 
 // The command line of this program as a child in `mode`.
 std::vector<std::string> child_command(const std::string& mode, const std::vector<std::string>& arguments);
-// `argv`, killed by the kernel when the demo dies, however that happens. Call from the demo's main thread.
+// `argv`, killed by the kernel when the demo dies, however that happens. Start it from a
+// thread that lives as long.
 std::vector<std::string> leashed(const std::vector<std::string>& argv);
 
 // What a child does: `arguments` begin behind --child.

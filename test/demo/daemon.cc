@@ -15,7 +15,7 @@ Result<Daemon> Daemon::start(const test::NetNs& ns, const std::string& config_pa
   auto process = ns.spawn(leashed({SLUICED, "--config", config_path}));
   SLUICE_TRY(process);
   std::optional<RpcClient> client;
-  const bool answers = wait_until(kPatience, [&] {
+  const bool answers = wait_until(2 * kPatience, [&] {
     auto connected = RpcClient::connect(control_socket);
     if (connected && connected->call(std::string(api::kVersion))) {
       client = std::move(*connected);

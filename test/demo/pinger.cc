@@ -9,7 +9,7 @@ namespace sluice::demo {
 
 namespace {
 
-constexpr std::uint32_t kPingsPerRun = 25;  // at 100 a second
+constexpr const char* kPingsPerRun = "25";  // at 100 a second
 
 double slowest_ms(const std::string& output) {
   double least = 0, mean = 0, most = 0;
@@ -44,7 +44,11 @@ Pings Pinger::stop() {
 void Pinger::run(const test::NetNs& from, const std::string& address, unsigned cpu) {
   run_on(cpu);
   while (!stop_) {
-    const test::PingResult result = test::ping(from, address, kPingsPerRun);
+    // On a leash: a demo that is killed leaves no ping behind.
+    auto process =
+        from.spawn(leashed({"ping", "-q", "-n", "-W", "2", "-i", "0.01", "-c", kPingsPerRun, address}));
+    const test::PingResult result =
+        test::parse_ping(process ? process->wait().output : process.error().message);
     pings_.sent += std::max<std::uint64_t>(result.sent, 1);  // a ping that did not even start is a lost one
     pings_.answered += result.received;
     pings_.slowest_ms = std::max(pings_.slowest_ms, slowest_ms(result.output));

@@ -1,5 +1,6 @@
 // Full traffic to one app, a thin flow to another, and ping, all at one time.
-#include <thread>
+#include <algorithm>
+#include <cstdlib>
 
 #include "test/demo/measure.h"
 #include "test/demo/narrate.h"
@@ -18,6 +19,12 @@ struct Sent {
   Pings pings;
   std::uint64_t per_second() const { return static_cast<std::uint64_t>(static_cast<double>(full) / seconds); }
 };
+
+// What else the machine was doing.
+double load_average() {
+  double minute = 0;
+  return ::getloadavg(&minute, 1) == 1 ? minute : 0;
+}
 
 Result<Sent> send_and_ping(Stage& stage) {
   Sent sent;
@@ -82,8 +89,8 @@ Result<TrafficPromises> play_traffic(Stage& stage, Apps& apps) {
   Promise& zero_copy = promises.zero_copy;
   zero_copy.figure("packets_per_second", sent->per_second());
   zero_copy.require(sent->per_second() >= kPromisedRate,
-                    fmt::format("the generator reached {} packets/s here, not {}",
-                                grouped(sent->per_second()), grouped(kPromisedRate)));
+                    fmt::format("the generator reached {} packets/s here, not {} (load average {:.1f})",
+                                grouped(sent->per_second()), grouped(kPromisedRate), load_average()));
   report_app(zero_copy, apps.owned, sent->full);
   zero_copy.figure("zero_copy", grown("port.owned.zero_copy"));
   zero_copy.figure("copied", grown("port.owned.copied"));

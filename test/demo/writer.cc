@@ -16,6 +16,7 @@
 
 #include "base/fd.h"
 #include "sluice/sluice.hpp"
+#include "test/demo/measure.h"
 
 namespace sluice::demo {
 
@@ -88,7 +89,7 @@ void attack_file(const MappedFile& mapping) {
 int try_to_write(const std::string& socket) {
   const rlimit no_core{};
   ::setrlimit(RLIMIT_CORE, &no_core);
-  auto port = sluice::Port::attach(socket);
+  auto port = sluice::Port::attach(socket, {.timeout = kPatience});
   if (!port) {
     std::printf("%s\n", port.error().message.c_str());
     return 1;
