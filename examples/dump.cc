@@ -1,6 +1,4 @@
-// One line for each packet that arrives on a port, as tcpdump has it.
-//
-//   dump dns -c 10
+// One line for each packet that arrives on a port, as tcpdump has it: dump dns -c 10
 #include <sluice/sluice.hpp>
 
 #include <arpa/inet.h>
