@@ -17,12 +17,22 @@
 namespace sluice::bench {
 namespace {
 
+template <typename T>
+T or_die(Result<T> result) {
+  if (!result) {
+    std::fprintf(stderr, "app_bench: %s\n", result.error().message.c_str());
+    std::exit(1);
+  }
+  return std::move(*result);
+}
+
 struct Options {
   bool json = false;
   int rounds = 5;
   std::uint64_t packets = 4'000'000;
   std::string daemon;
   std::string only;
+  std::string profile;
 };
 
 class AppBench {
@@ -35,6 +45,16 @@ class AppBench {
         pair_(test::VethPair::create(nic_ns_, wire_ns_).value()) {
     run_on(kReceiverCpu);
     nic_ns_.enter();
+  }
+
+  // One receiver for as long as it takes to look at it with perf.
+  void profile() {
+    auto live = sender(60);
+    for (int round = 0; round < options_.rounds; ++round) {
+      Round done = one_round(*live, options_.profile);
+      fmt::print("{} {:.3f} M/s lost {}\n", options_.profile, done.packets_per_second / 1e6, done.lost());
+      std::fflush(stdout);
+    }
   }
 
   void run() {
@@ -66,7 +86,7 @@ class AppBench {
   Round one_round(test::LiveFrames& live, const std::string& name) {
     const std::string& netdev = pair_.options().nic_name;
     if (name == "owned" || name == "shared") {
-      auto app = SluiceApp::open(options_.daemon, netdev, nic_ns_, name == "owned" ? QueueUse::kOwned : QueueUse::kShared).value();
+      auto app = or_die(SluiceApp::open(options_.daemon, netdev, nic_ns_, name == "owned" ? QueueUse::kOwned : QueueUse::kShared));
       Round round = measure(live, *app);
       nlohmann::json counters = app->counters();
       for (const auto& [key, value] : counters.items()) {
@@ -79,11 +99,11 @@ class AppBench {
     }
     std::unique_ptr<Receiver> receiver;
     if (name == "bare") {
-      receiver = open_bare_af_xdp(netdev).value();
+      receiver = or_die(open_bare_af_xdp(netdev));
     } else if (name == "udp") {
-      receiver = open_udp().value();
+      receiver = or_die(open_udp());
     } else {
-      receiver = open_tpacket(netdev).value();
+      receiver = or_die(open_tpacket(netdev));
     }
     return measure(live, *receiver);
   }
@@ -126,7 +146,7 @@ class AppBench {
 
   // A round of its own: counting costs a little.
   void syscalls(test::LiveFrames& live, std::size_t bytes) {
-    auto app = SluiceApp::open(options_.daemon, pair_.options().nic_name, nic_ns_, QueueUse::kOwned).value();
+    auto app = or_die(SluiceApp::open(options_.daemon, pair_.options().nic_name, nic_ns_, QueueUse::kOwned));
     auto counter = SystemCallCounter::start({app->daemon_pid(), ::getpid()});
     if (!counter) {
       report_.note(fmt::format("system calls per packet: {}", counter.error().message));
@@ -147,7 +167,7 @@ class AppBench {
         for (int i = 0; i < rules; ++i) {
           text += fmt::format("[[rule]]\nmatch = \"ip_proto udp src_port {} dst_port {}\"\nto = \"app\"\npriority = 200\n", 4000 + i, kUdpPort);
         }
-        auto app = SluiceApp::open(options_.daemon, pair_.options().nic_name, nic_ns_, QueueUse::kOwned, text).value();
+        auto app = or_die(SluiceApp::open(options_.daemon, pair_.options().nic_name, nic_ns_, QueueUse::kOwned, text));
         rounds[rules].push_back(measure(*live, *app));
       }
     }
@@ -177,12 +197,20 @@ int main(int argc, char** argv) {
   app.add_option("--packets", options.packets, "per round")->capture_default_str();
   app.add_option("--daemon", options.daemon)->check(CLI::ExistingFile)->capture_default_str();
   app.add_option("--only", options.only, "a part of the bench by name: traffic_60B, traffic_1500B or rules");
+  app.add_option("--ring", ring_entries, "of Sluice's and of bare AF_XDP's sockets")->capture_default_str();
+  app.add_option("--profile", options.profile, "only this receiver, rate by rate")
+      ->check(CLI::IsMember({"bare", "owned", "shared", "udp", "tpacket"}));
   CLI11_PARSE(app, argc, argv);
   if (std::string why = sluice::test::why_no_root_and_xdp(); !why.empty()) {
     std::fprintf(stderr, "app_bench: %s\n", why.c_str());
     return 2;
   }
   Report report(options.json);
-  AppBench(options, report).run();
+  AppBench bench(options, report);
+  if (!options.profile.empty()) {
+    bench.profile();
+    return 0;
+  }
+  bench.run();
   return report.finish();
 }

@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 
 #include <array>
+#include <chrono>
+#include <thread>
 #include <vector>
 
 #include "base/fd.h"
@@ -18,7 +20,6 @@ namespace sluice::bench {
 
 namespace {
 
-constexpr std::uint32_t kBareRing = 4096;
 constexpr unsigned kMessages = 64;
 constexpr int kSocketBytes = 64 << 20;  // so that a peer's loss is of its speed, not of a small default
 
@@ -88,7 +89,12 @@ class TpacketReceiver final : public Receiver {
 }  // namespace
 
 Result<std::unique_ptr<Receiver>> open_bare_af_xdp(const std::string& netdev) {
-  auto peer = BareAfXdp::open(netdev, 0, kBareRing);
+  // The kernel tears the last user's socket down behind its back: EBUSY for some milliseconds.
+  auto peer = BareAfXdp::open(netdev, 0, ring_entries);
+  for (int tries = 0; !peer && peer.error().os_errno == EBUSY && tries < 100; ++tries) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    peer = BareAfXdp::open(netdev, 0, ring_entries);
+  }
   if (!peer) {
     return std::unexpected(peer.error());
   }

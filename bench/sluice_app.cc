@@ -25,11 +25,12 @@ log = "warning"
 workers = [ {{ cpu = {1} }} ]
 [nic.{2}]
 queues = "all"
+ring = {6}
 [port.app]
 type = "app"
 socket = "{0}/app.sock"
-pages = 16384
-ring = 8192
+pages = {7}
+ring = {6}
 {3}
 [[rule]]
 match = "ip_proto udp dst_port {4}"
@@ -89,7 +90,7 @@ Result<std::unique_ptr<SluiceApp>> SluiceApp::open(const std::string& daemon, co
   std::string file = directory + "/sluice.toml";
   std::ofstream(file) << fmt::format(kConfig, directory, kReceiverCpu, netdev,
                                      use == QueueUse::kOwned ? fmt::format("queues = [\"{}:0\"]", netdev) : "", kUdpPort,
-                                     extra_rules);
+                                     extra_rules, ring_entries, 2 * ring_entries);
   auto process = ns.spawn({daemon, "--config", file});
   if (!process) {
     return std::unexpected(process.error());

@@ -9,13 +9,6 @@
 
 namespace sluice {
 
-namespace {
-
-constexpr std::uint32_t kFrameOffset = 256;    // where a frame begins in its page (XDP_PACKET_HEADROOM)
-constexpr std::uint32_t kLinkHeaderBytes = 22; // Ethernet and two VLAN tags, which the MTU does not count
-
-}  // namespace
-
 // All queues of all new NICs share one arena, so its size is the sum over them.
 Result<void> Engine::reserve_host_memory(const std::vector<Action>& actions) {
   std::uint64_t pages = 0;
@@ -81,11 +74,6 @@ Result<void> Engine::attach_nic(const NicConfig& config) {
     return std::unexpected(attached.error());
   }
   NicUnit& unit = **attached;
-  const std::uint32_t longest_frame = target_.daemon.page_bytes - kFrameOffset;
-  if (unit.info().mtu + kLinkHeaderBytes > longest_frame) {
-    log::warn("nic {}: MTU {} needs frames of {} bytes, a page holds {}; longer ones do not reach ports (daemon.page_bytes)",
-              netdev, unit.info().mtu, unit.info().mtu + kLinkHeaderBytes, longest_frame);
-  }
   for (const auto& [port, entry] : port_table_) {
     SLUICE_TRY(unit.demux().set_port(port, entry));
   }

@@ -28,7 +28,6 @@ constexpr long kPauseNs = 1'000'000;
 
 // What a frame may have besides its MTU of payload: Ethernet header and two VLAN tags.
 constexpr std::uint32_t kLinkHeaderBytes = 14 + 2 * 4;
-constexpr std::uint32_t kHeadroomBytes = 256;  // XDP_PACKET_HEADROOM
 
 void pause() {
   timespec nap{0, kPauseNs};
@@ -42,11 +41,11 @@ Result<void> check_against(const NicInfo& info, const NicQueueOptions& options, 
     return fail("{} has no queue {}: it has {} (`ethtool -l {}` shows, `ethtool -L` sets them)",
                 options.netdev, raw(options.queue), queues, options.netdev);
   }
-  if (info.mtu + kLinkHeaderBytes + kHeadroomBytes > page_bytes) {
+  if (info.mtu + kLinkHeaderBytes + kFrameOffset > page_bytes) {
     return fail(
         "the MTU of {} ({}) does not fit pages of {} bytes (at most {}): set daemon.page_bytes = 4096, or "
         "lower the MTU",
-        options.netdev, info.mtu, page_bytes, page_bytes - kLinkHeaderBytes - kHeadroomBytes);
+        options.netdev, info.mtu, page_bytes, page_bytes - kLinkHeaderBytes - kFrameOffset);
   }
   return {};
 }

@@ -38,12 +38,11 @@ std::string memory_limit() {
 }
 
 Result<void> register_arena(int fd, const Arena& arena) {
-  // Headroom 0: the frame begins 256 bytes (XDP_PACKET_HEADROOM) into its page, with the metadata in front of
-  // it.
   xdp_umem_reg registration{};
   registration.addr = reinterpret_cast<std::uint64_t>(arena.data());
   registration.len = arena.bytes();
   registration.chunk_size = arena.page_bytes();
+  registration.headroom = sizeof(sluice_packet_meta);  // see kFrameOffset
   if (::setsockopt(fd, SOL_XDP, XDP_UMEM_REG, &registration, sizeof(registration)) == 0) {
     return {};
   }
