@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Reads what `./dev demo --json` printed: {"checks": [{"name": ..., "held": true, ...}, ...]}. Exit 1 unless all held."""
+"""Reads what `./dev demo --json` printed: {"promises": [{"name": ..., "held": true, "figures": {...}}, ...]}. Exit 1 unless all held."""
 import json, sys
 
 try:
-    checks = json.load(sys.stdin)["checks"]
+    promises = json.load(sys.stdin)["promises"]
 except (ValueError, KeyError, TypeError) as wrong:
     sys.exit(f"demo --json did not print what it should: {wrong!r}")
-held = [check.get("held", check.get("ok")) is True for check in checks]
-for check, ok in zip(checks, held):
-    print("held  " if ok else "BROKEN", check.get("name", check))
+held = [promise.get("held") is True for promise in promises]
+for promise, ok in zip(promises, held):
+    print("held  " if ok else "BROKEN", promise.get("name", promise))
 sys.exit(0 if held and all(held) else 1)
