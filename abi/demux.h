@@ -1,25 +1,32 @@
 /* Between the control thread and the XDP demux program: a compiled rule set, the port table, the counters.
  *
- *   parties   control thread (writes rule sets and ports; reads counters)   program (reads both; writes counters)
- *             workers (only the pressure bits). All three trust each other; only the packets are hostile.
+ *   parties   control thread   writes rule sets and ports, reads counters
+ *             program          reads rule sets and ports, writes counters
+ *             workers          only the pressure bits of ports
+ *   They trust each other; only the packets are hostile.
  *
- *   sluice_rule_set   read-only once published. Inner map of `rule_sets` (one slot): the control thread makes a new map, fills
- *                     it through mmap, then puts it into the slot. A packet reads the slot once, so it sees one whole set;
- *                     the kernel frees the old one when no packet can be reading it (RCU).
- *   sluice_port       array of 1024, written by user space at any time; every field is one word, read once per packet.
+ *   sluice_rule_set       read-only once published. Inner map of `rule_sets`, which has one slot: the control
+ *                         thread makes a new map, fills it through mmap, then puts it into the slot. A packet
+ *                         reads the slot once, so it sees one whole set; the kernel frees the old one when no
+ *                         packet can be reading it (RCU).
+ *   sluice_port           array of 1024, written by user space at any time; every field is one word.
  *   sluice_cpu_counters   one per CPU. The CPU that runs the program writes, anybody reads, nobody clears.
  *
  *   Key of a packet: 7 words, in the byte order of the wire (a little-endian load of the bytes as they stand):
  *
- *     w0   dst_mac (48 bits)  | outer VLAN id (16)         w2 w3   IPv6 source      | IPv4: w2 = source | destination
- *     w1   src_mac (48 bits)  | EtherType behind tags (16) w4 w5   IPv6 destination |       w3 = w4 = w5 = 0
- *     w6   src_port (16) | dst_port (16) | ip_proto (8) | SLUICE_KEY_* (8) | 0 (16)
+ *     w0      dst_mac (48 bits) | outer VLAN id (16, as a number)
+ *     w1      src_mac (48)      | EtherType behind the tags (16)
+ *     w2 w3   IPv6 source;      IPv4: w2 = source (32) | destination (32), w3 = 0
+ *     w4 w5   IPv6 destination; IPv4: 0
+ *     w6      src_port (16) | dst_port (16) | ip_proto (8) | SLUICE_KEY_* (8) | 0 (16)
  *
- *   A field that the packet does not have is 0 and its flag in w6 is clear; a rule that asks for the field asks for the flag.
+ *   A field that the packet does not have is 0 and its flag in w6 is clear; a rule that asks for the field asks
+ *   for the flag.
  *
- *   Lookup: masks stand by the rank of their best rule. Each has a table of its own in the arena; one hash, then at most
- *   SLUICE_MAX_PROBES slots that stand side by side (the compiler guarantees that a key is among them). A slot's value is ordered by
- *   rank, so the smaller value wins, and the search ends at the first mask whose `bound` is not below the best value so far.
+ *   Lookup: masks stand by the rank of their best rule. Each has a table of its own in the arena; one hash, then
+ *   at most SLUICE_MAX_PROBES slots that stand side by side (the compiler guarantees that a key is among them).
+ *   A slot's value is ordered by rank, so the smaller value wins, and the search ends at the first mask whose
+ *   `bound` is not below the best value so far.
  *
  *   Absent on purpose: pointers, insertion at run time, anything that needs a helper call to be reached.
  */
@@ -30,13 +37,16 @@
 
 #define SLUICE_DEMUX_RULES 65536u /* rules per NIC: counter slots, and ranks of 16 bits */
 #define SLUICE_DEMUX_PORTS 1024u  /* = kMaxPorts (base/ids.h) */
-#define SLUICE_DEMUX_QUEUES 1024u /* RX queues of a NIC that can be left to the kernel; those above always are */
-#define SLUICE_DEMUX_MASKS 64u    /* distinct masks; each costs every packet up to one probe */
-#define SLUICE_MAX_PROBES 16u     /* slots looked at per mask; the compiler chooses seed and size so that it suffices */
-#define SLUICE_MAX_CHAIN 16u      /* rules of one key whose destination ranges overlap and which differ in source range */
-#define SLUICE_SEARCH_STEPS 17u   /* a key has at most 65,536 port intervals: 2^17 > 65,536 */
-#define SLUICE_MAX_TAGS 2u        /* VLAN tags read; an EtherType of 0x8100 behind them is a plain EtherType */
-#define SLUICE_MAX_EXTENSIONS 8u  /* IPv6 extension headers followed */
+#define SLUICE_DEMUX_QUEUES \
+  1024u                        /* RX queues of a NIC that can be left to the kernel; those above always are */
+#define SLUICE_DEMUX_MASKS 64u /* distinct masks; each costs every packet up to one probe */
+#define SLUICE_MAX_PROBES \
+  16u /* slots looked at per mask; the compiler chooses seed and size so that it suffices */
+#define SLUICE_MAX_CHAIN \
+  16u /* rules of one key whose destination ranges overlap and which differ in source range */
+#define SLUICE_SEARCH_STEPS 17u  /* a key has at most 65,536 port intervals: 2^17 > 65,536 */
+#define SLUICE_MAX_TAGS 2u       /* VLAN tags read; an EtherType of 0x8100 behind them is a plain EtherType */
+#define SLUICE_MAX_EXTENSIONS 8u /* IPv6 extension headers followed */
 
 #define SLUICE_KEY_WORDS 7u
 
@@ -45,23 +55,23 @@
 #define SLUICE_KEY_VLAN (1ull << 41)     /* the outer tag, if there is one, could be read */
 #define SLUICE_KEY_IPV4 (1ull << 42)
 #define SLUICE_KEY_IPV6 (1ull << 43)
-#define SLUICE_KEY_PROTO (1ull << 44)    /* the protocol above IP is known */
-#define SLUICE_KEY_PORTS (1ull << 45)    /* TCP, UDP or SCTP, not a fragment, header whole */
+#define SLUICE_KEY_PROTO (1ull << 44) /* the protocol above IP is known */
+#define SLUICE_KEY_PORTS (1ull << 45) /* TCP, UDP or SCTP, not a fragment, header whole */
 
 struct sluice_key {
   sluice_u64 word[8]; /* [7] is 0: a power of two keeps the index check to one instruction */
 };
 
 /* A slot's value. 0: empty slot. Either a rule ... */
-#define SLUICE_VALUE_NONE (~0ull)      /* no rule: worse than every rank */
-#define SLUICE_VALUE_USED 1ull         /* set in every value, so that none is 0 */
+#define SLUICE_VALUE_NONE (~0ull) /* no rule: worse than every rank */
+#define SLUICE_VALUE_USED 1ull    /* set in every value, so that none is 0 */
 #define SLUICE_VALUE_SHED 2ull
-#define SLUICE_VALUE_RANGE 4ull        /* ... or, with this bit, a reference to port intervals */
-#define SLUICE_VALUE_PORT_SHIFT 16     /* 16 bits */
-#define SLUICE_VALUE_RULE_SHIFT 32     /* 16 bits: counter slot */
-#define SLUICE_VALUE_RANK_SHIFT 48     /* 16 bits: 0 is the best rule */
+#define SLUICE_VALUE_RANGE 4ull    /* ... or, with this bit, a reference to port intervals */
+#define SLUICE_VALUE_PORT_SHIFT 16 /* 16 bits */
+#define SLUICE_VALUE_RULE_SHIFT 32 /* 16 bits: counter slot */
+#define SLUICE_VALUE_RANK_SHIFT 48 /* 16 bits: 0 is the best rule */
 /* With SLUICE_VALUE_RANGE: */
-#define SLUICE_VALUE_RANGE_SOURCE 8ull /* the intervals are of src_port, else of dst_port */
+#define SLUICE_VALUE_RANGE_SOURCE 8ull    /* the intervals are of src_port, else of dst_port */
 #define SLUICE_VALUE_RANGE_COUNT_SHIFT 8  /* 24 bits: how many intervals, at least 1 */
 #define SLUICE_VALUE_RANGE_START_SHIFT 32 /* 32 bits: byte offset in the arena of the first */
 
@@ -91,7 +101,8 @@ struct sluice_slot_wide {
   sluice_u64 value;
 };
 
-/* Three cache lines: what a packet that is passed over needs, what a narrow lookup needs besides, what a wide one needs. */
+/* Three cache lines: what a packet that is passed over needs, what a narrow lookup needs besides, what a wide
+ * one needs. */
 struct sluice_mask {
   sluice_u64 bound;      /* rank of its best rule << RANK_SHIFT; all ones behind the last mask */
   sluice_u64 need_mask;  /* bits of w6 in which all of its rules agree ... */
@@ -99,12 +110,12 @@ struct sluice_mask {
   sluice_u64 first_mask;
   sluice_u64 second_mask;
   sluice_u64 w6_mask;
-  sluice_u32 table;        /* byte offset in the arena */
-  sluice_u8 shift;         /* 64 - log2(slots), 1 .. 63 */
-  sluice_u8 probes;        /* 1 .. SLUICE_MAX_PROBES */
-  sluice_u8 first_index;   /* of the words of a narrow mask, 0 .. 5, or 7 for none; SLUICE_MASK_WIDE */
+  sluice_u32 table;      /* byte offset in the arena */
+  sluice_u8 shift;       /* 64 - log2(slots), 1 .. 63 */
+  sluice_u8 probes;      /* 1 .. SLUICE_MAX_PROBES */
+  sluice_u8 first_index; /* of the words of a narrow mask, 0 .. 5, or 7 for none; SLUICE_MASK_WIDE */
   sluice_u8 second_index;
-  sluice_u64 seed;         /* odd, as the two below; a wide mask has this one only */
+  sluice_u64 seed; /* odd, as the two below; a wide mask has this one only */
 
   sluice_u64 second_seed;
   sluice_u64 w6_seed;
@@ -114,8 +125,8 @@ struct sluice_mask {
 };
 #define SLUICE_MASK_WIDE 8u
 
-/* Tables need at most 4 * 64 bytes a rule (size a power of two, at most half full): 16 MiB. What the port intervals take
- * comes out of the same space, and the compiler says so if it does not suffice. */
+/* Tables need at most 4 * 64 bytes a rule (size a power of two, at most half full): 16 MiB. What the port
+ * intervals take comes out of the same space, and the compiler says so if it does not suffice. */
 #define SLUICE_ARENA_BYTES (16u << 20)
 #define SLUICE_ARENA_SLACK 4096u /* a probe may run on behind the last table */
 

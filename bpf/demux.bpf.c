@@ -3,8 +3,8 @@
  *   parse.h   frame -> key                lookup.h   key -> rule
  *   here      rule -> port -> XDP action, metadata, counters
  *
- * abi/demux.h says what stands in the maps and who may touch it. Every map is reached without a helper call: the verifier
- * replaces array lookups by loads, `ports` is a global variable.
+ * abi/demux.h says what stands in the maps and who may touch it. Every map is reached without a helper call:
+ * the verifier replaces array lookups by loads, `ports` is a global variable.
  */
 #include <linux/bpf.h>
 
@@ -33,7 +33,8 @@ struct {
   __array(values, struct rule_set_map);
 } rule_sets SEC(".maps");
 
-/* One entry per possible CPU, set before loading. Not a per-CPU map: those cannot be mapped, and cost one more dependent load. */
+/* One entry per possible CPU, set before loading. Not a per-CPU map: those cannot be mapped, and cost one
+ * more dependent load. */
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
   __uint(map_flags, BPF_F_MMAPABLE);
@@ -65,13 +66,15 @@ __u8 left_to_kernel[SLUICE_DEMUX_QUEUES] SEC(".data.queues");
 /* Not 0: there is such a queue. Nearly always 0, and then nobody looks at the queue. */
 __u32 some_left_to_kernel SEC(".data.queues");
 
-/* Of addresses, protocol and ports; of the MAC addresses where there is no IP. The two directions of a flow differ. */
+/* Of addresses, protocol and ports; of the MAC addresses where there is no IP. The two directions of a flow
+ * differ. */
 static __always_inline __u32 flow_hash(const struct sluice_key* key) {
   __u64 mix = key->word[6] * SLUICE_HASH_0;
   if (SLUICE_LIKELY(key->word[6] & SLUICE_KEY_IPV4)) {
     mix ^= key->word[2];
   } else if (key->word[6] & SLUICE_KEY_IPV6) {
-    mix ^= key->word[2] + key->word[3] * SLUICE_HASH_3 + key->word[4] * SLUICE_HASH_4 + key->word[5] * SLUICE_HASH_5;
+    mix ^= key->word[2] + key->word[3] * SLUICE_HASH_3 + key->word[4] * SLUICE_HASH_4 +
+           key->word[5] * SLUICE_HASH_5;
   } else {
     mix ^= key->word[0] + key->word[1] * SLUICE_HASH_1;
   }
@@ -90,7 +93,8 @@ static __always_inline int drop(struct sluice_cpu_counters* count) {
 }
 
 static __always_inline int to_socket(struct xdp_md* ctx, struct sluice_cpu_counters* count,
-                                     struct sluice_port_counters* port_count, __u32 port, __u32 rule, __u32 hash) {
+                                     struct sluice_port_counters* port_count, __u32 port, __u32 rule,
+                                     __u32 hash) {
   if (SLUICE_UNLIKELY(bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct sluice_packet_meta)))) {
     port_count->drop_no_metadata++;
     return drop(count);
@@ -114,7 +118,8 @@ static __always_inline int to_socket(struct xdp_md* ctx, struct sluice_cpu_count
   return verdict;
 }
 
-static __always_inline int to_netdev(struct sluice_cpu_counters* count, struct sluice_port_counters* port_count, __u32 port) {
+static __always_inline int to_netdev(struct sluice_cpu_counters* count,
+                                     struct sluice_port_counters* port_count, __u32 port) {
   int verdict = (int)bpf_redirect_map(&netdevs, port, XDP_DROP);
   if (SLUICE_UNLIKELY(verdict != XDP_REDIRECT)) {
     port_count->drop_no_netdev++;
@@ -124,7 +129,8 @@ static __always_inline int to_netdev(struct sluice_cpu_counters* count, struct s
   return verdict;
 }
 
-/* What sluice_parse_usual() leaves. A global function: the verifier checks it once, the usual path keeps its registers. */
+/* What sluice_parse_usual() leaves. A global function: the verifier checks it once, the usual path keeps its
+ * registers. */
 __attribute__((noinline)) __u64 sluice_parse_rest(struct xdp_md* ctx, struct sluice_key* key) {
   if (!key) {
     return 0;
@@ -157,7 +163,8 @@ int sluice_demux(struct xdp_md* ctx) {
   if (!count) {
     return XDP_PASS; /* cannot be: one entry per possible CPU */
   }
-  if (SLUICE_UNLIKELY(*(const volatile __u32*)&some_left_to_kernel) && is_left_to_kernel(ctx->rx_queue_index)) {
+  if (SLUICE_UNLIKELY(*(const volatile __u32*)&some_left_to_kernel) &&
+      is_left_to_kernel(ctx->rx_queue_index)) {
     return pass(count);
   }
   struct sluice_key key;

@@ -1,7 +1,8 @@
 /* For demux_bench only: what the demux program is compared with, and what runs either of them over and over.
  *
- * BPF_PROG_TEST_RUN repeats one frame and leaves the metadata of one run in front of the next, so `again` takes it away,
- * chooses a flow, and tail-calls the program to be measured. Both sides of a comparison pay for it. */
+ * BPF_PROG_TEST_RUN repeats one frame and leaves the metadata of one run in front of the next, so `again`
+ * takes it away, chooses a flow, and tail-calls the program to be measured. Both sides of a comparison pay
+ * for it. */
 #include <linux/bpf.h>
 
 #include <bpf/bpf_helpers.h>
@@ -22,12 +23,15 @@ struct {
   __type(value, __u32);
 } measured SEC(".maps");
 
-/* UDP over IPv4 without tags or options: destination port first_port .. first_port + flow_count - 1, at random. */
+/* UDP over IPv4 without tags or options: destination port first_port .. first_port + flow_count - 1, at
+ * random. */
 __u32 flow_count;
 __u32 first_port;
 
 SEC("xdp")
-int bare(struct xdp_md* ctx) { return (int)bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP); }
+int bare(struct xdp_md* ctx) {
+  return (int)bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
+}
 
 /* The least that a program with metadata can do. */
 SEC("xdp")

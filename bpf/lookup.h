@@ -1,7 +1,8 @@
-/* A key finds its rule in a compiled rule set (abi/demux.h). The XDP program and the tests in user space compile the same lines.
+/* A key finds its rule in a compiled rule set (abi/demux.h). The XDP program and the tests in user space
+ * compile the same lines.
  *
- * Offsets come from the compiler, in a map that only the control thread writes; they are masked all the same, because the verifier
- * wants to see it.
+ * Offsets come from the compiler, in a map that only the control thread writes; they are masked all the same,
+ * because the verifier wants to see it.
  */
 #ifndef SLUICE_BPF_LOOKUP_H
 #define SLUICE_BPF_LOOKUP_H
@@ -10,8 +11,9 @@
 
 #define SLUICE_ARENA_MASK (SLUICE_ARENA_BYTES - 1)
 
-/* What most packets never need stands in a global function: the verifier checks it once, not once per mask, and the
- * common path stays short. The verifier takes its pointers for possibly null. */
+/* A global function: the verifier checks it once, not once per mask, and takes its pointers for possibly
+ * null. Only for what few packets need: where the kernel guards returns against speculation (SRSO), a call
+ * costs about 7 ns, as much as a lookup. */
 #ifdef __bpf__
 #define SLUICE_OUTLINE __attribute__((noinline))
 #define SLUICE_PRAGMA(text) _Pragma(#text)
@@ -30,23 +32,23 @@
 #define SLUICE_HASH_5 0x3c6ef372fe94f82bull
 #define SLUICE_HASH_6 0xa54ff53a5f1d36f1ull
 
-/* Of words that are masked already; the table's slot is the hash >> mask.shift. Dietzfelbinger's multiply-shift:
- * two keys meet with probability 2 / slots over the choice of the seed. */
-SLUICE_INLINE sluice_u64 sluice_hash_narrow(sluice_u64 first, sluice_u64 second, sluice_u64 w6, const struct sluice_mask* mask) {
+/* Of words that are masked already; the table's slot is the hash >> mask.shift. Dietzfelbinger's
+ * multiply-shift: two keys meet with probability 2 / slots over the choice of the seed. */
+SLUICE_INLINE sluice_u64 sluice_hash_narrow(sluice_u64 first, sluice_u64 second, sluice_u64 w6,
+                                            const struct sluice_mask* mask) {
   return first * mask->seed + second * mask->second_seed + w6 * mask->w6_seed;
 }
 
 SLUICE_INLINE sluice_u64 sluice_hash_wide(const sluice_u64* word, sluice_u64 seed) {
-  sluice_u64 sum = word[0] * SLUICE_HASH_0 + word[1] * SLUICE_HASH_1 + word[2] * SLUICE_HASH_2 + word[3] * SLUICE_HASH_3 +
-                   word[4] * SLUICE_HASH_4 + word[5] * SLUICE_HASH_5 + word[6] * SLUICE_HASH_6;
+  sluice_u64 sum = word[0] * SLUICE_HASH_0 + word[1] * SLUICE_HASH_1 + word[2] * SLUICE_HASH_2 +
+                   word[3] * SLUICE_HASH_3 + word[4] * SLUICE_HASH_4 + word[5] * SLUICE_HASH_5 +
+                   word[6] * SLUICE_HASH_6;
   return (sum ^ sum >> 32) * seed;
 }
 
 /* The best rule of a key with port ranges, or SLUICE_VALUE_NONE. */
-SLUICE_OUTLINE sluice_u64 sluice_find_range(const struct sluice_rule_set* set, sluice_u64 reference, sluice_u64 w6) {
-  if (!set) {
-    return SLUICE_VALUE_NONE;
-  }
+SLUICE_INLINE sluice_u64 sluice_find_range(const struct sluice_rule_set* set, sluice_u64 reference,
+                                           sluice_u64 w6) {
   sluice_u16 source = SLUICE_BE16((sluice_u16)w6);
   sluice_u16 destination = SLUICE_BE16((sluice_u16)(w6 >> 16));
   sluice_u16 port = reference & SLUICE_VALUE_RANGE_SOURCE ? source : destination;
@@ -84,12 +86,14 @@ SLUICE_OUTLINE sluice_u64 sluice_find_range(const struct sluice_rule_set* set, s
 }
 
 /* The slots behind the first. `at`: byte offset of the first in the arena. */
-SLUICE_OUTLINE sluice_u64 sluice_probe_narrow(const struct sluice_rule_set* set, const struct sluice_slot_narrow* key, sluice_u64 at,
+SLUICE_OUTLINE sluice_u64 sluice_probe_narrow(const struct sluice_rule_set* set,
+                                              const struct sluice_slot_narrow* key, sluice_u64 at,
                                               sluice_u32 probes) {
   if (!set || !key) {
     return 0;
   }
-  const struct sluice_slot_narrow* entry = (const struct sluice_slot_narrow*)(set->arena + (at & SLUICE_ARENA_MASK));
+  const struct sluice_slot_narrow* entry =
+      (const struct sluice_slot_narrow*)(set->arena + (at & SLUICE_ARENA_MASK));
   for (sluice_u32 i = 1; i < SLUICE_MAX_PROBES; i++) {
     if (i >= probes || entry[i].value == 0) {
       break;
@@ -111,7 +115,8 @@ SLUICE_INLINE sluice_u64 sluice_find_narrow(const struct sluice_rule_set* set, c
   sluice_u64 at = (mask->table + slot * sizeof(struct sluice_slot_narrow)) & SLUICE_ARENA_MASK;
   const struct sluice_slot_narrow* entry = (const struct sluice_slot_narrow*)(set->arena + at);
   sluice_u64 value = entry->value;
-  if (SLUICE_LIKELY(((entry->first ^ wanted.first) | (entry->second ^ wanted.second) | (entry->w6 ^ wanted.w6)) == 0)) {
+  if (SLUICE_LIKELY(
+          ((entry->first ^ wanted.first) | (entry->second ^ wanted.second) | (entry->w6 ^ wanted.w6)) == 0)) {
     return value; /* 0 when the slot is empty and the key is all zeros */
   }
   if (SLUICE_LIKELY(value == 0 || mask->probes == 1)) {
@@ -127,7 +132,7 @@ SLUICE_OUTLINE sluice_u64 sluice_find_wide(const struct sluice_rule_set* set, co
     return 0;
   }
   sluice_u64 word[SLUICE_KEY_WORDS];
-SLUICE_UNROLL(7)
+  SLUICE_UNROLL(7)
   for (int i = 0; i < (int)SLUICE_KEY_WORDS; i++) {
     word[i] = key->word[i] & mask->word[i];
   }
@@ -140,7 +145,7 @@ SLUICE_UNROLL(7)
       break;
     }
     sluice_u64 differ = 0;
-SLUICE_UNROLL(7)
+    SLUICE_UNROLL(7)
     for (int j = 0; j < (int)SLUICE_KEY_WORDS; j++) {
       differ |= entry[i].word[j] ^ word[j];
     }
@@ -158,7 +163,9 @@ SLUICE_INLINE sluice_u64 sluice_try_mask(const struct sluice_rule_set* set, cons
   if ((w6 & mask->need_mask) != mask->need_value) {
     return best;
   }
-  sluice_u64 value = SLUICE_UNLIKELY(mask->first_index & SLUICE_MASK_WIDE) ? sluice_find_wide(set, mask, key) : sluice_find_narrow(set, mask, key);
+  sluice_u64 value = SLUICE_UNLIKELY(mask->first_index & SLUICE_MASK_WIDE)
+                         ? sluice_find_wide(set, mask, key)
+                         : sluice_find_narrow(set, mask, key);
   if (value == 0) {
     return best;
   }
@@ -168,14 +175,14 @@ SLUICE_INLINE sluice_u64 sluice_try_mask(const struct sluice_rule_set* set, cons
   return value < best ? value : best;
 }
 
-/* The verifier forgets old states of long loops and then walks every path of each turn anew; so the masks are tried in
- * groups: the first few in the caller, the others by a function that is checked once. */
-#define SLUICE_MASKS_INLINE 4u
-#define SLUICE_MASKS_PER_GROUP 6u
-#define SLUICE_MASK_GROUPS 10u
+/* The verifier forgets old states of long loops and then walks every path of each turn anew; so the masks are
+ * tried in groups: the first few in the caller, the others by a function that is checked once. */
+#define SLUICE_MASKS_INLINE 16u
+#define SLUICE_MASKS_PER_GROUP 8u
+#define SLUICE_MASK_GROUPS 6u
 
-SLUICE_OUTLINE sluice_u64 sluice_lookup_group(const struct sluice_rule_set* set, const struct sluice_key* key, sluice_u32 first,
-                                              sluice_u64 best) {
+SLUICE_OUTLINE sluice_u64 sluice_lookup_group(const struct sluice_rule_set* set, const struct sluice_key* key,
+                                              sluice_u32 first, sluice_u64 best) {
   if (!set || !key || first > SLUICE_DEMUX_MASKS - SLUICE_MASKS_PER_GROUP) {
     return best;
   }
@@ -189,11 +196,10 @@ SLUICE_OUTLINE sluice_u64 sluice_lookup_group(const struct sluice_rule_set* set,
   return best;
 }
 
-/* The value of the best rule that matches, or SLUICE_VALUE_NONE. Ends at the first mask whose rules all rank behind the
- * best one found; the bound behind the last mask is all ones. */
+/* The value of the best rule that matches, or SLUICE_VALUE_NONE. Ends at the first mask whose rules all rank
+ * behind the best one found; the bound behind the last mask is all ones. */
 SLUICE_INLINE sluice_u64 sluice_lookup(const struct sluice_rule_set* set, const struct sluice_key* key) {
   sluice_u64 best = set->none;
-SLUICE_UNROLL(4)
   for (sluice_u32 i = 0; i < SLUICE_MASKS_INLINE; i++) {
     if (best <= set->mask[i].bound) {
       return best;

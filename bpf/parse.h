@@ -1,8 +1,9 @@
-/* A frame becomes a key (abi/demux.h). Plain C over a span of bytes: the XDP program and the tests in user space
- * compile the same lines.
+/* A frame becomes a key (abi/demux.h). Plain C over a span of bytes: the XDP program and the tests in user
+ * space compile the same lines.
  *
- * The wire is hostile: every read is checked against the frame's end, every loop has a named bound (D6), and no
- * header is believed about its own length. What cannot be read is absent from the key; it never makes the frame go away.
+ * The wire is hostile: every read is checked against the frame's end, every loop has a named bound (D6), and
+ * no header is believed about its own length. What cannot be read is absent from the key; it never makes the
+ * frame go away.
  */
 #ifndef SLUICE_BPF_PARSE_H
 #define SLUICE_BPF_PARSE_H
@@ -19,18 +20,31 @@
 #define SLUICE_NOTE_HEADER_LIMIT (1ull << 58)
 #define SLUICE_NOTES_SHIFT 56
 
-/* Unaligned loads, as the bytes stand. (clang takes a packed load apart into bytes for BPF; the kernel's JITs need not.) */
+/* Unaligned loads, as the bytes stand. (clang takes a packed load apart into bytes for BPF; the kernel's JITs
+ * need not.) */
 #ifdef __bpf__
 #define SLUICE_PACKED
 #else
 #define SLUICE_PACKED packed,
 #endif
-typedef struct __attribute__((SLUICE_PACKED may_alias)) { sluice_u16 value; } sluice_load16;
-typedef struct __attribute__((SLUICE_PACKED may_alias)) { sluice_u32 value; } sluice_load32;
-typedef struct __attribute__((SLUICE_PACKED may_alias)) { sluice_u64 value; } sluice_load64;
-SLUICE_INLINE sluice_u16 sluice_get16(const sluice_u8* at) { return ((const sluice_load16*)at)->value; }
-SLUICE_INLINE sluice_u32 sluice_get32(const sluice_u8* at) { return ((const sluice_load32*)at)->value; }
-SLUICE_INLINE sluice_u64 sluice_get64(const sluice_u8* at) { return ((const sluice_load64*)at)->value; }
+typedef struct __attribute__((SLUICE_PACKED may_alias)) {
+  sluice_u16 value;
+} sluice_load16;
+typedef struct __attribute__((SLUICE_PACKED may_alias)) {
+  sluice_u32 value;
+} sluice_load32;
+typedef struct __attribute__((SLUICE_PACKED may_alias)) {
+  sluice_u64 value;
+} sluice_load64;
+SLUICE_INLINE sluice_u16 sluice_get16(const sluice_u8* at) {
+  return ((const sluice_load16*)at)->value;
+}
+SLUICE_INLINE sluice_u32 sluice_get32(const sluice_u8* at) {
+  return ((const sluice_load32*)at)->value;
+}
+SLUICE_INLINE sluice_u64 sluice_get64(const sluice_u8* at) {
+  return ((const sluice_load64*)at)->value;
+}
 
 #define SLUICE_BE16(value) ((sluice_u16)__builtin_bswap16(value))
 
@@ -60,9 +74,10 @@ SLUICE_INLINE int sluice_is_tag(sluice_u16 type) {
   return type == SLUICE_BE16(SLUICE_TPID_8021Q) || type == SLUICE_BE16(SLUICE_TPID_8021AD);
 }
 
-/* Ports of the header at `l4`, of which `room` bytes belong to the IP packet (padding behind it is not a header). Only a
- * header that is there as a whole counts: TCP 20 bytes, SCTP 12 (common header), UDP 8. */
-SLUICE_INLINE sluice_u64 sluice_parse_ports(const sluice_u8* l4, const sluice_u8* end, sluice_u32 proto, int room) {
+/* Ports of the header at `l4`, of which `room` bytes belong to the IP packet (padding behind it is not a
+ * header). Only a header that is there as a whole counts: TCP 20 bytes, SCTP 12 (common header), UDP 8. */
+SLUICE_INLINE sluice_u64 sluice_parse_ports(const sluice_u8* l4, const sluice_u8* end, sluice_u32 proto,
+                                            int room) {
   int need;
   if (proto == SLUICE_PROTO_UDP) {
     need = 8;
@@ -83,7 +98,8 @@ SLUICE_INLINE sluice_u64 sluice_parse_ports(const sluice_u8* l4, const sluice_u8
 }
 
 /* RFC 791 section 3.1. Returns what it adds to w6. */
-SLUICE_INLINE sluice_u64 sluice_parse_ipv4(const sluice_u8* ip, const sluice_u8* end, struct sluice_key* key) {
+SLUICE_INLINE sluice_u64 sluice_parse_ipv4(const sluice_u8* ip, const sluice_u8* end,
+                                           struct sluice_key* key) {
   if (ip + 20 > end) {
     return SLUICE_NOTE_TRUNCATED;
   }
@@ -106,8 +122,10 @@ SLUICE_INLINE int sluice_is_extension(sluice_u32 next) {
          next == SLUICE_NEXT_AH || next == SLUICE_NEXT_DESTINATION || next == SLUICE_NEXT_MOBILITY;
 }
 
-/* RFC 8200. A fragment's protocol is what its Fragment header says, so that all fragments of a packet match alike. */
-SLUICE_INLINE sluice_u64 sluice_parse_ipv6(const sluice_u8* ip, const sluice_u8* end, struct sluice_key* key) {
+/* RFC 8200. A fragment's protocol is what its Fragment header says, so that all fragments of a packet match
+ * alike. */
+SLUICE_INLINE sluice_u64 sluice_parse_ipv6(const sluice_u8* ip, const sluice_u8* end,
+                                           struct sluice_key* key) {
   if (ip + 40 > end || ip[0] >> 4 != 6) {
     return SLUICE_NOTE_TRUNCATED;
   }
@@ -130,7 +148,8 @@ SLUICE_INLINE sluice_u64 sluice_parse_ipv6(const sluice_u8* ip, const sluice_u8*
       return SLUICE_KEY_IPV6 | SLUICE_NOTE_TRUNCATED;
     }
     if (next == SLUICE_NEXT_FRAGMENT) {
-      return SLUICE_KEY_IPV6 | SLUICE_NOTE_FRAGMENT | SLUICE_KEY_PROTO | (sluice_u64)at[0] << SLUICE_PROTO_SHIFT;
+      return SLUICE_KEY_IPV6 | SLUICE_NOTE_FRAGMENT | SLUICE_KEY_PROTO |
+             (sluice_u64)at[0] << SLUICE_PROTO_SHIFT;
     }
     int bytes = next == SLUICE_NEXT_AH ? (at[1] + 2) * 4 : (at[1] + 1) * 8;
     next = at[0];
@@ -141,7 +160,8 @@ SLUICE_INLINE sluice_u64 sluice_parse_ipv6(const sluice_u8* ip, const sluice_u8*
 }
 
 /* Every frame. Fills the key; returns w6 with the notes. */
-SLUICE_INLINE sluice_u64 sluice_parse_any(const sluice_u8* data, const sluice_u8* end, struct sluice_key* key) {
+SLUICE_INLINE sluice_u64 sluice_parse_any(const sluice_u8* data, const sluice_u8* end,
+                                          struct sluice_key* key) {
   key->word[2] = key->word[3] = key->word[4] = key->word[5] = key->word[7] = 0;
   if (data + 14 > end) {
     key->word[0] = key->word[1] = key->word[6] = 0;
@@ -178,8 +198,8 @@ SLUICE_INLINE sluice_u64 sluice_parse_any(const sluice_u8* data, const sluice_u8
 }
 
 /* TCP or UDP over IPv6 without extensions, whole; as sluice_parse_usual(). */
-SLUICE_INLINE sluice_u64 sluice_parse_usual_ipv6(const sluice_u8* ip, const sluice_u8* end, sluice_u64 w0, sluice_u64 w1,
-                                                 struct sluice_key* key) {
+SLUICE_INLINE sluice_u64 sluice_parse_usual_ipv6(const sluice_u8* ip, const sluice_u8* end, sluice_u64 w0,
+                                                 sluice_u64 w1, struct sluice_key* key) {
   if (SLUICE_UNLIKELY(ip + 48 > end || ip[0] >> 4 != 6)) {
     return 0;
   }
@@ -192,8 +212,8 @@ SLUICE_INLINE sluice_u64 sluice_parse_usual_ipv6(const sluice_u8* ip, const slui
   } else if (SLUICE_UNLIKELY(proto != SLUICE_PROTO_TCP || room < 20 || ip + 60 > end)) {
     return 0;
   }
-  sluice_u64 w6 = SLUICE_KEY_ETHERNET | SLUICE_KEY_VLAN | SLUICE_KEY_IPV6 | SLUICE_KEY_PROTO | SLUICE_KEY_PORTS |
-                  proto << SLUICE_PROTO_SHIFT | sluice_get32(ip + 40);
+  sluice_u64 w6 = SLUICE_KEY_ETHERNET | SLUICE_KEY_VLAN | SLUICE_KEY_IPV6 | SLUICE_KEY_PROTO |
+                  SLUICE_KEY_PORTS | proto << SLUICE_PROTO_SHIFT | sluice_get32(ip + 40);
   key->word[0] = w0;
   key->word[1] = w1;
   key->word[2] = sluice_get64(ip + 8);
@@ -205,9 +225,11 @@ SLUICE_INLINE sluice_u64 sluice_parse_usual_ipv6(const sluice_u8* ip, const slui
   return w6;
 }
 
-/* The frames that come most, in one straight line: at most one tag, IPv4 without options or IPv6 without extensions, TCP or
- * UDP, whole. Returns w6, or 0 for all others; must agree with sluice_parse_any(), and a fuzzer holds them side by side. */
-SLUICE_INLINE sluice_u64 sluice_parse_usual(const sluice_u8* data, const sluice_u8* end, struct sluice_key* key) {
+/* The frames that come most, in one straight line: at most one tag, IPv4 without options or IPv6 without
+ * extensions, TCP or UDP, whole. Returns w6, or 0 for all others; must agree with sluice_parse_any(), and a
+ * fuzzer holds them side by side. */
+SLUICE_INLINE sluice_u64 sluice_parse_usual(const sluice_u8* data, const sluice_u8* end,
+                                            struct sluice_key* key) {
   if (SLUICE_UNLIKELY(data + 14 + 28 > end)) {
     return 0;
   }
@@ -241,8 +263,8 @@ SLUICE_INLINE sluice_u64 sluice_parse_usual(const sluice_u8* data, const sluice_
   } else if (SLUICE_UNLIKELY(proto != SLUICE_PROTO_TCP || total < 40 || ip + 40 > end)) {
     return 0;
   }
-  sluice_u64 w6 = SLUICE_KEY_ETHERNET | SLUICE_KEY_VLAN | SLUICE_KEY_IPV4 | SLUICE_KEY_PROTO | SLUICE_KEY_PORTS |
-                  proto << SLUICE_PROTO_SHIFT | sluice_get32(ip + 20);
+  sluice_u64 w6 = SLUICE_KEY_ETHERNET | SLUICE_KEY_VLAN | SLUICE_KEY_IPV4 | SLUICE_KEY_PROTO |
+                  SLUICE_KEY_PORTS | proto << SLUICE_PROTO_SHIFT | sluice_get32(ip + 20);
   key->word[0] = w0;
   key->word[1] = w1;
   key->word[2] = sluice_get64(ip + 12);

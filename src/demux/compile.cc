@@ -40,7 +40,9 @@ struct Group {
   std::map<Words, std::vector<const Ranked*>> keys;  // rules in the order of their ranks
 };
 
-constexpr std::uint16_t to_wire(std::uint16_t value) { return static_cast<std::uint16_t>(value << 8 | value >> 8); }
+constexpr std::uint16_t to_wire(std::uint16_t value) {
+  return static_cast<std::uint16_t>(value << 8 | value >> 8);
+}
 
 std::uint64_t load_bytes(const std::uint8_t* bytes, std::size_t count) {
   std::uint64_t word = 0;
@@ -53,7 +55,9 @@ void add(Ranked& ranked, std::size_t word, std::uint64_t mask, std::uint64_t val
   ranked.value[word] |= value & mask;
 }
 
-void add_flags(Ranked& ranked, std::uint64_t flags) { add(ranked, 6, flags, flags); }
+void add_flags(Ranked& ranked, std::uint64_t flags) {
+  add(ranked, 6, flags, flags);
+}
 
 void add_mac(Ranked& ranked, std::size_t word, const std::optional<MacMatch>& mac) {
   if (mac) {
@@ -120,7 +124,8 @@ Ranked rank(const Rule& rule, std::uint64_t rank_number) {
   ranked.destination = destination ? *match.dst_port : PortRange{};
   ranked.ranges = source ? (destination ? Ranges::kBoth : Ranges::kSource)
                          : (destination ? Ranges::kDestination : Ranges::kNone);
-  ranked.result = rank_number << SLUICE_VALUE_RANK_SHIFT | std::uint64_t{raw(rule.slot)} << SLUICE_VALUE_RULE_SHIFT |
+  ranked.result = rank_number << SLUICE_VALUE_RANK_SHIFT |
+                  std::uint64_t{raw(rule.slot)} << SLUICE_VALUE_RULE_SHIFT |
                   std::uint64_t{raw(rule.port)} << SLUICE_VALUE_PORT_SHIFT |
                   (rule.shed ? SLUICE_VALUE_SHED : 0) | SLUICE_VALUE_USED;
   return ranked;
@@ -138,7 +143,8 @@ Result<void> check_rules(std::span<const Rule> rules) {
     seen[raw(rule.slot)] = true;
     for (const auto* ports : {&rule.match.src_port, &rule.match.dst_port}) {
       if (*ports && (*ports)->low > (*ports)->high) {
-        return fail("rule '{}': ports {}-{} are upside down", to_string(rule.match), (*ports)->low, (*ports)->high);
+        return fail("rule '{}': ports {}-{} are upside down", to_string(rule.match), (*ports)->low,
+                    (*ports)->high);
       }
     }
     for (const auto* ip : {&rule.match.src_ip, &rule.match.dst_ip}) {
@@ -158,8 +164,9 @@ class ArenaWriter {
   Result<std::uint32_t> take(std::uint64_t bytes) {
     std::uint64_t start = (used_ + 63) / 64 * 64;
     if (start + bytes > SLUICE_ARENA_BYTES) {
-      return fail("the rules need more than {} MiB of tables; rules with port ranges take most: use fewer of them",
-                  SLUICE_ARENA_BYTES >> 20);
+      return fail(
+          "the rules need more than {} MiB of tables; rules with port ranges take most: use fewer of them",
+          SLUICE_ARENA_BYTES >> 20);
     }
     used_ = start + bytes;
     return static_cast<std::uint32_t>(start);
@@ -178,7 +185,8 @@ class ArenaWriter {
 // The intervals of one key: between two boundaries the same rules apply.
 class IntervalBuilder {
  public:
-  IntervalBuilder(Ranges ranges, const std::vector<const Ranked*>& rules) : by_source_(ranges == Ranges::kSource) {
+  IntervalBuilder(Ranges ranges, const std::vector<const Ranked*>& rules)
+      : by_source_(ranges == Ranges::kSource) {
     for (const Ranked* rule : rules) {
       const PortRange& range = by_source_ ? rule->source : rule->destination;
       begins_.emplace(range.low, rule);
@@ -203,8 +211,8 @@ class IntervalBuilder {
     std::ranges::copy(intervals_, arena.at<sluice_interval>(*intervals));
     std::ranges::copy(chains_, arena.at<sluice_chain_entry>(*chains));
     return std::uint64_t{*intervals} << SLUICE_VALUE_RANGE_START_SHIFT |
-           intervals_.size() << SLUICE_VALUE_RANGE_COUNT_SHIFT | (by_source_ ? SLUICE_VALUE_RANGE_SOURCE : 0) |
-           SLUICE_VALUE_RANGE | SLUICE_VALUE_USED;
+           intervals_.size() << SLUICE_VALUE_RANGE_COUNT_SHIFT |
+           (by_source_ ? SLUICE_VALUE_RANGE_SOURCE : 0) | SLUICE_VALUE_RANGE | SLUICE_VALUE_USED;
   }
 
  private:
@@ -225,8 +233,11 @@ class IntervalBuilder {
       chain.clear();
       for (const Ranked* rule : active) {
         if (chain.size() == SLUICE_MAX_CHAIN) {
-          return fail("more than {} rules that agree in all but src_port ranges overlap at dst_port {}: use exact ports, "
-                      "or fewer rules", SLUICE_MAX_CHAIN, low);
+          return fail(
+              "more than {} rules that agree in all but src_port ranges overlap at dst_port {}: use exact "
+              "ports, "
+              "or fewer rules",
+              SLUICE_MAX_CHAIN, low);
         }
         chain.push_back(rule);
         if (by_source_ || (rule->source.low == 0 && rule->source.high == 65535)) {
@@ -272,7 +283,8 @@ std::uint64_t seed_of(std::uint64_t attempt) {  // splitmix64, made odd
   return (z ^ z >> 31) | 1;
 }
 
-// Robin Hood: who is farther from home stays, which keeps the longest way short. False: longer than the bound.
+// Robin Hood: who is farther from home stays, which keeps the longest way short. False: longer than the
+// bound.
 bool place(std::span<const std::uint64_t> hashes, std::uint32_t log2, Placement& placement) {
   std::vector<std::int32_t> slots((std::size_t{1} << log2) + SLUICE_MAX_PROBES - 1, -1);
   std::uint32_t probes = 1;
@@ -304,8 +316,8 @@ bool place(std::span<const std::uint64_t> hashes, std::uint32_t log2, Placement&
   return false;
 }
 
-// A single slot per key for small tables, a short walk for large ones. `hash(seed, i)`: of the i-th key with that seed.
-// `roomy`: a small table may grow until no two keys meet.
+// A single slot per key for small tables, a short walk for large ones. `hash(seed, i)`: of the i-th key with
+// that seed. `roomy`: a small table may grow until no two keys meet.
 template <typename Hash>
 Placement place_keys(std::size_t keys, bool roomy, const Hash& hash) {
   // At most 1 / 1.9 full: a table is at most 3.8 slots a rule, so 65,536 wide ones fit the arena.
@@ -368,9 +380,10 @@ class TableWriter {
       auto value = id_.ranges == Ranges::kNone ? Result<std::uint64_t>(rules->front()->result)
                                                : IntervalBuilder(id_.ranges, *rules).write(arena_);
       if (!value) {
-        return with_context(fmt::format("ports of rule slot {}",
-                                        rules->front()->result >> SLUICE_VALUE_RULE_SHIFT & (SLUICE_DEMUX_RULES - 1)),
-                            value.error());
+        return with_context(
+            fmt::format("ports of rule slot {}",
+                        rules->front()->result >> SLUICE_VALUE_RULE_SHIFT & (SLUICE_DEMUX_RULES - 1)),
+            value.error());
       }
       values_.push_back(*value);
     }
@@ -378,10 +391,12 @@ class TableWriter {
       const Words& key = *keys_[i];
       set_seed(seed);
       return wide_ ? sluice_hash_wide(key.data(), seed)
-                   : sluice_hash_narrow(masked(key, mask_.first_index), masked(key, mask_.second_index), key[6], &mask_);
+                   : sluice_hash_narrow(masked(key, mask_.first_index), masked(key, mask_.second_index),
+                                        key[6], &mask_);
     });
     if (placement.probes > SLUICE_MAX_PROBES) {
-      return fail("no hash seed keeps {} rules with one mask within {} probes", keys_.size(), SLUICE_MAX_PROBES);
+      return fail("no hash seed keeps {} rules with one mask within {} probes", keys_.size(),
+                  SLUICE_MAX_PROBES);
     }
     std::uint64_t slot_bytes = wide_ ? sizeof(sluice_slot_wide) : sizeof(sluice_slot_narrow);
     auto table = arena_.take(placement.slots.size() * slot_bytes);
@@ -403,7 +418,9 @@ class TableWriter {
  private:
   static constexpr std::uint8_t kNoWord = 7;  // key.word[7], always 0
 
-  static std::uint64_t masked(const Words& words, std::uint8_t index) { return index < words.size() ? words[index] : 0; }
+  static std::uint64_t masked(const Words& words, std::uint8_t index) {
+    return index < words.size() ? words[index] : 0;
+  }
   void set_seed(std::uint64_t seed) {
     mask_.seed = seed;
     mask_.second_seed = seed ^ (SLUICE_HASH_1 - 1);  // odd as well
@@ -452,8 +469,9 @@ Result<CompiledRules> compile_rules(std::span<const Rule> rules, sluice_rule_set
     group.best = std::min(group.best, rule.result);
     group.keys[rule.value].push_back(&rule);
     if (groups.size() > SLUICE_DEMUX_MASKS) {
-      return fail("rule '{}' would be the {}th combination of words and prefix lengths: at most {} for one NIC",
-                  to_string(order[i]->match), groups.size(), SLUICE_DEMUX_MASKS);
+      return fail(
+          "rule '{}' would be the {}th combination of words and prefix lengths: at most {} for one NIC",
+          to_string(order[i]->match), groups.size(), SLUICE_DEMUX_MASKS);
     }
   }
   std::vector<std::pair<const TableId, Group>*> by_rank;

@@ -1,4 +1,5 @@
-// Rules -> the memory image that the XDP program reads (abi/demux.h). Pure: no system call, same rules same image.
+// Rules -> the memory image that the XDP program reads (abi/demux.h). Pure: no system call, same rules same
+// image.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@ struct CompiledRules {
   std::uint64_t arena_bytes = 0;  // used, of SLUICE_ARENA_BYTES
 };
 
-// `set` must be all zeros. Errors (too many rules or masks, a slot twice, a range upside down, no room) leave it unusable.
+// `set` must be all zeros. Errors (too many rules or masks, a slot twice, a range upside down, no room) leave
+// it unusable.
 Result<CompiledRules> compile_rules(std::span<const Rule> rules, sluice_rule_set& set);
 
 }  // namespace sluice

@@ -28,7 +28,8 @@ using testing::RandomTraffic;
 class Image {
  public:
   Image() {
-    void* memory = ::mmap(nullptr, sizeof(sluice_rule_set), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* memory =
+        ::mmap(nullptr, sizeof(sluice_rule_set), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     EXPECT_NE(memory, MAP_FAILED);
     mapping_ = Mapping::adopt(memory, sizeof(sluice_rule_set));
   }
@@ -47,7 +48,8 @@ class Image {
   // The slot of the rule that wins; -1: none.
   std::int64_t slot_of(const Bytes& frame) {
     std::uint64_t value = value_of(frame);
-    return value == SLUICE_VALUE_NONE ? -1 : static_cast<std::int64_t>(value >> SLUICE_VALUE_RULE_SHIFT & 0xffff);
+    return value == SLUICE_VALUE_NONE ? -1
+                                      : static_cast<std::int64_t>(value >> SLUICE_VALUE_RULE_SHIFT & 0xffff);
   }
 
  private:
@@ -55,7 +57,8 @@ class Image {
 };
 
 Rule rule(std::string_view match, std::uint32_t slot, std::int32_t priority = 0) {
-  return {.match = parse_match(match).value(), .port = PortId{7}, .priority = priority, .slot = RuleSlot{slot}};
+  return {
+      .match = parse_match(match).value(), .port = PortId{7}, .priority = priority, .slot = RuleSlot{slot}};
 }
 
 Bytes udp_to(std::uint16_t port, std::uint16_t from = 4000) {
@@ -75,7 +78,10 @@ TEST(Compile, AnEmptySetMatchesNothingAndAnEmptyMatchEverything) {
 
 TEST(Compile, AValueCarriesPortRuleAndShed) {
   Image image;
-  Rule shed{.match = parse_match("dst_port 53").value(), .port = PortId{1023}, .shed = true, .slot = RuleSlot{65535}};
+  Rule shed{.match = parse_match("dst_port 53").value(),
+            .port = PortId{1023},
+            .shed = true,
+            .slot = RuleSlot{65535}};
   ASSERT_TRUE(image.compile(std::span(&shed, 1)));
   std::uint64_t value = image.value_of(udp_to(53));
   EXPECT_EQ(value >> SLUICE_VALUE_RULE_SHIFT & 0xffff, 65535u);
@@ -85,8 +91,8 @@ TEST(Compile, AValueCarriesPortRuleAndShed) {
 
 TEST(Compile, HigherPriorityWinsAndThenTheLowerSlotAlsoAcrossMasks) {
   Image image;
-  std::vector<Rule> rules = {rule("ip_proto udp", 5, 1), rule("dst_port 53", 6, 2), rule("src_port 4000", 4, 2),
-                             rule("src_ip 10.0.0.0/8", 3, -5)};
+  std::vector<Rule> rules = {rule("ip_proto udp", 5, 1), rule("dst_port 53", 6, 2),
+                             rule("src_port 4000", 4, 2), rule("src_ip 10.0.0.0/8", 3, -5)};
   ASSERT_TRUE(image.compile(rules));
   EXPECT_EQ(image.slot_of(udp_to(53)), 4);
   EXPECT_EQ(image.slot_of(udp_to(53, 1)), 6);
@@ -104,9 +110,11 @@ TEST(Compile, PrioritiesMayBeTheLeastAndTheGreatestThereAre) {
 
 TEST(Compile, PortRangesIncludeBothEnds) {
   Image image;
-  std::vector<Rule> rules = {rule("dst_port 1000-2000", 1), rule("src_port 65000-65535", 2, -1), rule("dst_port 0-9", 3)};
+  std::vector<Rule> rules = {rule("dst_port 1000-2000", 1), rule("src_port 65000-65535", 2, -1),
+                             rule("dst_port 0-9", 3)};
   ASSERT_TRUE(image.compile(rules));
-  for (auto [port, slot] : {std::pair{999, -1}, {1000, 1}, {1500, 1}, {2000, 1}, {2001, -1}, {0, 3}, {9, 3}, {10, -1}}) {
+  for (auto [port, slot] :
+       {std::pair{999, -1}, {1000, 1}, {1500, 1}, {2000, 1}, {2001, -1}, {0, 3}, {9, 3}, {10, -1}}) {
     EXPECT_EQ(image.slot_of(udp_to(static_cast<std::uint16_t>(port))), slot) << port;
   }
   EXPECT_EQ(image.slot_of(udp_to(5000, 65535)), 2);
@@ -116,7 +124,8 @@ TEST(Compile, PortRangesIncludeBothEnds) {
 TEST(Compile, ThousandsOfOverlappingRangesOfOneKeyFit) {
   std::vector<Rule> rules;
   for (std::uint32_t i = 0; i < 20000; ++i) {
-    rules.push_back(rule(fmt::format("ip_proto udp dst_port {}-{}", i, i + 20000), i, static_cast<std::int32_t>(i % 100)));
+    rules.push_back(rule(fmt::format("ip_proto udp dst_port {}-{}", i, i + 20000), i,
+                         static_cast<std::int32_t>(i % 100)));
   }
   Image image;
   auto compiled = image.compile(rules);
@@ -137,7 +146,8 @@ TEST(Compile, TooManyRulesWithBothRangesOverlappingSayWhere) {
   Image image;
   auto compiled = image.compile(rules);
   ASSERT_FALSE(compiled);
-  EXPECT_NE(compiled.error().message.find("more than 16 rules that agree in all but src_port ranges overlap at dst_port 100"),
+  EXPECT_NE(compiled.error().message.find(
+                "more than 16 rules that agree in all but src_port ranges overlap at dst_port 100"),
             std::string::npos)
       << compiled.error().message;
   rules.pop_back();
@@ -161,8 +171,9 @@ TEST(Compile, SixtyFourMasksFitAndOneMoreIsNamed) {
   Image full;
   auto error = full.compile(rules);
   ASSERT_FALSE(error);
-  EXPECT_EQ(error.error().message,
-            "rule 'dst_port 53' would be the 65th combination of words and prefix lengths: at most 64 for one NIC");
+  EXPECT_EQ(
+      error.error().message,
+      "rule 'dst_port 53' would be the 65th combination of words and prefix lengths: at most 64 for one NIC");
 }
 
 // 65,536 rules of the biggest kind, in a number of tables each of which is just above a power of two.
@@ -170,10 +181,16 @@ TEST(Compile, SixtyFiveThousandRulesFitInTheWorstShape) {
   std::vector<Rule> rules;
   for (std::uint32_t i = 0; i < kMaxRules; ++i) {
     IpMatch source{.v6 = true, .prefix = static_cast<std::uint8_t>(128 - i % 15)};
-    source.value = {0x20, 1, 0, static_cast<std::uint8_t>(i >> 16), static_cast<std::uint8_t>(i >> 8), static_cast<std::uint8_t>(i)};
+    source.value = {0x20,
+                    1,
+                    0,
+                    static_cast<std::uint8_t>(i >> 16),
+                    static_cast<std::uint8_t>(i >> 8),
+                    static_cast<std::uint8_t>(i)};
     IpMatch destination = source;
     destination.prefix = 128;
-    rules.push_back({.match = {.src_ip = source, .dst_ip = destination}, .port = PortId{3}, .slot = RuleSlot{i}});
+    rules.push_back(
+        {.match = {.src_ip = source, .dst_ip = destination}, .port = PortId{3}, .slot = RuleSlot{i}});
   }
   Image image;
   auto compiled = image.compile(rules);
@@ -196,10 +213,12 @@ TEST(Compile, SixtyFiveThousandRulesFitInTheWorstShape) {
 TEST(Compile, ARuleThatCannotBeIsAnError) {
   Rule upside_down = rule("dst_port 1", 0);
   upside_down.match.dst_port = PortRange{.low = 2, .high = 1};
-  EXPECT_NE(Image().compile(std::span(&upside_down, 1)).error().message.find("upside down"), std::string::npos);
+  EXPECT_NE(Image().compile(std::span(&upside_down, 1)).error().message.find("upside down"),
+            std::string::npos);
   Rule too_long = rule("src_ip 10.0.0.1", 0);
   too_long.match.src_ip->prefix = 33;
-  EXPECT_NE(Image().compile(std::span(&too_long, 1)).error().message.find("a prefix of 33 bits"), std::string::npos);
+  EXPECT_NE(Image().compile(std::span(&too_long, 1)).error().message.find("a prefix of 33 bits"),
+            std::string::npos);
 }
 
 TEST(Compile, TwoRulesInOneSlotAreOurBug) {
@@ -221,11 +240,13 @@ TEST(Model_Compile, AgreesWithTheNaiveMatcherOnRandomRulesAndFrames) {
   std::size_t hits = 0, sets = 0, frames = 0;
   for (std::uint32_t seed = 0; seed < 150; ++seed) {
     RandomTraffic random(seed);
-    std::vector<Rule> rules = random.rules(1 + random.below(seed % 10 == 0 ? 1000 : 60), 1 + random.below(40));
+    std::vector<Rule> rules =
+        random.rules(1 + random.below(seed % 10 == 0 ? 1000 : 60), 1 + random.below(40));
     Image image;
     auto compiled = image.compile(rules);
     if (!compiled) {
-      ASSERT_NE(compiled.error().message.find("more than 16 rules"), std::string::npos) << compiled.error().message;
+      ASSERT_NE(compiled.error().message.find("more than 16 rules"), std::string::npos)
+          << compiled.error().message;
       continue;
     }
     ++sets;

@@ -28,8 +28,9 @@ static_assert(SLUICE_PORT_NETDEV == static_cast<int>(PortKind::kNetdev));
 static_assert(SLUICE_PORT_SOCKET == static_cast<int>(PortKind::kSocket));
 static_assert(SLUICE_PORT_DETACHED == static_cast<int>(PortKind::kDetached));
 
-constexpr std::uint32_t kMaxQueues = 65536;    // of one NIC; XDP itself counts them in 16 bits
-constexpr std::size_t kLogBytes = 1u << 20;    // of the verifier; cut off at the front by libbpf when it is longer
+constexpr std::uint32_t kMaxQueues = 65536;  // of one NIC; XDP itself counts them in 16 bits
+constexpr std::size_t kLogBytes =
+    1u << 20;  // of the verifier; cut off at the front by libbpf when it is longer
 constexpr std::size_t kLogLinesShown = 8;
 
 // While it lives, what libbpf says on this thread is kept for an error message and not printed.
@@ -81,7 +82,8 @@ std::string missing_privileges() {
   };
   if (!admin) {
     need(CAP_BPF, "CAP_BPF");
-    need(CAP_PERFMON, "CAP_PERFMON");  // the verifier: arithmetic on packet pointers, and no barriers against speculation
+    need(CAP_PERFMON,
+         "CAP_PERFMON");  // the verifier: arithmetic on packet pointers, and no barriers against speculation
   }
   need(CAP_NET_ADMIN, "CAP_NET_ADMIN");
   return missing;
@@ -109,18 +111,21 @@ std::string missing_in_kernel() {
   return missing;
 }
 
-std::unexpected<Error> explain_load_failure(int os_errno, std::string_view verifier, const std::string& messages) {
+std::unexpected<Error> explain_load_failure(int os_errno, std::string_view verifier,
+                                            const std::string& messages) {
   if (os_errno == EPERM || os_errno == EACCES) {
     std::string privileges = missing_privileges();
     if (!privileges.empty()) {
-      return fail_errno(os_errno, "cannot load the XDP program: {} is missing (run as root, or grant it)", privileges);
+      return fail_errno(os_errno, "cannot load the XDP program: {} is missing (run as root, or grant it)",
+                        privileges);
     }
   }
   if (std::string missing = missing_in_kernel(); !missing.empty()) {
     return fail_errno(os_errno, "cannot load the XDP program: this kernel has no {}", missing);
   }
   if (os_errno == E2BIG && verifier.empty()) {
-    return fail_errno(os_errno, "cannot load the XDP program: this kernel is too old: map values of {} MiB are refused",
+    return fail_errno(os_errno,
+                      "cannot load the XDP program: this kernel is too old: map values of {} MiB are refused",
                       sizeof(sluice_rule_set) >> 20);
   }
   std::string lines = last_lines(verifier.empty() ? messages : verifier, kLogLinesShown);
@@ -129,7 +134,9 @@ std::unexpected<Error> explain_load_failure(int os_errno, std::string_view verif
   return error;
 }
 
-std::uint64_t load(const sluice_u64& counter) { return read_once(counter); }
+std::uint64_t load(const sluice_u64& counter) {
+  return read_once(counter);
+}
 
 void add(sluice_port_counters& sum, const sluice_port_counters& part) {
   sum.packets += load(part.packets);
@@ -164,7 +171,9 @@ void visit_drops(const sluice_port_counters& count, CounterVisitor& visitor) {
 
 }  // namespace
 
-void Demux::CloseSkeleton::operator()(demux_bpf* skeleton) const { demux_bpf::destroy(skeleton); }
+void Demux::CloseSkeleton::operator()(demux_bpf* skeleton) const {
+  demux_bpf::destroy(skeleton);
+}
 
 Result<std::unique_ptr<Demux>> Demux::load(std::uint32_t queue_count) {
   if (queue_count == 0 || queue_count > kMaxQueues) {
@@ -192,7 +201,8 @@ Result<std::unique_ptr<Demux>> Demux::load(std::uint32_t queue_count) {
   if (int error = demux_bpf::load(&skeleton); error != 0) {
     return explain_load_failure(-error, log.data(), messages.text());
   }
-  auto counters = Mapping::map(bpf_map__fd(skeleton.maps.counters), demux->cpus_ * sizeof(sluice_cpu_counters), PROT_READ);
+  auto counters = Mapping::map(bpf_map__fd(skeleton.maps.counters),
+                               demux->cpus_ * sizeof(sluice_cpu_counters), PROT_READ);
   if (!counters) {
     return with_context("counters of the XDP program", counters.error());
   }
@@ -205,7 +215,9 @@ Result<std::unique_ptr<Demux>> Demux::load(std::uint32_t queue_count) {
 
 Demux::~Demux() = default;
 
-int Demux::program_fd() const { return bpf_program__fd(skeleton_->progs.sluice_demux); }
+int Demux::program_fd() const {
+  return bpf_program__fd(skeleton_->progs.sluice_demux);
+}
 
 sluice_port& Demux::port_entry(PortId port) const {
   SLUICE_CHECK(raw(port) < kMaxPorts, "port {}", raw(port));
@@ -214,9 +226,11 @@ sluice_port& Demux::port_entry(PortId port) const {
 
 Result<void> Demux::replace_rules(std::span<const Rule> rules) {
   LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_MMAPABLE);
-  UniqueFd map(bpf_map_create(BPF_MAP_TYPE_ARRAY, "sluice_rules", sizeof(std::uint32_t), sizeof(sluice_rule_set), 1, &options));
+  UniqueFd map(bpf_map_create(BPF_MAP_TYPE_ARRAY, "sluice_rules", sizeof(std::uint32_t),
+                              sizeof(sluice_rule_set), 1, &options));
   if (!map) {
-    return fail_errno(errno, "cannot make a map of {} MiB for {} rules", sizeof(sluice_rule_set) >> 20, rules.size());
+    return fail_errno(errno, "cannot make a map of {} MiB for {} rules", sizeof(sluice_rule_set) >> 20,
+                      rules.size());
   }
   // The kernel rounds an array up to whole pages; the mapping is of the value's own length.
   auto image = Mapping::map(map.get(), sizeof(sluice_rule_set), PROT_READ | PROT_WRITE);

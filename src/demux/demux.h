@@ -43,21 +43,22 @@ class Demux {
 
   int program_fd() const;
 
-  // Atomic: every packet sees the old set or the new one, and when this returns none sees the old one any more.
-  // Errors leave the old set in place.
+  // Atomic: every packet sees the old set or the new one, and when this returns none sees the old one any
+  // more. Errors leave the old set in place.
   Result<void> replace_rules(std::span<const Rule> rules);
   // How the present set was compiled.
   const CompiledRules& compiled() const { return compiled_; }
 
   // Ports kKernel and kDrop are set already and stay. Unused -> anything starts without pressure.
   Result<void> set_port(PortId port, PortEntry entry);
-  // A queue that we were not given: its packets are the kernel's, whatever the rules say. 0 .. 1023; those above always are.
+  // A queue that we were not given: its packets are the kernel's, whatever the rules say. 0 .. 1023; those
+  // above always are.
   void leave_to_kernel(QueueId queue);
   Result<void> set_socket(QueueId queue, int socket_fd);
   Result<void> clear_socket(QueueId queue);
 
-  // Any thread, no system call: marks the port as under pressure for this worker (0 .. 63); rules with `shed` drop
-  // while any worker says so.
+  // Any thread, no system call: marks the port as under pressure for this worker (0 .. 63); rules with `shed`
+  // drop while any worker says so.
   void set_pressure(PortId port, WorkerId worker, bool on);
 
   struct RuleCount {
@@ -66,11 +67,11 @@ class Demux {
   Result<RuleCount> rule_count(RuleSlot slot) const;
   // A rule's slot may be used again after this, once replace_rules() has taken the old rule away.
   Result<void> clear_rule_count(RuleSlot slot);
-  // What the program did with packets bound for this port, since it was loaded: packets bytes drop_shed drop_no_reader
-  // drop_no_socket drop_no_metadata drop_no_netdev drop_no_port
+  // What the program did with packets bound for this port, since it was loaded: packets bytes drop_shed
+  // drop_no_reader drop_no_socket drop_no_metadata drop_no_netdev drop_no_port
   void visit_port(PortId port, CounterVisitor& visitor) const;
-  // Of the whole program: pass drop redirect_netdev redirect_socket no_rule truncated fragments header_limit, then the
-  // ports' drop_* added up. pass + drop + redirect_netdev + redirect_socket is every packet it saw.
+  // Of the whole program: pass drop redirect_netdev redirect_socket no_rule truncated fragments header_limit,
+  // then the ports' drop_* added up. pass + drop + redirect_netdev + redirect_socket is every packet it saw.
   void visit(CounterVisitor& visitor) const;
 
  private:
@@ -88,7 +89,8 @@ class Demux {
   std::uint32_t cpus_ = 0;
   std::uint32_t queue_count_ = 0;
   CompiledRules compiled_;
-  std::vector<RuleCount> rule_base_;  // what a slot had counted when it was cleared: nobody but the program writes counters
+  std::vector<RuleCount>
+      rule_base_;  // what a slot had counted when it was cleared: nobody but the program writes counters
 };
 
 }  // namespace sluice

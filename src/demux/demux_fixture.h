@@ -1,4 +1,5 @@
-// For tests: a loaded Demux whose ports are sockets, so that the metadata of a packet says which rule took it.
+// For tests: a loaded Demux whose ports are sockets, so that the metadata of a packet says which rule took
+// it.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -19,7 +20,9 @@ namespace sluice::testing {
 
 class CounterMap final : public CounterVisitor {
  public:
-  void counter(std::string_view name, std::uint64_t value) override { EXPECT_TRUE(values_.emplace(name, value).second) << name; }
+  void counter(std::string_view name, std::uint64_t value) override {
+    EXPECT_TRUE(values_.emplace(name, value).second) << name;
+  }
   std::uint64_t operator[](const std::string& name) const {
     auto found = values_.find(name);
     EXPECT_NE(found, values_.end()) << name;
@@ -50,7 +53,8 @@ class DemuxTest : public ::testing::Test {
     ASSERT_TRUE(demux_->set_port(kPort, {.kind = PortKind::kSocket}));
   }
 
-  static Rule rule(std::string_view match, std::uint32_t slot = 0, PortId port = kPort, std::int32_t priority = 0) {
+  static Rule rule(std::string_view match, std::uint32_t slot = 0, PortId port = kPort,
+                   std::int32_t priority = 0) {
     return {.match = parse_match(match).value(), .port = port, .priority = priority, .slot = RuleSlot{slot}};
   }
   void use(std::initializer_list<Rule> rules) { use(std::vector<Rule>(rules)); }
@@ -58,7 +62,9 @@ class DemuxTest : public ::testing::Test {
     auto replaced = demux_->replace_rules(rules);
     ASSERT_TRUE(replaced) << replaced.error().message;
   }
-  RunResult run(const Bytes& frame, const RunOptions& options = {}) { return test_run(demux_->program_fd(), frame, options); }
+  RunResult run(const Bytes& frame, const RunOptions& options = {}) {
+    return test_run(demux_->program_fd(), frame, options);
+  }
 
   // What the program put in front of the frame.
   static sluice_packet_meta meta_of(const RunResult& result) {
@@ -77,7 +83,8 @@ class DemuxTest : public ::testing::Test {
       return -1;
     }
     EXPECT_EQ(result.verdict, static_cast<std::uint32_t>(XDP_REDIRECT));
-    EXPECT_TRUE(std::equal(frame.begin(), frame.end(), result.output.begin() + sizeof(sluice_packet_meta), result.output.end()));
+    EXPECT_TRUE(std::equal(frame.begin(), frame.end(), result.output.begin() + sizeof(sluice_packet_meta),
+                           result.output.end()));
     return meta_of(result).rule;
   }
   CounterMap counters() const {

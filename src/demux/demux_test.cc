@@ -80,15 +80,27 @@ TEST_F(DemuxTest, FlowHashesAreEqualWithinAFlowAndSpreadOverFlows) {
   };
   spread([](std::uint32_t i) { return udp_to(static_cast<std::uint16_t>(i)); });
   spread([](std::uint32_t i) {
-    return PacketBuilder().ipv4("10.0.0.1", fmt::format("10.1.{}.{}", i / 256, i % 256).c_str()).udp(1, 2).build();
+    return PacketBuilder()
+        .ipv4("10.0.0.1", fmt::format("10.1.{}.{}", i / 256, i % 256).c_str())
+        .udp(1, 2)
+        .build();
   });
   spread([](std::uint32_t i) {
-    return PacketBuilder().ipv4(fmt::format("10.1.{}.{}", i / 256, i % 256).c_str(), "10.0.0.1").tcp(1, 2).build();
+    return PacketBuilder()
+        .ipv4(fmt::format("10.1.{}.{}", i / 256, i % 256).c_str(), "10.0.0.1")
+        .tcp(1, 2)
+        .build();
   });
-  spread([](std::uint32_t i) { return PacketBuilder().ipv6("::1", fmt::format("2001:db8::{:x}", i).c_str()).tcp(1, 2).build(); });
-  spread([](std::uint32_t i) { return PacketBuilder().ipv6(fmt::format("2001:db8::{:x}", i).c_str(), "::1").tcp(1, 2).build(); });
   spread([](std::uint32_t i) {
-    return PacketBuilder().macs({2, 0, 0, 0, static_cast<std::uint8_t>(i / 256), static_cast<std::uint8_t>(i)}, {}).build(60);
+    return PacketBuilder().ipv6("::1", fmt::format("2001:db8::{:x}", i).c_str()).tcp(1, 2).build();
+  });
+  spread([](std::uint32_t i) {
+    return PacketBuilder().ipv6(fmt::format("2001:db8::{:x}", i).c_str(), "::1").tcp(1, 2).build();
+  });
+  spread([](std::uint32_t i) {
+    return PacketBuilder()
+        .macs({2, 0, 0, 0, static_cast<std::uint8_t>(i / 256), static_cast<std::uint8_t>(i)}, {})
+        .build(60);
   });
 }
 
@@ -205,7 +217,8 @@ TEST_F(DemuxTest, CountsEveryPacketOncePerRulePortAndVerdict) {
 }
 
 TEST_F(DemuxTest, QueuesThatTheNicDoesNotHaveAreErrors) {
-  EXPECT_EQ(demux_->set_socket(QueueId{4}, socket_.get()).error().message, "queue 4 of a NIC with 4 RX queues");
+  EXPECT_EQ(demux_->set_socket(QueueId{4}, socket_.get()).error().message,
+            "queue 4 of a NIC with 4 RX queues");
   EXPECT_FALSE(demux_->clear_socket(QueueId{4}));
   EXPECT_FALSE(demux_->set_socket(QueueId{1}, 0));  // not an AF_XDP socket
   EXPECT_FALSE(Demux::load(0));
@@ -227,7 +240,9 @@ TEST_F(DemuxTest, ASetThatDoesNotCompileLeavesTheOldOneInPlace) {
 TEST_F(DemuxTest, SixtyFiveThousandRulesEachFindTheirPacket) {
   std::vector<Rule> rules;
   for (std::uint32_t i = 0; i < kMaxRules; ++i) {
-    IpMatch source{.v6 = false, .value = {10, 0, static_cast<std::uint8_t>(i >> 8), static_cast<std::uint8_t>(i)}, .prefix = 32};
+    IpMatch source{.v6 = false,
+                   .value = {10, 0, static_cast<std::uint8_t>(i >> 8), static_cast<std::uint8_t>(i)},
+                   .prefix = 32};
     rules.push_back({.match = {.ip_proto = 17, .src_ip = source}, .port = kPort, .slot = RuleSlot{i}});
   }
   use(rules);
@@ -241,7 +256,8 @@ TEST_F(DemuxTest, Model_TheKernelAgreesWithTheNaiveMatcherOnRandomRulesAndFrames
   std::size_t hits = 0, frames = 0;
   for (std::uint32_t seed = 1000; seed < 1060; ++seed) {
     RandomTraffic random(seed);
-    std::vector<Rule> rules = random.rules(1 + random.below(seed % 10 == 0 ? 1000 : 60), 1 + random.below(50));
+    std::vector<Rule> rules =
+        random.rules(1 + random.below(seed % 10 == 0 ? 1000 : 60), 1 + random.below(50));
     for (Rule& rule : rules) {
       rule.port = kPort;
       rule.shed = false;
@@ -256,7 +272,8 @@ TEST_F(DemuxTest, Model_TheKernelAgreesWithTheNaiveMatcherOnRandomRulesAndFrames
       }
       NaiveParser parser(frame);
       const Rule* winner = testing::naive_winner(rules, parser.seen());
-      ASSERT_EQ(slot_of(frame), winner ? static_cast<std::int64_t>(raw(winner->slot)) : -1) << "seed " << seed << " frame " << n;
+      ASSERT_EQ(slot_of(frame), winner ? static_cast<std::int64_t>(raw(winner->slot)) : -1)
+          << "seed " << seed << " frame " << n;
       hits += winner != nullptr;
       ++frames;
     }
@@ -357,10 +374,12 @@ TEST(DemuxPrivilege, TheErrorNamesTheCapabilitiesThatAreMissing) {
   EXPECT_EQ(load_with({CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON}), "");
   EXPECT_EQ(load_with({CAP_SYS_ADMIN, CAP_NET_ADMIN}), "");
   const char* kEnd = " is missing (run as root, or grant it)";
-  for (const auto& [message, missing] :
-       {std::pair{load_with({CAP_NET_ADMIN, CAP_PERFMON}), "CAP_BPF"}, {load_with({CAP_BPF, CAP_NET_ADMIN}), "CAP_PERFMON"},
-        {load_with({CAP_BPF, CAP_PERFMON}), "CAP_NET_ADMIN"}, {load_with({}), "CAP_BPF and CAP_PERFMON and CAP_NET_ADMIN"}}) {
-    EXPECT_TRUE(message.starts_with(fmt::format("cannot load the XDP program: {}{}", missing, kEnd))) << message;
+  for (const auto& [message, missing] : {std::pair{load_with({CAP_NET_ADMIN, CAP_PERFMON}), "CAP_BPF"},
+                                         {load_with({CAP_BPF, CAP_NET_ADMIN}), "CAP_PERFMON"},
+                                         {load_with({CAP_BPF, CAP_PERFMON}), "CAP_NET_ADMIN"},
+                                         {load_with({}), "CAP_BPF and CAP_PERFMON and CAP_NET_ADMIN"}}) {
+    EXPECT_TRUE(message.starts_with(fmt::format("cannot load the XDP program: {}{}", missing, kEnd)))
+        << message;
   }
 }
 

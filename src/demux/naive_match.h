@@ -1,5 +1,5 @@
-// For tests: what a rule means, written again in the plainest way, from the wire's bytes and without a word of the
-// compiler's or the program's code. Slow, linear, short enough to be believed.
+// For tests: what a rule means, written again in the plainest way, from the wire's bytes and without a word
+// of the compiler's or the program's code. Slow, linear, short enough to be believed.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +35,9 @@ class NaiveParser {
     seen_.truncated = true;
     return false;
   }
-  std::uint16_t get16(std::size_t at) const { return static_cast<std::uint16_t>(frame_[at] << 8 | frame_[at + 1]); }
+  std::uint16_t get16(std::size_t at) const {
+    return static_cast<std::uint16_t>(frame_[at] << 8 | frame_[at + 1]);
+  }
 
   void ethernet() {
     if (!has(0, 14)) {
@@ -102,7 +104,8 @@ class NaiveParser {
     std::size_t end = at + 40 + get16(at + 4);
     std::uint8_t next = frame_[at + 6];
     at += 40;
-    for (int headers = 0; next == 0 || next == 43 || next == 44 || next == 51 || next == 60 || next == 135; ++headers) {
+    for (int headers = 0; next == 0 || next == 43 || next == 44 || next == 51 || next == 60 || next == 135;
+         ++headers) {
       if (headers == 8) {
         seen_.header_limit = true;
         return;
@@ -128,7 +131,10 @@ class NaiveParser {
   }
 
   void ports(std::size_t at, std::size_t ip_end) {
-    std::size_t need = *seen_.ip_proto == 6 ? 20 : *seen_.ip_proto == 17 ? 8 : *seen_.ip_proto == 132 ? 12 : 0;
+    std::size_t need = *seen_.ip_proto == 6     ? 20
+                       : *seen_.ip_proto == 17  ? 8
+                       : *seen_.ip_proto == 132 ? 12
+                                                : 0;
     if (need == 0 || !has(at, need)) {
       return;
     }
@@ -144,7 +150,8 @@ class NaiveParser {
   Seen seen_;
 };
 
-inline bool matches(const std::optional<MacMatch>& match, const std::optional<std::array<std::uint8_t, 6>>& mac) {
+inline bool matches(const std::optional<MacMatch>& match,
+                    const std::optional<std::array<std::uint8_t, 6>>& mac) {
   if (!match) {
     return true;
   }
@@ -156,7 +163,8 @@ inline bool matches(const std::optional<MacMatch>& match, const std::optional<st
   return mac.has_value();
 }
 
-inline bool matches(const std::optional<IpMatch>& match, int version, const std::array<std::uint8_t, 16>& ip) {
+inline bool matches(const std::optional<IpMatch>& match, int version,
+                    const std::array<std::uint8_t, 16>& ip) {
   if (!match) {
     return true;
   }

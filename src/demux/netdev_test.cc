@@ -1,6 +1,6 @@
 // Ports that are another netdev: packets really leave by a veth, in a network namespace that the test makes.
-#include <gtest/gtest.h>
 #include <bpf/libbpf.h>
+#include <gtest/gtest.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
@@ -31,9 +31,10 @@ class NetdevTest : public DemuxTest {
       if (::unshare(CLONE_NEWNET) != 0) {
         GTEST_SKIP() << "no network namespaces: " << std::strerror(errno);
       }
-      ASSERT_EQ(std::system("ip link add near type veth peer name far && ip link set near up && ip link set far up "
-                            "&& ip link set lo up"),
-                0);
+      ASSERT_EQ(
+          std::system("ip link add near type veth peer name far && ip link set near up && ip link set far up "
+                      "&& ip link set lo up"),
+          0);
       body();
     });
     thread.join();
@@ -61,7 +62,8 @@ TEST_F(NetdevTest, PacketsLeaveByTheNetdevUnchangedUntilItIsGone) {
   in_namespace([&] {
     int near = static_cast<int>(::if_nametoindex("near"));
     int far = static_cast<int>(::if_nametoindex("far"));
-    // veth takes redirected frames only if its other end has a program; one without rules passes all to the stack.
+    // veth takes redirected frames only if its other end has a program; one without rules passes all to the
+    // stack.
     auto receiver = Demux::load(1);
     ASSERT_TRUE(receiver) << receiver.error().message;
     ASSERT_EQ(::bpf_xdp_attach(far, (*receiver)->program_fd(), 0, nullptr), 0);
@@ -99,7 +101,8 @@ TEST_F(NetdevTest, ANetdevThatDoesNotExistIsAnErrorAndChangesNothing) {
     ASSERT_TRUE(demux_->set_port(port, {.kind = PortKind::kDetached}));
     auto set = demux_->set_port(port, {.kind = PortKind::kNetdev, .ifindex = 12345});
     ASSERT_FALSE(set);
-    EXPECT_NE(set.error().message.find("cannot redirect port 9 to the netdev with index 12345"), std::string::npos);
+    EXPECT_NE(set.error().message.find("cannot redirect port 9 to the netdev with index 12345"),
+              std::string::npos);
     use({rule("", 0, port)});
     run(PacketBuilder().build(60));
     EXPECT_EQ(counters(port)["drop_no_reader"], 1u);

@@ -1,4 +1,5 @@
-// For tests and benches: a frame, header by header. Lengths and types of the headers around are right unless set otherwise.
+// For tests and benches: a frame, header by header. Lengths and types of the headers around are right unless
+// set otherwise.
 #pragma once
 
 #include <arpa/inet.h>
@@ -22,9 +23,7 @@ inline void put16(Bytes& frame, std::size_t at, std::uint32_t value) {
 
 class PacketBuilder {
  public:
-  PacketBuilder() {
-    frame_ = {0x02, 0, 0, 0, 0, 0x01, 0x02, 0, 0, 0, 0, 0x02, 0, 0};
-  }
+  PacketBuilder() { frame_ = {0x02, 0, 0, 0, 0, 0x01, 0x02, 0, 0, 0, 0, 0x02, 0, 0}; }
   PacketBuilder& macs(std::array<std::uint8_t, 6> destination, std::array<std::uint8_t, 6> source) {
     std::copy(destination.begin(), destination.end(), frame_.begin());
     std::copy(source.begin(), source.end(), frame_.begin() + 6);
@@ -42,7 +41,8 @@ class PacketBuilder {
     return *this;
   }
   // `options`: bytes of them, a multiple of 4. `fragment`: the flags and offset field.
-  PacketBuilder& ipv4(const char* source, const char* destination, std::size_t options = 0, std::uint16_t fragment = 0) {
+  PacketBuilder& ipv4(const char* source, const char* destination, std::size_t options = 0,
+                      std::uint16_t fragment = 0) {
     type(0x0800);
     ip_at_ = frame_.size();
     append({static_cast<std::uint8_t>(0x45 + options / 4), 0, 0, 0, 0, 1, 0, 0, 64, 59, 0, 0});
@@ -82,9 +82,15 @@ class PacketBuilder {
     frame_[next_at_] = protocol;
     return *this;
   }
-  PacketBuilder& udp(std::uint16_t source, std::uint16_t destination) { return l4(17, source, destination, 8); }
-  PacketBuilder& tcp(std::uint16_t source, std::uint16_t destination) { return l4(6, source, destination, 20); }
-  PacketBuilder& sctp(std::uint16_t source, std::uint16_t destination) { return l4(132, source, destination, 12); }
+  PacketBuilder& udp(std::uint16_t source, std::uint16_t destination) {
+    return l4(17, source, destination, 8);
+  }
+  PacketBuilder& tcp(std::uint16_t source, std::uint16_t destination) {
+    return l4(6, source, destination, 20);
+  }
+  PacketBuilder& sctp(std::uint16_t source, std::uint16_t destination) {
+    return l4(132, source, destination, 12);
+  }
   PacketBuilder& icmp(std::uint8_t protocol = 1) { return proto(protocol).payload(8); }
   PacketBuilder& payload(std::size_t bytes, std::uint8_t value = 0xa5) {
     frame_.resize(frame_.size() + bytes, value);
@@ -104,7 +110,8 @@ class PacketBuilder {
   }
 
  private:
-  PacketBuilder& l4(std::uint8_t protocol, std::uint16_t source, std::uint16_t destination, std::size_t bytes) {
+  PacketBuilder& l4(std::uint8_t protocol, std::uint16_t source, std::uint16_t destination,
+                    std::size_t bytes) {
     proto(protocol);
     std::size_t at = frame_.size();
     frame_.resize(at + bytes);

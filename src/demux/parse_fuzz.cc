@@ -1,5 +1,5 @@
-// Whatever stands on the wire: the parser of the XDP program, in user space, under the address sanitizer; its two ways of
-// reading a frame must agree.
+// Whatever stands on the wire: the parser of the XDP program, in user space, under the address sanitizer; its
+// two ways of reading a frame must agree.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -9,7 +9,8 @@
 #include "bpf/parse.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  auto frame = std::make_unique<std::uint8_t[]>(size);  // exactly as long as the input: a read behind it is caught
+  auto frame =
+      std::make_unique<std::uint8_t[]>(size);  // exactly as long as the input: a read behind it is caught
   std::copy(data, data + size, frame.get());
   sluice_key any{}, usual{};
   std::uint64_t notes = sluice_parse_any(frame.get(), frame.get() + size, &any);

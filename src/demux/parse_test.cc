@@ -17,19 +17,41 @@ using testing::Seen;
 // A rule per thing that a key can hold, the more telling ones first: what wins says what the program saw.
 std::vector<Rule> telling_rules() {
   const char* kMatches[] = {
-      "src_port 1111 dst_port 2222 ip_proto udp vlan_id 5", "src_port 1111 dst_port 2222 ip_proto tcp", "dst_port 2222 ip_proto sctp",
-      "dst_port 2222",       "src_port 1000-1200",  "src_ip 10.0.0.1 dst_ip 10.0.0.2 ip_proto udp", "ip_proto udp",
-      "ip_proto tcp",        "ip_proto sctp",       "ip_proto icmp",       "ip_proto icmpv6",
-      "ip_proto 0",          "ip_proto 59",         "src_ip 10.0.0.1",     "dst_ip 10.0.0.2",
-      "src_ip 2001:db8::1",  "dst_ip 2001:db8::2",  "src_ip ::/0",         "vlan_id 5 eth_type ip",
-      "vlan_id 5",           "vlan_id 6",           "eth_type ip",         "eth_type ipv6",
-      "eth_type arp",        "eth_type 0x8100",     "eth_type 0x88a8",     "vlan_id 0 src_mac 02:00:00:00:00:02",
+      "src_port 1111 dst_port 2222 ip_proto udp vlan_id 5",
+      "src_port 1111 dst_port 2222 ip_proto tcp",
+      "dst_port 2222 ip_proto sctp",
+      "dst_port 2222",
+      "src_port 1000-1200",
+      "src_ip 10.0.0.1 dst_ip 10.0.0.2 ip_proto udp",
+      "ip_proto udp",
+      "ip_proto tcp",
+      "ip_proto sctp",
+      "ip_proto icmp",
+      "ip_proto icmpv6",
+      "ip_proto 0",
+      "ip_proto 59",
+      "src_ip 10.0.0.1",
+      "dst_ip 10.0.0.2",
+      "src_ip 2001:db8::1",
+      "dst_ip 2001:db8::2",
+      "src_ip ::/0",
+      "vlan_id 5 eth_type ip",
+      "vlan_id 5",
+      "vlan_id 6",
+      "eth_type ip",
+      "eth_type ipv6",
+      "eth_type arp",
+      "eth_type 0x8100",
+      "eth_type 0x88a8",
+      "vlan_id 0 src_mac 02:00:00:00:00:02",
       "src_mac 02:00:00:00:00:02",
   };
   std::vector<Rule> rules;
   for (const char* match : kMatches) {
     auto slot = static_cast<std::uint32_t>(rules.size());
-    rules.push_back({.match = parse_match(match).value(), .port = PortId{2}, .priority = -static_cast<std::int32_t>(slot),
+    rules.push_back({.match = parse_match(match).value(),
+                     .port = PortId{2},
+                     .priority = -static_cast<std::int32_t>(slot),
                      .slot = RuleSlot{slot}});
   }
   return rules;
@@ -43,37 +65,86 @@ std::vector<Bytes> every_combination() {
       for (int transport = 0; transport < 6; ++transport) {
         PacketBuilder packet;
         switch (tags) {
-          case 1: packet.tag(5); break;
-          case 2: packet.tag(0xe005, 0x88a8); break;   // priority bits are not the id
-          case 3: packet.tag(0xe000); break;           // a priority tag
-          case 4: packet.tag(5, 0x88a8).tag(6); break;
-          case 5: packet.tag(6).tag(5); break;
-          case 6: packet.tag(5).tag(6).tag(7); break;  // one more than is read
-          default: break;
+          case 1:
+            packet.tag(5);
+            break;
+          case 2:
+            packet.tag(0xe005, 0x88a8);
+            break;  // priority bits are not the id
+          case 3:
+            packet.tag(0xe000);
+            break;  // a priority tag
+          case 4:
+            packet.tag(5, 0x88a8).tag(6);
+            break;
+          case 5:
+            packet.tag(6).tag(5);
+            break;
+          case 6:
+            packet.tag(5).tag(6).tag(7);
+            break;  // one more than is read
+          default:
+            break;
         }
         bool v6 = network >= 5;
         v6 ? packet.ipv6("2001:db8::1", "2001:db8::2")
-           : packet.ipv4("10.0.0.1", "10.0.0.2", network == 1 ? 4 : network == 2 ? 40 : 0,
-                         network == 3 ? 0x2000 : network == 4 ? 0x0001 : 0x4000 * (network == 1));
+           : packet.ipv4("10.0.0.1", "10.0.0.2",
+                         network == 1   ? 4
+                         : network == 2 ? 40
+                                        : 0,
+                         network == 3   ? 0x2000
+                         : network == 4 ? 0x0001
+                                        : 0x4000 * (network == 1));
         switch (network) {
-          case 6: packet.extension(0, 8); break;
-          case 7: packet.extension(0, 16).extension(60, 24).extension(43, 8).extension(60, 8); break;
-          case 8: packet.extension(51, 12); break;
-          case 9: packet.extension(51, 24).extension(135, 8); break;
-          case 10: packet.fragment(0x0001); break;               // the first of several
-          case 11: packet.extension(0, 8).fragment(0x0100); break;
-          case 12: packet.fragment(0); break;                    // atomic (RFC 6946)
-          case 13: for (int i = 0; i < 8; ++i) packet.extension(60, 8); break;
-          case 14: for (int i = 0; i < 9; ++i) packet.extension(60, 8); break;
-          default: break;
+          case 6:
+            packet.extension(0, 8);
+            break;
+          case 7:
+            packet.extension(0, 16).extension(60, 24).extension(43, 8).extension(60, 8);
+            break;
+          case 8:
+            packet.extension(51, 12);
+            break;
+          case 9:
+            packet.extension(51, 24).extension(135, 8);
+            break;
+          case 10:
+            packet.fragment(0x0001);
+            break;  // the first of several
+          case 11:
+            packet.extension(0, 8).fragment(0x0100);
+            break;
+          case 12:
+            packet.fragment(0);
+            break;  // atomic (RFC 6946)
+          case 13:
+            for (int i = 0; i < 8; ++i) packet.extension(60, 8);
+            break;
+          case 14:
+            for (int i = 0; i < 9; ++i) packet.extension(60, 8);
+            break;
+          default:
+            break;
         }
         switch (transport) {
-          case 0: packet.udp(1111, 2222); break;
-          case 1: packet.tcp(1111, 2222); break;
-          case 2: packet.sctp(1111, 2222); break;
-          case 3: packet.icmp(v6 ? 58 : 1); break;
-          case 4: packet.proto(59); break;
-          case 5: packet.proto(47).payload(20); break;
+          case 0:
+            packet.udp(1111, 2222);
+            break;
+          case 1:
+            packet.tcp(1111, 2222);
+            break;
+          case 2:
+            packet.sctp(1111, 2222);
+            break;
+          case 3:
+            packet.icmp(v6 ? 58 : 1);
+            break;
+          case 4:
+            packet.proto(59);
+            break;
+          case 5:
+            packet.proto(47).payload(20);
+            break;
         }
         frames.push_back(packet.build());
       }
@@ -153,7 +224,12 @@ TEST_F(ParseTest, LengthsThatHeadersClaimAreBelievedOnlyToTakePortsAway) {
     Bytes v4 = PacketBuilder().ipv4("10.0.0.1", "10.0.0.2", 40).udp(1111, 2222).payload(30).build();
     v4[14] = static_cast<std::uint8_t>(value);  // version and header length
     ASSERT_NO_FATAL_FAILURE(expect_agreement(v4, fmt::format("IPv4 first byte {}", value)));
-    Bytes v6 = PacketBuilder().ipv6("2001:db8::1", "2001:db8::2").extension(51, 12).tcp(1111, 2222).payload(64).build();
+    Bytes v6 = PacketBuilder()
+                   .ipv6("2001:db8::1", "2001:db8::2")
+                   .extension(51, 12)
+                   .tcp(1111, 2222)
+                   .payload(64)
+                   .build();
     v6[54 + 1] = static_cast<std::uint8_t>(value);  // the extension's length
     ASSERT_NO_FATAL_FAILURE(expect_agreement(v6, fmt::format("AH length {}", value)));
     v6[14] = static_cast<std::uint8_t>(value);
@@ -169,7 +245,8 @@ TEST_F(ParseTest, PaddingBehindAnIpPacketIsNotAHeader) {
   frame[37] = 2222 & 255;
   auto slot = slot_of(frame);
   ASSERT_GE(slot, 0);
-  EXPECT_EQ(to_string(rules_[static_cast<std::size_t>(slot)].match), "ip_proto udp src_ip 10.0.0.1 dst_ip 10.0.0.2");
+  EXPECT_EQ(to_string(rules_[static_cast<std::size_t>(slot)].match),
+            "ip_proto udp src_ip 10.0.0.1 dst_ip 10.0.0.2");
   EXPECT_EQ(counters()["truncated"], 1u);
 }
 
@@ -194,7 +271,8 @@ TEST_F(ParseTest, FragmentsTruncationAndTooManyHeadersAreCounted) {
 TEST_F(ParseTest, AnyLengthUpTo65535IsAnsweredOrRefusedByTheKernel) {
   std::size_t accepted = 0, longest = 0;
   for (std::size_t length = 0; length <= 65535; length += length < 4200 ? 1 : 997) {
-    Bytes frame = PacketBuilder().ipv4("10.0.0.1", "10.0.0.2").udp(1111, 2222).build(std::max<std::size_t>(length, 42));
+    Bytes frame =
+        PacketBuilder().ipv4("10.0.0.1", "10.0.0.2").udp(1111, 2222).build(std::max<std::size_t>(length, 42));
     frame.resize(length);
     auto result = run(frame);
     if (result.error == 0) {

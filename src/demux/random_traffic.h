@@ -57,7 +57,8 @@ class RandomTraffic {
         transport(packet);
         break;
       default:
-        packet.ipv4(v4(), v4(), one_in(3) ? 4 * below(11) : 0, one_in(5) ? static_cast<std::uint16_t>(random_()) : 0);
+        packet.ipv4(v4(), v4(), one_in(3) ? 4 * below(11) : 0,
+                    one_in(5) ? static_cast<std::uint16_t>(random_()) : 0);
         transport(packet);
     }
     Bytes bytes = packet.build(one_in(3) ? 60 : 0);
@@ -112,7 +113,8 @@ class RandomTraffic {
     };
     bool v6_address = (form >> 31) != 0;
     if (take()) match.dst_mac = MacMatch{mac(), {255, 255, 255, 255, 255, 255}};
-    if (take()) match.src_mac = MacMatch{mac(), {255, 255, 255, 255, 255, static_cast<std::uint8_t>(form & 1)}};
+    if (take())
+      match.src_mac = MacMatch{mac(), {255, 255, 255, 255, 255, static_cast<std::uint8_t>(form & 1)}};
     if (take()) match.vlan_id = static_cast<std::uint16_t>(below(4));
     if (take()) match.eth_type = eth_type();
     if (take()) match.ip_proto = proto();
@@ -124,10 +126,17 @@ class RandomTraffic {
   }
   void transport(PacketBuilder& packet) {
     switch (below(5)) {
-      case 0: packet.tcp(port(), port()); break;
-      case 1: packet.sctp(port(), port()); break;
-      case 2: packet.proto(proto()).payload(below(30)); break;
-      default: packet.udp(port(), port());
+      case 0:
+        packet.tcp(port(), port());
+        break;
+      case 1:
+        packet.sctp(port(), port());
+        break;
+      case 2:
+        packet.proto(proto()).payload(below(30));
+        break;
+      default:
+        packet.udp(port(), port());
     }
     packet.payload(below(20));
   }

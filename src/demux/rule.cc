@@ -40,7 +40,8 @@ std::optional<std::uint32_t> parse_number(std::string_view text, std::uint32_t m
   return value;
 }
 
-std::optional<std::uint32_t> parse_named(std::string_view text, std::span<const Name> names, std::uint32_t most) {
+std::optional<std::uint32_t> parse_named(std::string_view text, std::span<const Name> names,
+                                         std::uint32_t most) {
   auto found = std::ranges::find(names, text, &Name::name);
   return found != names.end() ? std::optional<std::uint32_t>(found->value) : parse_number(text, most);
 }
@@ -122,8 +123,8 @@ std::optional<PortRange> parse_ports(std::string_view text) {
 
 // Puts one word's value where it belongs.
 template <typename Field, typename Value>
-Result<void> store(Field& field, std::string_view word, std::string_view text, const std::optional<Value>& value,
-                   std::string_view expected) {
+Result<void> store(Field& field, std::string_view word, std::string_view text,
+                   const std::optional<Value>& value, std::string_view expected) {
   if (field) {
     return fail("match: {} stands there twice", word);
   }
@@ -140,9 +141,11 @@ Result<void> parse_word(Match& match, std::string_view word, std::string_view te
   constexpr std::string_view kPort = "a port 0 .. 65535 or a range LOW-HIGH with LOW <= HIGH";
   if (word == "dst_mac") return store(match.dst_mac, word, text, parse_mac(text), kMac);
   if (word == "src_mac") return store(match.src_mac, word, text, parse_mac(text), kMac);
-  if (word == "vlan_id") return store(match.vlan_id, word, text, parse_number(text, 4095), "a number 0 .. 4095");
+  if (word == "vlan_id")
+    return store(match.vlan_id, word, text, parse_number(text, 4095), "a number 0 .. 4095");
   if (word == "eth_type") {
-    return store(match.eth_type, word, text, parse_named(text, kEthTypes, 65535), "ip, ipv6, arp or a number 0 .. 0xffff");
+    return store(match.eth_type, word, text, parse_named(text, kEthTypes, 65535),
+                 "ip, ipv6, arp or a number 0 .. 0xffff");
   }
   if (word == "ip_proto") {
     return store(match.ip_proto, word, text, parse_named(text, kProtocols, 255),
@@ -158,12 +161,13 @@ Result<void> parse_word(Match& match, std::string_view word, std::string_view te
 // A rule that can never match is a mistake: say so, and where.
 Result<void> check_agreement(const Match& match) {
   if (match.src_ip && match.dst_ip && match.src_ip->v6 != match.dst_ip->v6) {
-    return fail("match: dst_ip is IPv{} but src_ip is IPv{}: expected the same of both", match.dst_ip->v6 ? 6 : 4,
-                match.src_ip->v6 ? 6 : 4);
+    return fail("match: dst_ip is IPv{} but src_ip is IPv{}: expected the same of both",
+                match.dst_ip->v6 ? 6 : 4, match.src_ip->v6 ? 6 : 4);
   }
   for (auto [word, ip] : {std::pair{"src_ip", &match.src_ip}, std::pair{"dst_ip", &match.dst_ip}}) {
     if (*ip && match.eth_type && *match.eth_type != ((*ip)->v6 ? kIpv6Type : kIpv4Type)) {
-      return fail("match: {} is IPv{}: expected eth_type {} or none", word, (*ip)->v6 ? 6 : 4, (*ip)->v6 ? "ipv6" : "ip");
+      return fail("match: {} is IPv{}: expected eth_type {} or none", word, (*ip)->v6 ? 6 : 4,
+                  (*ip)->v6 ? "ipv6" : "ip");
     }
   }
   bool is_ip = !match.eth_type || *match.eth_type == kIpv4Type || *match.eth_type == kIpv6Type;
@@ -172,7 +176,8 @@ Result<void> check_agreement(const Match& match) {
   }
   for (auto [word, port] : {std::pair{"src_port", &match.src_port}, std::pair{"dst_port", &match.dst_port}}) {
     if (*port && !is_ip) {
-      return fail("match: {} with eth_type {:#06x}: expected eth_type ip, ipv6 or none", word, *match.eth_type);
+      return fail("match: {} with eth_type {:#06x}: expected eth_type ip, ipv6 or none", word,
+                  *match.eth_type);
     }
     if (*port && match.ip_proto && *match.ip_proto != 6 && *match.ip_proto != 17 && *match.ip_proto != 132) {
       return fail("match: {} with ip_proto {}: expected ip_proto tcp, udp, sctp or none", word,
@@ -182,7 +187,9 @@ Result<void> check_agreement(const Match& match) {
   return {};
 }
 
-std::string print(const std::array<std::uint8_t, 6>& mac) { return fmt::format("{:02x}", fmt::join(mac, ":")); }
+std::string print(const std::array<std::uint8_t, 6>& mac) {
+  return fmt::format("{:02x}", fmt::join(mac, ":"));
+}
 
 std::string print(const MacMatch& mac) {
   bool whole = std::ranges::all_of(mac.mask, [](auto byte) { return byte == 0xff; });
@@ -223,7 +230,9 @@ Result<Match> parse_match(std::string_view text) {
 
 std::string to_string(const Match& match) {
   std::vector<std::string> words;
-  auto add = [&](std::string_view word, const std::string& value) { words.push_back(fmt::format("{} {}", word, value)); };
+  auto add = [&](std::string_view word, const std::string& value) {
+    words.push_back(fmt::format("{} {}", word, value));
+  };
   if (match.dst_mac) add("dst_mac", print(*match.dst_mac));
   if (match.src_mac) add("src_mac", print(*match.src_mac));
   if (match.vlan_id) add("vlan_id", fmt::format("{}", *match.vlan_id));

@@ -36,7 +36,8 @@ struct IpMatch {
 // Absent means "any". `dst_port` and `src_port` match TCP, UDP and SCTP only, never fragments.
 struct Match {
   std::optional<MacMatch> dst_mac, src_mac;
-  std::optional<std::uint16_t> vlan_id;   // 0 .. 4095, the outer tag; 0 matches untagged and priority-tagged frames
+  std::optional<std::uint16_t>
+      vlan_id;  // 0 .. 4095, the outer tag; 0 matches untagged and priority-tagged frames
   std::optional<std::uint16_t> eth_type;  // behind the tags
   std::optional<std::uint8_t> ip_proto;
   std::optional<IpMatch> src_ip, dst_ip;

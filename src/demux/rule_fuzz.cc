@@ -1,4 +1,5 @@
-// Whatever stands in a config file: parse_match() answers, and what it accepts it prints so that it reads the same.
+// Whatever stands in a config file: parse_match() answers, and what it accepts it prints so that it reads the
+// same.
 #include <cstdint>
 #include <string_view>
 

@@ -46,7 +46,8 @@ TEST(Rule, ReadsEveryWordAndPrintsItBack) {
            "dst_port 65535",
            "dst_port 1000-2000",
            "dst_port 0-65535",
-           "dst_mac 52:54:00:00:00:01 src_mac 52:54:00:00:00:02 vlan_id 7 eth_type ip ip_proto udp src_ip 10.0.0.0/8 "
+           "dst_mac 52:54:00:00:00:01 src_mac 52:54:00:00:00:02 vlan_id 7 eth_type ip ip_proto udp src_ip "
+           "10.0.0.0/8 "
            "dst_ip 10.1.2.3 src_port 1-2 dst_port 53",
        }) {
     EXPECT_EQ(normal(text), text);
@@ -64,7 +65,8 @@ TEST(Rule, HasOneNormalFormPerMeaning) {
   EXPECT_EQ(normal("src_ip 10.1.2.3/32"), "src_ip 10.1.2.3");
   EXPECT_EQ(normal("dst_ip 2001:DB8:0::1/127"), "dst_ip 2001:db8::/127");
   EXPECT_EQ(normal("dst_port 5-5"), "dst_port 5");
-  EXPECT_EQ(normal("dst_mac AA:bb:CC:dd:EE:ff/ff:00:00:00:00:00"), "dst_mac aa:00:00:00:00:00/ff:00:00:00:00:00");
+  EXPECT_EQ(normal("dst_mac AA:bb:CC:dd:EE:ff/ff:00:00:00:00:00"),
+            "dst_mac aa:00:00:00:00:00/ff:00:00:00:00:00");
 }
 
 TEST(Rule, ErrorsNameTheWordAndWhatIsExpected) {
@@ -114,7 +116,8 @@ TEST(Rule, ThatCanNeverMatchIsAnError) {
       {"eth_type arp dst_ip ::1", "match: dst_ip is IPv6: expected eth_type ipv6 or none"},
       {"eth_type arp ip_proto udp", "match: ip_proto with eth_type 0x0806"},
       {"eth_type 0x88cc dst_port 5", "match: dst_port with eth_type 0x88cc"},
-      {"ip_proto icmp dst_port 5", "match: dst_port with ip_proto icmp: expected ip_proto tcp, udp, sctp or none"},
+      {"ip_proto icmp dst_port 5",
+       "match: dst_port with ip_proto icmp: expected ip_proto tcp, udp, sctp or none"},
       {"ip_proto 47 src_port 5", "match: src_port with ip_proto 47"},
   };
   for (auto [text, expected] : kCases) {

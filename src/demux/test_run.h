@@ -18,15 +18,16 @@ struct RunOptions {
 };
 
 struct RunResult {
-  int error = 0;                     // errno; the rest holds only when it is 0
-  std::uint32_t verdict = 0;         // XDP_*
+  int error = 0;              // errno; the rest holds only when it is 0
+  std::uint32_t verdict = 0;  // XDP_*
   std::uint32_t ns_per_packet = 0;
   std::vector<std::uint8_t> output;  // metadata, then the frame
 };
 
 inline RunResult test_run(int program_fd, std::span<const std::uint8_t> input, const RunOptions& run = {}) {
   RunResult result;
-  LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = input.data(), .data_size_in = static_cast<std::uint32_t>(input.size()),
+  LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = input.data(),
+              .data_size_in = static_cast<std::uint32_t>(input.size()),
               .repeat = static_cast<int>(run.repeat));
   xdp_md context{};
   if (run.metadata_bytes != 0) {
