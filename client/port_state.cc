@@ -167,20 +167,16 @@ std::size_t PortState::receive(sluice_packet* packets, std::size_t wanted) {
   if (session_ == nullptr && !find_session()) [[unlikely]] {
     return 0;
   }
+  // Looked at in this order: what the daemon published before its end is not lost.
+  const bool ended = ended_;
   const std::size_t got = drain(packets, wanted);
   if (got != 0 || wanted == 0) [[likely]] {
     return got;
   }
-  if (!ended_ && ++idle_calls_ % kIdleCallsPerLook == 0) {
-    ended_ = session_->ended();
-  }
-  if (ended_) [[unlikely]] {
-    // Looked at after the end was seen: what the daemon published before it went is not lost.
-    const std::size_t last = drain(packets, wanted);
-    if (last != 0) {
-      return last;
-    }
+  if (ended) [[unlikely]] {
     leave();
+  } else if (++idle_calls_ % kIdleCallsPerLook == 0) {
+    ended_ = session_->ended();
   }
   return 0;
 }

@@ -153,6 +153,7 @@ TEST(Crash_Daemon, AReservationOfItsSessionIsVoidAndHarmless) {
   frames[0].length = 60;
   EXPECT_EQ(port.commit(frames), 0u);
   EXPECT_TRUE(daemon.session(2).take_tx().empty());
+  EXPECT_TRUE(daemon.session(2).tx_is_zero()) << "written into the new session's memory";
   EXPECT_TRUE(port.send(frame_of(60, 1)));
 }
 

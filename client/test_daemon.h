@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
@@ -240,6 +241,9 @@ class TestSession {
     }
     tx.release(count);
     return frames;
+  }
+  bool tx_is_zero() const {
+    return std::all_of(tx_.data, tx_.data + tx_.bytes, [](std::byte b) { return b == std::byte{0}; });
   }
   // The worker goes to sleep; was it kicked?
   void sleep(std::uint32_t lane = 0) {
