@@ -1,8 +1,10 @@
-// NIC -> app: the product as its users run it, beside bare AF_XDP and what else Linux offers, on one wire in one run.
+// NIC -> app: the product as its users run it, beside bare AF_XDP and what else Linux offers, on one wire in
+// one run.
 //
-// CPU 0 makes the packets (BPF_PROG_RUN, live frames), and the kernel does the wire's receive work, the XDP program and the
-// copy there too. CPU 1 has the receiver: for Sluice that is daemon and app together. Rounds alternate, so that drift of the
-// machine hits all alike; a figure is the median of its rounds, a loss the sum over all.
+// CPU 0 makes the packets (BPF_PROG_RUN, live frames), and the kernel does the wire's receive work, the XDP
+// program and the copy there too. CPU 1 has the receiver: for Sluice that is daemon and app together. Rounds
+// alternate, so that drift of the machine hits all alike; a figure is the median of its rounds, a loss the
+// sum over all.
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
@@ -69,7 +71,9 @@ class AppBench {
   }
 
  private:
-  bool wanted(const std::string& part) const { return options_.only.empty() || part.find(options_.only) != std::string::npos; }
+  bool wanted(const std::string& part) const {
+    return options_.only.empty() || part.find(options_.only) != std::string::npos;
+  }
 
   std::unique_ptr<test::LiveFrames> sender(std::size_t bytes, std::uint16_t source_ports = 0) {
     test::UdpFrame udp = pair_.to_nic();
@@ -86,13 +90,16 @@ class AppBench {
   Round one_round(test::LiveFrames& live, const std::string& name) {
     const std::string& netdev = pair_.options().nic_name;
     if (name == "owned" || name == "shared") {
-      auto app = or_die(SluiceApp::open(options_.daemon, netdev, nic_ns_, name == "owned" ? QueueUse::kOwned : QueueUse::kShared));
+      auto app = or_die(SluiceApp::open(options_.daemon, netdev, nic_ns_,
+                                        name == "owned" ? QueueUse::kOwned : QueueUse::kShared));
       Round round = measure(live, *app);
       nlohmann::json counters = app->counters();
       for (const auto& [key, value] : counters.items()) {
         if ((key.find("drop_") != std::string::npos || key.find("rx_ring_full") != std::string::npos ||
-             key.find("fill_ring_empty") != std::string::npos) && value != 0) {
-          lost_where_[name][key] = lost_where_[name].value(key, std::uint64_t{0}) + value.get<std::uint64_t>();
+             key.find("fill_ring_empty") != std::string::npos) &&
+            value != 0) {
+          lost_where_[name][key] =
+              lost_where_[name].value(key, std::uint64_t{0}) + value.get<std::uint64_t>();
         }
       }
       return round;
@@ -127,9 +134,12 @@ class AppBench {
     const Figure bare = median(rounds["bare"]);
     for (const char* name : {"owned", "shared"}) {
       const Figure ours = median(rounds[name]);
-      report_.add(fmt::format("nic_to_app_{}_{}B", name, bytes), "M/s", ours.packets_per_second / 1e6, bare.packets_per_second / 1e6,
-                  "bare AF_XDP", 0.97, false,
-                  {{"lost", ours.lost}, {"sent", ours.sent}, {"peer_lost", bare.lost}, {"lost_where", lost_where_[name]}});
+      report_.add(fmt::format("nic_to_app_{}_{}B", name, bytes), "M/s", ours.packets_per_second / 1e6,
+                  bare.packets_per_second / 1e6, "bare AF_XDP", 0.97, false,
+                  {{"lost", ours.lost},
+                   {"sent", ours.sent},
+                   {"peer_lost", bare.lost},
+                   {"lost_where", lost_where_[name]}});
     }
     const Figure owned = median(rounds["owned"]);
     const std::map<std::string, std::string> peers = {
@@ -138,7 +148,8 @@ class AppBench {
       if (rounds.contains(key)) {
         const Figure peer = median(rounds[key]);
         report_.add(fmt::format("nic_to_app_owned_{}B", bytes), "M/s", owned.packets_per_second / 1e6,
-                    peer.packets_per_second / 1e6, peer_name, 0, false, {{"peer_lost", peer.lost}, {"peer_sent", peer.sent}});
+                    peer.packets_per_second / 1e6, peer_name, 0, false,
+                    {{"peer_lost", peer.lost}, {"peer_sent", peer.sent}});
       }
     }
     syscalls(*live, bytes);
@@ -153,11 +164,14 @@ class AppBench {
       return;
     }
     Round round = measure(live, *app);
-    const double per_packet = static_cast<double>((*counter)->count()) / static_cast<double>(std::max<std::uint64_t>(round.received, 1));
-    report_.add(fmt::format("system_calls_per_packet_{}B", bytes), "  ", per_packet, 1.0, "one per packet", 0.05, true);
+    const double per_packet = static_cast<double>((*counter)->count()) /
+                              static_cast<double>(std::max<std::uint64_t>(round.received, 1));
+    report_.add(fmt::format("system_calls_per_packet_{}B", bytes), "  ", per_packet, 1.0, "one per packet",
+                0.05, true);
   }
 
-  // As many rules as asked for, all of one mask, traffic spread over them: what the rules cost an app end to end.
+  // As many rules as asked for, all of one mask, traffic spread over them: what the rules cost an app end to
+  // end.
   void compare_rules() {
     std::map<int, std::vector<Round>> rounds;
     for (int round = 0; round < options_.rounds; ++round) {
@@ -165,22 +179,26 @@ class AppBench {
         auto live = sender(60, static_cast<std::uint16_t>(rules));
         std::string text;
         for (int i = 0; i < rules; ++i) {
-          text += fmt::format("[[rule]]\nmatch = \"ip_proto udp src_port {} dst_port {}\"\nto = \"app\"\npriority = 200\n", 4000 + i, kUdpPort);
+          text += fmt::format(
+              "[[rule]]\nmatch = \"ip_proto udp src_port {} dst_port {}\"\nto = \"app\"\npriority = 200\n",
+              4000 + i, kUdpPort);
         }
-        auto app = or_die(SluiceApp::open(options_.daemon, pair_.options().nic_name, nic_ns_, QueueUse::kOwned, text));
+        auto app = or_die(
+            SluiceApp::open(options_.daemon, pair_.options().nic_name, nic_ns_, QueueUse::kOwned, text));
         rounds[rules].push_back(measure(*live, *app));
       }
     }
     const Figure few = median(rounds[10]), many = median(rounds[10'000]);
-    report_.add("rules_10000_vs_10", "ns ", 1e9 / many.packets_per_second, 1e9 / few.packets_per_second, "10 rules", 1.1, true,
-                {{"lost", many.lost + few.lost}});
+    report_.add("rules_10000_vs_10", "ns ", 1e9 / many.packets_per_second, 1e9 / few.packets_per_second,
+                "10 rules", 1.1, true, {{"lost", many.lost + few.lost}});
   }
 
   const Options& options_;
   Report& report_;
   test::NetNs nic_ns_, wire_ns_;
   test::VethPair pair_;
-  std::map<std::string, nlohmann::json> lost_where_{{"owned", nlohmann::json::object()}, {"shared", nlohmann::json::object()}};
+  std::map<std::string, nlohmann::json> lost_where_{{"owned", nlohmann::json::object()},
+                                                    {"shared", nlohmann::json::object()}};
 };
 
 }  // namespace
@@ -190,7 +208,8 @@ int main(int argc, char** argv) {
   using namespace sluice::bench;
   Options options;
   // Beside us in the build directory.
-  options.daemon = std::filesystem::canonical("/proc/self/exe").parent_path().parent_path() / "cmd" / "sluiced";
+  options.daemon =
+      std::filesystem::canonical("/proc/self/exe").parent_path().parent_path() / "cmd" / "sluiced";
   CLI::App app("NIC -> app: packets per second beside bare AF_XDP, UDP, TPACKET_V3 and DPDK.");
   app.add_flag("--json", options.json);
   app.add_option("--rounds", options.rounds)->check(CLI::Range(1, 99))->capture_default_str();

@@ -42,8 +42,8 @@ Round measure(test::LiveFrames& live, Receiver& receiver) {
     }
   }
   round.sent = live.wait().value();
-  round.packets_per_second =
-      static_cast<double>(round.received) * 1e9 / static_cast<double>(std::max<std::uint64_t>(last - first, 1));
+  round.packets_per_second = static_cast<double>(round.received) * 1e9 /
+                             static_cast<double>(std::max<std::uint64_t>(last - first, 1));
   return round;
 }
 
@@ -59,25 +59,28 @@ Figure median(std::vector<Round> rounds) {
   return figure;
 }
 
-void Report::add(const std::string& name, const std::string& unit, double sluice, double peer, const std::string& peer_name,
-                 double goal, bool lower_is_better, nlohmann::json more) {
+void Report::add(const std::string& name, const std::string& unit, double sluice, double peer,
+                 const std::string& peer_name, double goal, bool lower_is_better, nlohmann::json more) {
   double ratio = peer > 0 ? sluice / peer : 0;
   bool met = lower_is_better ? ratio <= goal : ratio >= goal;
   if (more.contains("lost") && goal > 0) {
     met = met && more["lost"].get<std::uint64_t>() == 0;
   }
-  nlohmann::json result = {{"name", name}, {"unit", unit},   {"sluice", sluice},
+  nlohmann::json result = {{"name", name}, {"unit", unit},           {"sluice", sluice},
                            {"peer", peer}, {"peer_name", peer_name}, {"ratio", ratio}};
   result["goal"] = goal > 0 ? nlohmann::json(goal) : nlohmann::json();
   result["met"] = goal > 0 ? nlohmann::json(met) : nlohmann::json();
   result.update(more);
   results_.push_back(result);
   if (!json_) {
-    std::string goal_text = goal > 0 ? fmt::format("goal {} {}: {}", lower_is_better ? "<=" : ">=", goal, met ? "met" : "MISSED") : "";
+    std::string goal_text =
+        goal > 0 ? fmt::format("goal {} {}: {}", lower_is_better ? "<=" : ">=", goal, met ? "met" : "MISSED")
+                 : "";
     std::string lost = more.contains("lost") ? fmt::format("lost {}", more["lost"].get<std::uint64_t>()) : "";
-    std::string peer_lost = more.contains("peer_lost") ? fmt::format("lost {}", more["peer_lost"].get<std::uint64_t>()) : "";
-    fmt::print("{:<28} {:>9.3f} {} {:<13} | {:<16} {:>9.3f} {:<13} | ratio {:.3f} {}\n", name, sluice, unit, lost, peer_name,
-               peer, peer_lost, ratio, goal_text);
+    std::string peer_lost =
+        more.contains("peer_lost") ? fmt::format("lost {}", more["peer_lost"].get<std::uint64_t>()) : "";
+    fmt::print("{:<28} {:>9.3f} {} {:<13} | {:<16} {:>9.3f} {:<13} | ratio {:.3f} {}\n", name, sluice, unit,
+               lost, peer_name, peer, peer_lost, ratio, goal_text);
     std::fflush(stdout);
   }
 }

@@ -1,4 +1,5 @@
-// What every bench of traffic shares: a wire at full rate from CPU 0, a receiver on CPU 1, rounds, medians, the report.
+// What every bench of traffic shares: a wire at full rate from CPU 0, a receiver on CPU 1, rounds, medians,
+// the report.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -44,12 +45,14 @@ struct Figure {
 };
 Figure median(std::vector<Round> rounds);
 
-// {"results": [...]} or a table, as the flags say. Also the exit status: 1 when something could not be measured.
+// {"results": [...]} or a table, as the flags say. Also the exit status: 1 when something could not be
+// measured.
 class Report {
  public:
   explicit Report(bool json) : json_(json) {}
-  void add(const std::string& name, const std::string& unit, double sluice, double peer, const std::string& peer_name,
-           double goal, bool lower_is_better = false, nlohmann::json more = nlohmann::json::object());
+  void add(const std::string& name, const std::string& unit, double sluice, double peer,
+           const std::string& peer_name, double goal, bool lower_is_better = false,
+           nlohmann::json more = nlohmann::json::object());
   void note(const std::string& text);  // what was left out, and why
   int finish();
 

@@ -134,7 +134,8 @@ Result<std::unique_ptr<Receiver>> open_tpacket(const std::string& netdev) {
       ::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) < 0) {
     return fail_errno(errno, "packet socket on {}", netdev);
   }
-  auto ring = Mapping::map(socket.get(), std::size_t{request.tp_block_size} * request.tp_block_nr, PROT_READ | PROT_WRITE);
+  auto ring = Mapping::map(socket.get(), std::size_t{request.tp_block_size} * request.tp_block_nr,
+                           PROT_READ | PROT_WRITE);
   if (!ring) {
     return std::unexpected(ring.error());
   }

@@ -11,13 +11,13 @@
 namespace sluice::bench {
 
 inline constexpr std::uint16_t kUdpPort = 5000;
-// Of the sockets of Sluice and of bare AF_XDP alike: 5 ms of the wire, for that long may the kernel's own threads take the
-// receiver's CPU.
+// Of the sockets of Sluice and of bare AF_XDP alike: 5 ms of the wire, for that long may the kernel's own
+// threads take the receiver's CPU.
 inline std::uint32_t ring_entries = 16384;
 
 // All are made inside the NIC's namespace, on the receiver's CPU.
 Result<std::unique_ptr<Receiver>> open_bare_af_xdp(const std::string& netdev);  // busy loop
-Result<std::unique_ptr<Receiver>> open_udp();       // recvmmsg of 64 on a socket of the host
+Result<std::unique_ptr<Receiver>> open_udp();  // recvmmsg of 64 on a socket of the host
 Result<std::unique_ptr<Receiver>> open_tpacket(const std::string& netdev);  // TPACKET_V3, blocks of 1 MiB
 
 // The real daemon and an app on libsluice that sleeps when there is nothing, both on the receiver's CPU.
@@ -25,14 +25,16 @@ enum class QueueUse { kOwned, kShared };
 class SluiceApp : public Receiver {
  public:
   // `daemon`: path of sluiced. `extra_rules`: TOML that goes behind the one rule for kUdpPort.
-  static Result<std::unique_ptr<SluiceApp>> open(const std::string& daemon, const std::string& netdev, const test::NetNs& ns,
-                                                 QueueUse use, const std::string& extra_rules = "");
+  static Result<std::unique_ptr<SluiceApp>> open(const std::string& daemon, const std::string& netdev,
+                                                 const test::NetNs& ns, QueueUse use,
+                                                 const std::string& extra_rules = "");
   // All counters of `sluicectl show counters`.
   virtual nlohmann::json counters() = 0;
   virtual int daemon_pid() const = 0;
 };
 
-// testpmd in rxonly mode on net_af_xdp, a process of its own: runs while `live` sends, then is asked what it got.
+// testpmd in rxonly mode on net_af_xdp, a process of its own: runs while `live` sends, then is asked what it
+// got.
 Result<Round> measure_dpdk(const test::NetNs& ns, const std::string& netdev, test::LiveFrames& live);
 
 }  // namespace sluice::bench

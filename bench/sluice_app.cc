@@ -80,17 +80,19 @@ class App final : public SluiceApp {
 
 }  // namespace
 
-Result<std::unique_ptr<SluiceApp>> SluiceApp::open(const std::string& daemon, const std::string& netdev, const test::NetNs& ns,
-                                                   QueueUse use, const std::string& extra_rules) {
+Result<std::unique_ptr<SluiceApp>> SluiceApp::open(const std::string& daemon, const std::string& netdev,
+                                                   const test::NetNs& ns, QueueUse use,
+                                                   const std::string& extra_rules) {
   char name[] = "/tmp/sluice-bench-XXXXXX";
   if (::mkdtemp(name) == nullptr) {
     return fail_errno(errno, "cannot make a directory in /tmp");
   }
   std::string directory = name;
   std::string file = directory + "/sluice.toml";
-  std::ofstream(file) << fmt::format(kConfig, directory, kReceiverCpu, netdev,
-                                     use == QueueUse::kOwned ? fmt::format("queues = [\"{}:0\"]", netdev) : "", kUdpPort,
-                                     extra_rules, ring_entries, 2 * ring_entries);
+  std::ofstream(file) << fmt::format(
+      kConfig, directory, kReceiverCpu, netdev,
+      use == QueueUse::kOwned ? fmt::format("queues = [\"{}:0\"]", netdev) : "", kUdpPort, extra_rules,
+      ring_entries, 2 * ring_entries);
   auto process = ns.spawn({daemon, "--config", file});
   if (!process) {
     return std::unexpected(process.error());
@@ -105,7 +107,7 @@ Result<std::unique_ptr<SluiceApp>> SluiceApp::open(const std::string& daemon, co
       process->signal(SIGKILL);
       return fail("sluiced did not start: {}", process->wait().output);
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(25));
+    std::this_thread::sleep_for(std::chrono::milliseconds(25));  // lint: allow(sleep): 200 tries
   }
   auto port = Port::attach(directory + "/app.sock");
   if (!port) {

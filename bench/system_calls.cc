@@ -32,6 +32,8 @@ Result<std::unique_ptr<SystemCallCounter>> SystemCallCounter::start(const std::v
 
 SystemCallCounter::~SystemCallCounter() = default;
 
-std::uint64_t SystemCallCounter::count() const { return state_->program->bss->calls; }
+std::uint64_t SystemCallCounter::count() const {
+  return state_->program->bss->calls;
+}
 
 }  // namespace sluice::bench

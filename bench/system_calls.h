@@ -1,4 +1,5 @@
-// Counts the system calls of some processes, all threads, by a BPF program on the tracepoint that every call passes.
+// Counts the system calls of some processes, all threads, by a BPF program on the tracepoint that every call
+// passes.
 #pragma once
 
 #include <sys/types.h>

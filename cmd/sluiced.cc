@@ -10,7 +10,8 @@ namespace {
 
 using namespace sluice;
 
-Result<std::unique_ptr<ControlTarget>> make_engine(const Config& config, EventLoop& loop, const std::string&) {
+Result<std::unique_ptr<ControlTarget>> make_engine(const Config& config, EventLoop& loop,
+                                                   const std::string&) {
   auto engine = Engine::create(config, loop);
   if (!engine) {
     return std::unexpected(std::move(engine.error()));

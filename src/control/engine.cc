@@ -72,7 +72,8 @@ Result<void> Engine::apply(const Config& fresh) {
       log::info("{}", to_string(action));
       continue;
     }
-    failures += fmt::format("{}{}: {}", failures.empty() ? "" : "; ", to_string(action), done.error().message);
+    failures +=
+        fmt::format("{}{}: {}", failures.empty() ? "" : "; ", to_string(action), done.error().message);
     undo_in_target(action);
   }
   forget_unused_netdevs();
@@ -159,7 +160,8 @@ Result<void> Engine::perform(const SetRules& action) {
   // Rules to a port that could not be added have been named with that port's error.
   std::vector<RuleConfig> wanted;
   for (const RuleConfig& rule : action.rules) {
-    if (rule.to == "kernel" || rule.to == "drop" || rule.to.starts_with(kNetdevPrefix) || names_.all().contains(rule.to)) {
+    if (rule.to == "kernel" || rule.to == "drop" || rule.to.starts_with(kNetdevPrefix) ||
+        names_.all().contains(rule.to)) {
       wanted.push_back(rule);
     }
   }
@@ -235,7 +237,8 @@ Result<AppPortOptions> Engine::app_options(const PortConfig& port, const std::op
       options.source_macs.push_back(uplink_nic->info().mac);
     }
   } else if (options.source_macs.empty()) {
-    options.source_macs.push_back(MacAddress{});  // it cannot send; its programs are told an address all the same
+    options.source_macs.push_back(
+        MacAddress{});  // it cannot send; its programs are told an address all the same
   }
   for (const auto& worker : workers_) {
     options.workers.push_back(worker->id());
@@ -250,11 +253,12 @@ Result<AppPortOptions> Engine::app_options(const PortConfig& port, const std::op
     QueueId queue{name.queue};
     const auto& given = unit.given_queues();
     if (std::find(given.begin(), given.end(), queue) == given.end()) {
-      return fail("its queue {}:{} does not exist: nic {} has {} RX queues", name.netdev, name.queue, name.netdev,
-                  unit.info().rx_queues);
+      return fail("its queue {}:{} does not exist: nic {} has {} RX queues", name.netdev, name.queue,
+                  name.netdev, unit.info().rx_queues);
     }
     NicQueueOptions queue_options = unit.queue_options(queue, unit.config().mode);
-    options.owned.push_back(OwnedQueue{unit.id(), queue, worker_of(queue, workers_.size()), pages_for_queue(queue_options, 0)});
+    options.owned.push_back(
+        OwnedQueue{unit.id(), queue, worker_of(queue, workers_.size()), pages_for_queue(queue_options, 0)});
   }
   return options;
 }
@@ -350,7 +354,8 @@ void Engine::set_pressure(PortId port, WorkerId worker, bool on) {
 
 Result<void> Engine::open_queues(PortId port, Arena& arena, std::span<PagePool* const> pools) {
   OwnedDomain& domain = domains_.at(port);
-  SLUICE_CHECK(pools.size() == domain.queues.size(), "{} pools for {} queues", pools.size(), domain.queues.size());
+  SLUICE_CHECK(pools.size() == domain.queues.size(), "{} pools for {} queues", pools.size(),
+               domain.queues.size());
   if (domain.queues.empty()) {
     return {};
   }
@@ -376,8 +381,8 @@ Result<void> Engine::open_owned_queue(PortId owner, std::size_t index, NicUnit::
   if (unit == nullptr) {
     return {};  // away at present: opened when the NIC comes back
   }
-  // D5: in driver zero-copy mode the NIC fills the owner's pages before the program decides whose packet it is. In
-  // copy mode the kernel copies after the verdict.
+  // D5: in driver zero-copy mode the NIC fills the owner's pages before the program decides whose packet it
+  // is. In copy mode the kernel copies after the verdict.
   BindMode mode = domain.observe ? unit->config().mode : BindMode::kCopy;
   return unit->open_owned_queue(owned.queue, owner, mode, *domain.umem, *domain.pools[index], use);
 }

@@ -38,8 +38,9 @@ class Engine final : public AppPortHost, public ControlTarget {
   static Result<std::unique_ptr<Engine>> create(const Config& config, EventLoop& loop);
   ~Engine() override;
 
-  // ControlTarget. apply() checks first, so that a bad config changes nothing; when the machine refuses a step (a NIC is
-  // missing), the other steps are still carried out, the error names what was not, and current() says what is.
+  // ControlTarget. apply() checks first, so that a bad config changes nothing; when the machine refuses a
+  // step (a NIC is missing), the other steps are still carried out, the error names what was not, and
+  // current() says what is.
   Result<void> apply(const Config& fresh) override;
   const Config& current() const override { return current_; }
   nlohmann::json show_nics() override;
@@ -105,7 +106,8 @@ class Engine final : public AppPortHost, public ControlTarget {
   std::map<std::string, std::unique_ptr<AppPort>> ports_;  // after all that its sessions use: goes first
   std::unique_ptr<NicWatch> watch_;
 
-  // For set_pressure(): changed by the control thread only, which then waits until no worker can be reading the old value.
+  // For set_pressure(): changed by the control thread only, which then waits until no worker can be reading
+  // the old value.
   std::array<std::atomic<Demux*>, kMaxNics> demuxes_{};
   std::array<std::atomic<std::uint64_t>, kMaxPorts> pressure_{};  // bit per worker, for NICs that come later
 };

@@ -35,7 +35,8 @@ Result<void> Engine::reserve_host_memory(const std::vector<Action>& actions) {
 Result<void> Engine::perform(const AddNic& action) {
   const std::string& netdev = action.nic.netdev;
   std::uint16_t id = 0;
-  while (std::any_of(nic_ids_.begin(), nic_ids_.end(), [id](const auto& entry) { return raw(entry.second) == id; })) {
+  while (std::any_of(nic_ids_.begin(), nic_ids_.end(),
+                     [id](const auto& entry) { return raw(entry.second) == id; })) {
     ++id;
   }
   if (id >= kMaxNics) {
@@ -106,7 +107,8 @@ void Engine::detach_nic(const std::string& netdev) {
   for (const auto& worker : workers_) {
     worker->call([](Worker::Tables&) {});  // no worker is inside set_pressure() with the old value any more
   }
-  // Owned queues that are still open: the netdev has gone away under an attached app, whose lanes use the pools.
+  // Owned queues that are still open: the netdev has gone away under an attached app, whose lanes use the
+  // pools.
   for (QueueId queue : unit.given_queues()) {
     auto open = unit.queues().find(queue);
     if (open != unit.queues().end() && open->second.owner) {
@@ -179,7 +181,8 @@ void Engine::refresh_netdev_ports() {
       continue;
     }
     unsigned ifindex = ::if_nametoindex(name.c_str() + std::string_view("netdev:").size());
-    PortEntry entry = ifindex == 0 ? PortEntry{PortKind::kDetached, 0} : PortEntry{PortKind::kNetdev, static_cast<int>(ifindex)};
+    PortEntry entry = ifindex == 0 ? PortEntry{PortKind::kDetached, 0}
+                                   : PortEntry{PortKind::kNetdev, static_cast<int>(ifindex)};
     port_table_[id] = entry;
     for (auto& [netdev, unit] : nics_) {
       if (auto set = unit->demux().set_port(id, entry); !set) {

@@ -45,8 +45,15 @@ json Engine::show_nics() {
   for (const auto& [netdev, config] : current_.nics) {
     auto found = nics_.find(netdev);
     if (found == nics_.end()) {
-      nics.push_back({{"name", netdev}, {"ifindex", nullptr}, {"driver", nullptr}, {"mac", nullptr}, {"mtu", nullptr},
-                      {"link", false}, {"mode", nullptr}, {"queues", json::array()}, {"counters", json::object()}});
+      nics.push_back({{"name", netdev},
+                      {"ifindex", nullptr},
+                      {"driver", nullptr},
+                      {"mac", nullptr},
+                      {"mtu", nullptr},
+                      {"link", false},
+                      {"mode", nullptr},
+                      {"queues", json::array()},
+                      {"counters", json::object()}});
       continue;
     }
     const NicUnit& unit = *found->second;
@@ -154,7 +161,9 @@ json Engine::show_pools() {
   for (const auto& [netdev, unit] : nics_) {
     for (const auto& [id, open] : unit->queues()) {
       if (open.host_pool) {
-        pools.push_back({{"name", open.host_pool->name()}, {"domain", "host"}, {"counters", counters_of(*open.host_pool)}});
+        pools.push_back({{"name", open.host_pool->name()},
+                         {"domain", "host"},
+                         {"counters", counters_of(*open.host_pool)}});
       }
     }
   }
@@ -177,7 +186,8 @@ json Engine::show_counters() {
     add(fmt::format("nic.{}.", nic["name"].get<std::string>()), nic["counters"]);
   }
   for (const json& queue : show_queues()) {
-    add(fmt::format("queue.{}:{}.", queue["nic"].get<std::string>(), queue["queue"].get<int>()), queue["counters"]);
+    add(fmt::format("queue.{}:{}.", queue["nic"].get<std::string>(), queue["queue"].get<int>()),
+        queue["counters"]);
   }
   for (const json& port : show_ports()) {
     add(fmt::format("port.{}.", port["name"].get<std::string>()), port["counters"]);

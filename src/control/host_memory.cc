@@ -14,7 +14,8 @@ Result<void> HostMemory::reserve(std::uint64_t pages) {
     }
   }
   if (pages > (std::uint64_t{1} << 31)) {
-    return fail("{} pages for the NICs' queues are more than an arena can have; make nic.*.ring smaller", pages);
+    return fail("{} pages for the NICs' queues are more than an arena can have; make nic.*.ring smaller",
+                pages);
   }
   ArenaOptions options;
   options.name = "host";

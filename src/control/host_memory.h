@@ -1,4 +1,5 @@
-// HostMemory: the arenas and UMEMs of the domain `host`, and which pages of them belong to which queue's pool.
+// HostMemory: the arenas and UMEMs of the domain `host`, and which pages of them belong to which queue's
+// pool.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +15,8 @@
 
 namespace sluice {
 
-// Control thread. The first reserve() decides how large the one arena is that all host queues share; a UMEM cannot
-// grow (net/xdp/xdp_umem.c), so queues that come later and find no room get one more arena.
+// Control thread. The first reserve() decides how large the one arena is that all host queues share; a UMEM
+// cannot grow (net/xdp/xdp_umem.c), so queues that come later and find no room get one more arena.
 class HostMemory {
  public:
   HostMemory(std::uint32_t page_bytes, ArenaOptions::Huge huge) : page_bytes_(page_bytes), huge_(huge) {}
@@ -27,7 +28,8 @@ class HostMemory {
     std::uint32_t page_count = 0;
   };
 
-  // Makes sure that `pages` are there, in one arena: called with the sum over all queues before the first is opened.
+  // Makes sure that `pages` are there, in one arena: called with the sum over all queues before the first is
+  // opened.
   Result<void> reserve(std::uint64_t pages);
   // Pages for one queue's pool.
   Result<Range> take(std::uint32_t pages);
@@ -36,7 +38,7 @@ class HostMemory {
  private:
   struct Block {
     std::unique_ptr<Arena> arena;
-    std::unique_ptr<Umem> umem;  // after the arena: goes first
+    std::unique_ptr<Umem> umem;                   // after the arena: goes first
     std::map<std::uint32_t, std::uint32_t> free;  // first page -> how many; neighbours are joined
   };
   Result<Range> take_from(Block& block, std::uint32_t pages);

@@ -37,7 +37,8 @@ TEST_F(HostMemoryTest, Model_PagesBelongToOneQueueAtATimeAndAllComeBack) {
       auto range = memory_.take(random() % 200 + 1);
       ASSERT_TRUE(range);
       for (const auto& other : taken) {
-        bool apart = other.arena != range->arena || raw(other.first) + other.page_count <= raw(range->first) ||
+        bool apart = other.arena != range->arena ||
+                     raw(other.first) + other.page_count <= raw(range->first) ||
                      raw(range->first) + range->page_count <= raw(other.first);
         ASSERT_TRUE(apart);
       }

@@ -53,8 +53,8 @@ Result<void> NicUnit::start() {
   if (!link_->native()) {
     log::warn("nic {}: {}", config_.netdev, link_->warning());
   }
-  log::info("nic {}: attached, {} XDP, queues given {} of {}", config_.netdev, link_->native() ? "native" : "generic",
-            given_.size(), info_.rx_queues);
+  log::info("nic {}: attached, {} XDP, queues given {} of {}", config_.netdev,
+            link_->native() ? "native" : "generic", given_.size(), info_.rx_queues);
   return {};
 }
 
@@ -77,7 +77,9 @@ NicQueueOptions NicUnit::queue_options(QueueId queue, BindMode mode) const {
   return options;
 }
 
-bool NicUnit::native() const { return link_ && link_->native(); }
+bool NicUnit::native() const {
+  return link_ && link_->native();
+}
 
 Result<void> NicUnit::open_host_queue(QueueId queue) {
   NicQueueOptions options = queue_options(queue, config_.mode);
@@ -141,7 +143,8 @@ Result<void> NicUnit::bring_up(QueueId queue, BindMode mode, OpenQueue open, Ume
   return {};
 }
 
-// Frames for this NIC leave by the worker's first host queue: an owned queue's memory is its owner's to see (D1).
+// Frames for this NIC leave by the worker's first host queue: an owned queue's memory is its owner's to see
+// (D1).
 void NicUnit::choose_uplink_lane(WorkerId worker) {
   Lane* lane = nullptr;
   for (const auto& [id, open] : queues_) {
@@ -151,7 +154,8 @@ void NicUnit::choose_uplink_lane(WorkerId worker) {
     }
   }
   PortId port = wiring_.port;
-  wiring_.workers[raw(worker)]->call([port, lane](Worker::Tables& tables) { tables.by_port[raw(port)] = lane; });
+  wiring_.workers[raw(worker)]->call(
+      [port, lane](Worker::Tables& tables) { tables.by_port[raw(port)] = lane; });
 }
 
 bool NicUnit::worker_sends(WorkerId worker) const {
@@ -181,8 +185,8 @@ void NicUnit::close_queue(QueueId queue, Pool use) {
   }
   OpenQueue& open = found->second;
   leave_worker(queue, open);
-  // Closing takes the kernel milliseconds (synchronize_net), so it is done here unless the owner's lane, on the
-  // worker's thread, still uses the pool that the socket's pages come home to (D7).
+  // Closing takes the kernel milliseconds (synchronize_net), so it is done here unless the owner's lane, on
+  // the worker's thread, still uses the pool that the socket's pages come home to (D7).
   if (use == Pool::kInUse) {
     wiring_.workers[raw(open.worker)]->call([&open](Worker::Tables&) { open.socket.reset(); });
   } else {

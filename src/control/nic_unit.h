@@ -1,4 +1,5 @@
-// NicUnit: one configured NIC at run time: its XDP program, the program's link, and the sockets on its queues.
+// NicUnit: one configured NIC at run time: its XDP program, the program's link, and the sockets on its
+// queues.
 #pragma once
 
 #include <cstdint>
@@ -40,14 +41,16 @@ class NicUnit {
 
   // Loads the program, attaches it (everything passes to the kernel), opens no queue yet.
   static Result<std::unique_ptr<NicUnit>> attach(const NicConfig& config, const Wiring& wiring);
-  // Everything passes to the kernel again, then the queues close, then the program goes. Owned queues must be closed.
+  // Everything passes to the kernel again, then the queues close, then the program goes. Owned queues must be
+  // closed.
   ~NicUnit();
 
   // Which of the queues that we were given have an owner is the engine's knowledge; the rest are the host's.
   // Is the pool of an owned queue used by its owner's lanes at this time, on the worker's thread?
   enum class Pool : std::uint8_t { kQuiet, kInUse };
   Result<void> open_host_queue(QueueId queue);
-  Result<void> open_owned_queue(QueueId queue, PortId owner, BindMode mode, Umem& umem, PagePool& pool, Pool use);
+  Result<void> open_owned_queue(QueueId queue, PortId owner, BindMode mode, Umem& umem, PagePool& pool,
+                                Pool use);
   void close_queue(QueueId queue, Pool use);
 
   const NicConfig& config() const { return config_; }
@@ -64,11 +67,11 @@ class NicUnit {
 
   struct OpenQueue {
     WorkerId worker{0};
-    std::optional<PortId> owner;              // none: host
-    std::optional<HostMemory::Range> range;   // host queues only
-    std::unique_ptr<PagePool> host_pool;      // host queues only
+    std::optional<PortId> owner;             // none: host
+    std::optional<HostMemory::Range> range;  // host queues only
+    std::unique_ptr<PagePool> host_pool;     // host queues only
     PagePool* pool = nullptr;
-    std::unique_ptr<NicQueue> socket;         // after the pool: closes first
+    std::unique_ptr<NicQueue> socket;  // after the pool: closes first
   };
   const std::map<QueueId, OpenQueue>& queues() const { return queues_; }
 

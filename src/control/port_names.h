@@ -1,4 +1,5 @@
-// PortNames: which entry of the port table belongs to which name. An entry is used again only after it was freed.
+// PortNames: which entry of the port table belongs to which name. An entry is used again only after it was
+// freed.
 #pragma once
 
 #include <map>
@@ -10,7 +11,8 @@
 
 namespace sluice {
 
-// Names as rules write them: "kernel", "drop", "dns" (an app), "netdev:eth2"; "nic:eth1" is the uplink that apps send by.
+// Names as rules write them: "kernel", "drop", "dns" (an app), "netdev:eth2"; "nic:eth1" is the uplink that
+// apps send by.
 class PortNames {
  public:
   PortNames() : ids_{{"kernel", PortId::kKernel}, {"drop", PortId::kDrop}} {

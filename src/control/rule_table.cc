@@ -5,7 +5,8 @@
 namespace sluice {
 
 Result<std::vector<RuleTable::Entry>> RuleTable::plan(
-    const std::vector<RuleConfig>& fresh, const std::function<Result<PortId>(const std::string&)>& port_of) const {
+    const std::vector<RuleConfig>& fresh,
+    const std::function<Result<PortId>(const std::string&)>& port_of) const {
   std::multimap<RuleConfig, RuleSlot> kept;  // equal rules are interchangeable
   for (const Entry& entry : entries_) {
     kept.emplace(entry.config, entry.rule.slot);

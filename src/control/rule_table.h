@@ -26,7 +26,8 @@ class RuleTable {
     }
   }
 
-  // What the table would hold with `fresh` in it; nothing changes yet. `port_of` turns a rule's `to` into a port.
+  // What the table would hold with `fresh` in it; nothing changes yet. `port_of` turns a rule's `to` into a
+  // port.
   Result<std::vector<Entry>> plan(const std::vector<RuleConfig>& fresh,
                                   const std::function<Result<PortId>(const std::string&)>& port_of) const;
   // The plan has been carried out. Returns the slots whose rules are gone: their counts are to be cleared.

@@ -62,7 +62,8 @@ TEST(RuleTable, TakesAsManyRulesAsANicHasSlotsAndNamesTheLimit) {
   auto plan = table.plan(rules, port_of);
   ASSERT_FALSE(plan);
   EXPECT_EQ(plan.error().message, "65537 rules on one NIC are more than 65536");
-  // A full table can still be replaced whole: the slots of rules that go are used again, and reported for clearing.
+  // A full table can still be replaced whole: the slots of rules that go are used again, and reported for
+  // clearing.
   auto gone = set(table, std::vector<RuleConfig>(kMaxRules, rule("dst_port 3")));
   EXPECT_EQ(gone.size(), kMaxRules);
 }

@@ -316,8 +316,9 @@ void AppLane::wake_app() {
     wake_under_way_ = false;
     return;
   }
-  // An app that has taken nothing since the last wake-up has not come to run yet: it will look at the ring before it sleeps
-  // again, and finds this too. On a core that it shares with the worker that is one system call per nap, not per turn.
+  // An app that has taken nothing since the last wake-up has not come to run yet: it will look at the ring
+  // before it sleeps again, and finds this too. On a core that it shares with the worker that is one system
+  // call per nap, not per turn.
   const std::uint32_t taken = memory_.rx.produced() - memory_.rx.in_ring();
   if (wake_under_way_ && taken == taken_at_wake_) {
     return;

@@ -110,10 +110,10 @@ class AppLane final : public Lane {
   bool stats_changed_ = false;
   bool wake_under_way_ = false;      // a wake-up was sent, and the app's flag has been up since
   std::uint32_t taken_at_wake_ = 0;  // the app's rx index then
-  std::uint32_t tx_peeked_ = 0;    // entries of the TX burst that is out, refused ones among them
-  std::uint32_t tx_out_ = 0;       // packets of it that are not done yet
-  std::uint64_t ring_faults_ = 0;  // of all three rings, as counted so far
-  sluice_lane_stats session_{};    // private; publish_stats() copies it out (D3)
+  std::uint32_t tx_peeked_ = 0;      // entries of the TX burst that is out, refused ones among them
+  std::uint32_t tx_out_ = 0;         // packets of it that are not done yet
+  std::uint64_t ring_faults_ = 0;    // of all three rings, as counted so far
+  sluice_lane_stats session_{};      // private; publish_stats() copies it out (D3)
   // D3: the first bytes of each frame of a TX burst; judged here, sent from here.
   alignas(SLUICE_CACHE_LINE) std::array<std::array<std::byte, kMaxHead>, kBurst> heads_;
 };
