@@ -12,7 +12,7 @@
  *   sluice_port           array of 1024, written by user space at any time; every field is one word.
  *   sluice_cpu_counters   one per CPU. The CPU that runs the program writes, anybody reads, nobody clears.
  *
- *   Key of a packet: 7 words, in the byte order of the wire (a little-endian load of the bytes as they stand):
+ *   Key of a packet: 7 words, in the byte order of the wire (little-endian loads of its bytes):
  *
  *     w0      dst_mac (48 bits) | outer VLAN id (16, as a number)
  *     w1      src_mac (48)      | EtherType behind the tags (16)
@@ -20,12 +20,12 @@
  *     w4 w5   IPv6 destination; IPv4: 0
  *     w6      src_port (16) | dst_port (16) | ip_proto (8) | SLUICE_KEY_* (8) | 0 (16)
  *
- *   A field that the packet does not have is 0 and its flag in w6 is clear; a rule that asks for the field asks
- *   for the flag.
+ *   A field that the packet does not have is 0 and its flag in w6 is clear; a rule that asks for the
+ *   field asks for the flag.
  *
- *   Lookup: masks stand by the rank of their best rule. Each has a table of its own in the arena; one hash, then
- *   at most SLUICE_MAX_PROBES slots that stand side by side (the compiler guarantees that a key is among them).
- *   A slot's value is ordered by rank, so the smaller value wins, and the search ends at the first mask whose
+ *   Lookup: masks stand by the rank of their best rule. Each has a table of its own in the arena; one hash,
+ *   then at most SLUICE_MAX_PROBES slots side by side (the compiler guarantees that a key is among them). A
+ *   slot's value is ordered by rank, so the smaller value wins, and the search ends at the first mask whose
  *   `bound` is not below the best value so far.
  *
  *   Absent on purpose: pointers, insertion at run time, anything that needs a helper call to be reached.
