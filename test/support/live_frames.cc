@@ -63,8 +63,10 @@ struct LiveFrames::State {
     }
   }
 
-  // Sends `frames`, fewer if a signal comes (a stop and a continue are enough), and adds to `done` what was
-  // sent.
+  // Sends `frames` or fewer, and adds to `done` what went out. Fewer: a signal came (a stop and a continue
+  // are enough), or a frame came back from the stack with its headroom used up, which ends the run
+  // (net/bpf/test_run.c, xdp_update_frame_from_buff): it happens when the far end loses its XDP program under
+  // traffic.
   int send(std::uint64_t frames, std::uint64_t& done) {
     LIBBPF_OPTS(bpf_test_run_opts, run);
     run.data_in = options.frame.data();
@@ -74,7 +76,7 @@ struct LiveFrames::State {
     run.batch_size = kBatch;
     const std::uint64_t before = skeleton->bss->frames;
     int result = ::bpf_prog_test_run_opts(::bpf_program__fd(skeleton->progs.live_frame), &run);
-    int failed = result < 0 && errno != EINTR ? errno : 0;
+    int failed = result < 0 && errno != EINTR && errno != ENOSPC ? errno : 0;
     done += skeleton->bss->frames - before;
     sent.store(done, std::memory_order_relaxed);
     return failed;
@@ -104,20 +106,9 @@ struct LiveFrames::State {
         }
         chunk = std::min(chunk, allowed - done);
       }
-      const std::uint64_t before = skeleton->bss->frames;
-      error = send(chunk);
-      // A frame that came back from the stack with its headroom used up is dropped, and the run ends there
-      // (net/bpf/test_run.c, xdp_update_frame_from_buff): it happens when the far end loses its XDP program
-      // under traffic. What went out counts.
-      if (error == ENOSPC) {
-        chunk = skeleton->bss->frames - before;
-        error = 0;
-      }
-      if (error != 0) {
+      if ((error = send(chunk, done)) != 0) {
         break;
       }
-      done += chunk;
-      sent.fetch_add(chunk, std::memory_order_relaxed);
     }
     running = false;
   }
