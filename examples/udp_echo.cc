@@ -1,6 +1,5 @@
-// Answers UDP datagrams on one port with what they hold: MAC and IP addresses and ports change places,
-// nothing else. ARP and everything else is left to the kernel, by a rule like:  match = "ip_proto udp
-// dst_port 7"  to = "echo"
+// Answers UDP datagrams on one port with what they hold. ARP and everything else is left to the kernel, by a
+// rule like:  match = "ip_proto udp dst_port 7"  to = "echo"
 //
 //   udp_echo echo --port 7
 #include <sluice/sluice.hpp>
