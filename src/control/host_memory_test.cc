@@ -34,7 +34,7 @@ TEST_F(HostMemoryTest, Model_PagesBelongToOneQueueAtATimeAndAllComeBack) {
   std::vector<HostMemory::Range> taken;
   for (int step = 0; step < 2000; ++step) {
     if (taken.empty() || random() % 2 == 0) {
-      auto range = memory_.take(random() % 200 + 1);
+      auto range = memory_.take(static_cast<std::uint32_t>(random() % 200 + 1));
       ASSERT_TRUE(range);
       for (const auto& other : taken) {
         bool apart = other.arena != range->arena ||
