@@ -37,7 +37,7 @@ constexpr std::uint32_t pages_for_queue(const NicQueueOptions& options, std::uin
 
 class NicQueue final : public Queue {
  public:
-  // Control thread. Binds (waiting for a previous socket's pool to be torn down, at most 2 s), fills the fill
+  // Control thread. Binds (waiting for a previous socket's pool to be torn down, at most 8 s), fills the fill
   // ring. Does not touch the XDP program: the caller puts socket_fd() into the demux program's XSKMAP.
   // Errors: queue out of range, in use by another socket, no zero copy where mode asks for it, frames that do
   // not fit a page.

@@ -18,7 +18,7 @@ namespace {
 
 // A previous socket's pool is torn down by a work item that waits for RTNL: milliseconds, on a busy machine
 // more.
-constexpr std::uint64_t kBindPatienceNs = 2'000'000'000;
+constexpr std::uint64_t kBindPatienceNs = 8'000'000'000;
 // Closing: after this the wait is reported; after the second one there is no safe way on.
 constexpr std::uint64_t kTeardownPatienceNs = 5'000'000'000;
 constexpr std::uint64_t kTeardownLimitNs = 60'000'000'000;
