@@ -14,6 +14,7 @@ namespace {
 constexpr std::uint64_t kFirstBackoffNs = 10'000'000;
 constexpr std::uint64_t kMaxBackoffNs = 500'000'000;
 constexpr std::uint64_t kAnswerPollNs = 1'000'000;  // how often the answer to a hello is looked for
+constexpr std::uint64_t kQueueFullPollMs = 5;       // how often the daemon's queue of connections is tried
 
 }  // namespace
 
@@ -24,27 +25,33 @@ Attachment::Attachment(std::string path, std::string client_name, std::uint64_t 
       reattach_(reattach) {}
 
 Expected<std::shared_ptr<const Session>> Attachment::step(std::uint64_t now) {
+  if (pending_since_ns_ == 0) {
+    pending_since_ns_ = now;
+  }
   if (!pending_) {
     auto socket = send_hello(path_, client_name_);
     if (!socket) {
+      pending_since_ns_ = 0;
       return socket.error();
     }
     pending_ = std::move(*socket);
-    pending_since_ns_ = now;
   }
-  auto answer = receive_welcome(pending_.get(), path_);
+  auto answer = pending_ ? receive_welcome(pending_.get(), path_) : std::optional<Welcome>();
   if (!answer) {
     pending_.reset();
+    pending_since_ns_ = 0;
     return answer.error();
   }
   if (!answer->has_value()) {
     if (now - pending_since_ns_ >= timeout_ns_) {
       pending_.reset();
+      pending_since_ns_ = 0;
       return error(ErrorCode::kTimeout, "cannot attach to " + path_ + ": the daemon did not answer within " +
                                             std::to_string(timeout_ns_ / 1'000'000) + " ms");
     }
     return std::shared_ptr<const Session>();
   }
+  pending_since_ns_ = 0;
   auto session = Session::create(std::move(pending_), std::move(**answer), attaches() + 1);
   if (session) {
     current_ = *session;
@@ -65,8 +72,9 @@ Expected<std::shared_ptr<const Session>> Attachment::attach() {
     }
     const std::uint64_t waited = now - pending_since_ns_;
     const std::uint64_t left_ms = (timeout_ns_ - std::min(waited, timeout_ns_)) / 1'000'000 + 1;
-    pollfd answer{pending_.get(), POLLIN, 0};
-    ::poll(&answer, 1, static_cast<int>(std::min<std::uint64_t>(left_ms, 60'000)));
+    const std::uint64_t longest_ms = pending_ ? 60'000 : kQueueFullPollMs;
+    pollfd answer{pending_.get(), POLLIN, 0};  // without a socket: only waits
+    ::poll(&answer, 1, static_cast<int>(std::min(left_ms, longest_ms)));
   }
 }
 

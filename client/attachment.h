@@ -39,8 +39,8 @@ class Attachment {
 
   mutable std::mutex mutex_;  // guards what follows; never taken on the way of a packet
   std::shared_ptr<const Session> current_;
-  Descriptor pending_;  // the hello is sent, the welcome not there yet
-  std::uint64_t pending_since_ns_ = 0;
+  Descriptor pending_;                  // the hello is sent, the welcome not there yet
+  std::uint64_t pending_since_ns_ = 0;  // this try has begun; 0: no try under way
   std::uint64_t backoff_ns_ = 0;
   std::string last_error_;
 

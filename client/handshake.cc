@@ -152,8 +152,11 @@ Expected<Descriptor> send_hello(const std::string& path, const std::string& clie
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, path.data(), std::min(path.size(), sizeof(address.sun_path) - 1));
-  // A Unix socket connects at once or not at all; EAGAIN: the daemon's queue of new connections is full.
+  // A Unix socket connects at once or not at all.
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    if (errno == EAGAIN) {
+      return Descriptor();
+    }
     return connect_error(path, errno);
   }
   sluice_app_hello hello{};

@@ -30,7 +30,8 @@ enum WelcomeFd : std::size_t {
 // "dns" -> $SLUICE_RUN_DIR/dns.sock or /run/sluice/dns.sock; anything with a '/' stays as it is.
 Expected<std::string> socket_path(std::string_view name_or_path);
 
-// A non-blocking socket, connected, the hello on its way.
+// A non-blocking socket, connected, the hello on its way. Empty: the daemon's queue of new connections is
+// full, as it is when many come at once; try again.
 Expected<Descriptor> send_hello(const std::string& path, const std::string& client_name);
 
 // The answer, if it is there; nothing yet: an Expected that holds std::nullopt.

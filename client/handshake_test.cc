@@ -1,7 +1,10 @@
 // What attach() makes of every way a daemon can answer, or not answer.
 #include <gtest/gtest.h>
+#include <poll.h>
 
 #include <cstdlib>
+#include <thread>
+#include <vector>
 
 #include "sluice/sluice.hpp"
 #include "test_daemon.h"
@@ -58,6 +61,48 @@ TEST(Attach, CutsALongClientNameAndEndsItWithNul) {
   auto port = Port::attach(folder.socket(), {.client_name = std::string(200, 'x')});
   ASSERT_TRUE(port);
   EXPECT_EQ(daemon.session().client, std::string(63, 'x'));
+}
+
+// Once the connection that found the queue full was the end of it.
+TEST(Attach, Regression_WaitsForItsTurnWhenTooManyConnectAtOnce) {
+  TestFolder folder;
+  const int listener = ::socket(AF_UNIX, SOCK_SEQPACKET, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  folder.socket().copy(address.sun_path, sizeof(address.sun_path) - 1);
+  auto* name = reinterpret_cast<sockaddr*>(&address);
+  ASSERT_EQ(::bind(listener, name, sizeof(address)), 0);
+  ASSERT_EQ(::listen(listener, 1), 0);
+  std::vector<int> others;
+  int refused = 0;
+  while (refused == 0) {
+    others.push_back(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0));
+    refused = ::connect(others.back(), name, sizeof(address));
+  }
+  ASSERT_EQ(errno, EAGAIN);
+  EXPECT_EQ(attach_error(folder.socket(), {.timeout = std::chrono::milliseconds(20)}).code,
+            ErrorCode::kTimeout);
+
+  std::thread daemon([&] {  // takes everybody; when one says hello, it hangs up on all
+    std::vector<pollfd> taken;
+    for (bool hello = false; !hello;) {
+      pollfd more{listener, POLLIN, 0};
+      if (::poll(&more, 1, 1) == 1) {
+        taken.push_back({::accept(listener, nullptr, nullptr), POLLIN, 0});
+      }
+      hello = ::poll(taken.data(), taken.size(), 0) > 0;
+    }
+    for (const pollfd& each : taken) {
+      ::close(each.fd);
+    }
+  });
+  const Error answered = attach_error(folder.socket(), {.timeout = std::chrono::seconds(20)});
+  daemon.join();
+  EXPECT_EQ(answered.code, ErrorCode::kRefused) << answered.message;
+  for (int fd : others) {
+    ::close(fd);
+  }
+  ::close(listener);
 }
 
 TEST(Attach, SaysThatThereIsNoDaemon) {
