@@ -119,7 +119,7 @@ struct App::Inside {
 Result<std::unique_ptr<App>> App::attach(Options options) {
   AttachOptions attach_options;
   attach_options.client_name = options.name;
-  attach_options.timeout = std::chrono::seconds(20);
+  attach_options.timeout = std::chrono::seconds(120);
   auto port = Port::attach(options.socket, attach_options);
   if (!port) {
     return fail("{}", port.error().message);

@@ -1,6 +1,7 @@
 // Looking at a running daemon and changing it, while packets pass.
 #include <csignal>
 #include <fstream>
+#include <random>
 
 #include "test/support/ping.h"
 #include "test/system/fixture.h"
@@ -17,16 +18,6 @@ class ControlInTraffic : public SystemTest {
   explicit ControlInTraffic(VethOptions links = {}) : SystemTest(std::move(links)) {}
   const std::string dns_ = nic_table() + app_port("dns") + udp_rule(kDns, "dns");
 
-  VethPair second_nic() {
-    VethOptions options;
-    options.nic_name = "nic1";
-    options.wire_name = "wire1";
-    options.nic_ip = "10.78.0.1";
-    options.wire_ip = "10.78.0.2";
-    options.nic_mac = {2, 0, 0, 0, 1, 1};
-    options.wire_mac = {2, 0, 0, 0, 1, 2};
-    return need(VethPair::create(nic_ns(), wire_ns(), options));
-  }
   // sluicectl's words; the status must be as expected.
   std::string sluicectl(std::vector<std::string> arguments, int status = 0) {
     arguments.insert(arguments.begin(), {SLUICECTL, "--socket", daemon().control()});
@@ -38,7 +29,7 @@ class ControlInTraffic : public SystemTest {
 
 TEST_F(ControlInTraffic, AReloadBringsRulesPortsAndNicsWithoutLosingAPacketOfAnotherPort) {
   constexpr std::uint64_t kFrames = 60'000;
-  VethPair other = second_nic();
+  VethPair other = make_second_wire();
   const std::string dns_config = nic_table() + app_port("dns", "uplink = \"nic0\"") + udp_rule(kDns, "dns");
   start(dns_config);
   auto dns = attach("dns", kDns, kFrames);
@@ -77,6 +68,65 @@ TEST_F(ControlInTraffic, WhatAReloadBringsWorks) {
   auto to_new = flow(kNew, {.count = kFrames, .allowed = added->allowed()});
   to_new->start();
   added->expect_all_once();
+}
+
+class ControlTwoQueues : public ControlInTraffic {
+ protected:
+  ControlTwoQueues() : ControlInTraffic({.queues = 2}) {}
+
+  // One of many states; the port dns, which has queue 0 and its rule, is in all of them.
+  std::string random_state(std::mt19937& random) {
+    auto one_in = [&](unsigned n) { return random() % n == 0; };
+    std::string config = nic_table() + app_port("dns", "uplink = \"nic0\"\nqueues = [\"nic0:0\"]") +
+                         rule(fmt::format("ip_proto udp dst_port {}", kDns), "dns", "priority = 9");
+    if (one_in(2)) {
+      config += nic_table("nic1", one_in(2) ? "ring = 512" : "");
+    }
+    if (!one_in(4)) {
+      config += app_port("new", fmt::format("uplink = \"nic0\"\npages = {}\n{}", one_in(2) ? 512 : 1024,
+                                            one_in(2) ? "queues = [\"nic0:1\"]" : ""));
+      config += udp_rule(kNew, "new", one_in(2) ? "shed = true" : "");
+    }
+    for (int i = static_cast<int>(random() % 6); i > 0; --i) {
+      config += rule(fmt::format("ip_proto tcp dst_port {}", 1 + random() % 65535),
+                     one_in(2) ? "drop" : "kernel", fmt::format("priority = {}", random() % 5));
+    }
+    return config;
+  }
+};
+
+TEST_F(ControlTwoQueues,
+       Model_AnySequenceOfReloadsEndsInWhatTheFileSaysAndLosesNothingOfAPortThatIsInAllOfThem) {
+  constexpr int kReloads = 25;
+  constexpr std::uint64_t kAnyNumber = 10'000'000;
+  VethPair other = make_second_wire();
+  std::mt19937 random(3);
+  start(random_state(random));
+  auto dns = attach("dns", kDns, kAnyNumber);
+  auto to_dns = flow(kDns, {.allowed = dns->allowed(0), .cpu = 0, .packets_per_second = 30'000});
+  to_dns->start();
+  for (int i = 0; i < kReloads; ++i) {
+    const std::string state = random_state(random);
+    daemon().write_config(state);
+    auto done = daemon().call("reload");
+    ASSERT_TRUE(done) << done.error().message << "\n" << state;
+    auto again = daemon().call("reload");
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_EQ((*again)["actions"], json::array()) << "a second reload of the same file has nothing to do";
+    const std::uint64_t before = dns->received();
+    ASSERT_TRUE(eventually([&] { return dns->received() > before; })) << daemon().log();
+    if (!daemon().port("new").is_null()) {
+      auto app = attach("new", kNew, 200);
+      auto to_new = flow(kNew, {.count = 200, .allowed = app->allowed(1), .cpu = 1});
+      to_new->start();
+      app->expect_all_once();
+    }
+  }
+  auto sent = to_dns->stop();
+  ASSERT_TRUE(sent) << sent.error().message;
+  EXPECT_TRUE(eventually([&] { return dns->received() == *sent; })) << dns->received() << " of " << *sent;
+  EXPECT_EQ(dns->wrong(), 0u);
+  EXPECT_EQ(dns->attaches(), 1u);
 }
 
 TEST_F(ControlInTraffic, ABadFileChangesNothingAndIsLoggedWithItsLine) {
@@ -122,7 +172,7 @@ TEST_F(ControlInTraffic, AReloadThatTheMachineRefusesSaysSoAndTheRestIsDone) {
 // Once its memory could not be made, for want of an address that it might send from.
 TEST_F(ControlInTraffic, Regression_APortThatNoNicIsTheUplinkOfReceivesAndCannotSend) {
   constexpr std::uint64_t kFrames = 2'000;
-  VethPair other = second_nic();
+  VethPair other = make_second_wire();
   start(dns_ + nic_table("nic1"));
   EXPECT_TRUE(daemon().port("dns")["uplink"].is_null());
   auto dns = attach("dns", kDns, kFrames);
@@ -261,7 +311,7 @@ TEST_F(ControlInTraffic, WhatShowConfigPrintsStartsTheSameDaemonAgain) {
 
 TEST_F(ControlInTraffic, CountersAddUpEveryPacketThatWasSentHasOneVerdict) {
   constexpr std::uint64_t kFrames = 1'000;
-  VethPair other = second_nic();
+  VethPair other = make_second_wire();
   start(nic_table() + app_port("dns") + app_port("away") + udp_rule(kDns, "dns") + udp_rule(kAway, "away") +
         udp_rule(kDrop, "drop") + udp_rule(kKernel, "kernel") + udp_rule(kForward, "netdev:nic1"));
   UniqueFd sink = udp_socket(nic_ns(), "10.77.0.1", kKernel),

@@ -114,7 +114,7 @@ void Daemon::kill() {
 
 Result<nlohmann::json> Daemon::call(const std::string& method, const nlohmann::json& params) {
   if (!client_) {
-    auto client = RpcClient::connect(control(), 20'000);
+    auto client = RpcClient::connect(control(), 120'000);
     SLUICE_TRY(client);
     client_.emplace(std::move(*client));
   }

@@ -12,6 +12,11 @@ namespace {
 constexpr std::uint16_t kGood = 5000, kVictim = 5001;
 constexpr std::uint64_t kAnyNumber = 10'000'000;
 
+std::size_t open_descriptors(pid_t pid) {
+  std::filesystem::directory_iterator fds(fmt::format("/proc/{}/fd", pid));
+  return static_cast<std::size_t>(std::distance(fds, {}));
+}
+
 class Crash_System : public SystemTest {
  protected:
   Crash_System() : SystemTest({.queues = 2}) {}
@@ -117,7 +122,8 @@ TEST_F(Crash_System, ADaemonThatIsAskedToEndInTrafficEndsCleanlyAndRemovesItsSoc
 TEST_F(Crash_System, ANicThatVanishesInTrafficAndComesBackServesItsProgramsAgain) {
   start(owned_);
   auto good = attach("good", kGood, kAnyNumber), victim = attach("victim", kVictim, kAnyNumber);
-  for (int round = 0; round < 3; ++round) {
+  std::size_t fds = 0;
+  for (int round = 0; round < 4; ++round) {
     {
       auto to_good = endless(kGood, 0), to_victim = endless(kVictim, 1);
       expect_traffic(*good, "before the NIC goes");
@@ -129,6 +135,10 @@ TEST_F(Crash_System, ANicThatVanishesInTrafficAndComesBackServesItsProgramsAgain
     EXPECT_EQ(daemon().port("good")["state"], "attached");
     make_wire();
     ASSERT_TRUE(eventually([&] { return daemon().show("queues").size() == 2; })) << daemon().log();
+    if (round == 0) {
+      fds = open_descriptors(daemon().pid());
+    }
+    EXPECT_EQ(open_descriptors(daemon().pid()), fds) << "round " << round;
     auto to_good = endless(kGood, 0), to_victim = endless(kVictim, 1);
     expect_traffic(*good, "after the NIC has come back");
     expect_traffic(*victim, "after the NIC has come back");
@@ -138,6 +148,50 @@ TEST_F(Crash_System, ANicThatVanishesInTrafficAndComesBackServesItsProgramsAgain
   EXPECT_EQ(good->wrong() + victim->wrong(), 0u);
   EXPECT_GT(port_counter("victim", "zero_copy"), 3000u);
   EXPECT_TRUE(ping(wire_ns(), "10.77.0.1").lossless());
+}
+
+TEST_F(Crash_System, ANicThatIsRenamedIsGoneUntilItHasItsNameAgain) {
+  start(shared_);
+  auto good = attach("good", kGood, kAnyNumber);
+  Finished renamed =
+      nic_ns().command("ip link set nic0 down; ip link set nic0 name other; ip link set other up");
+  ASSERT_TRUE(renamed.ok()) << renamed.output;
+  ASSERT_TRUE(eventually([&] { return daemon().show("queues").empty(); })) << daemon().log();
+  EXPECT_EQ(nic_ns().command("ip -d link show other").output.find("prog/xdp"), std::string::npos);
+  renamed = nic_ns().command("ip link set other down; ip link set other name nic0; ip link set nic0 up");
+  ASSERT_TRUE(renamed.ok()) << renamed.output;
+  ASSERT_TRUE(eventually([&] { return daemon().show("queues").size() == 2; })) << daemon().log();
+  auto to_good = endless(kGood, 0);
+  expect_traffic(*good, "with its name again");
+}
+
+TEST_F(Crash_System, ANetdevThatARuleLeadsToMayVanishAndComeBack) {
+  constexpr std::uint64_t kFrames = 1'000;
+  auto other = std::optional(make_second_wire());
+  start(nic_table() + udp_rule(kGood, "netdev:nic1"));
+  auto verdicts = [&](const char* name) { return daemon().counter(std::string("nic.nic0.xdp_") + name); };
+  std::uint64_t forwarded_before = 0;
+  for (int round = 0; round < 3; ++round) {
+    Tap out(wire_ns(), other->wire_ifindex());
+    std::uint64_t seen = 0;
+    auto arrived = [&] { return seen += out.count_udp_to(kGood); };
+    // The daemon hears of the new device when the kernel tells it.
+    ASSERT_TRUE(eventually([&] {
+      expect_sent(*flow(kGood, {.count = 1, .cpu = 0}), 1);
+      return arrived() > 0;
+    })) << daemon().log();
+    const std::uint64_t forwarded = verdicts("redirect_netdev");
+    ASSERT_TRUE(eventually([&] { return arrived() == forwarded - forwarded_before; }));
+    seen = 0;
+    send_in_steps(kGood, {.count = kFrames, .cpu = 0}, arrived);
+    EXPECT_EQ(verdicts("redirect_netdev") - forwarded, kFrames);
+    forwarded_before = forwarded + kFrames;
+    other->remove();
+    ASSERT_TRUE(eventually([&] { return !nic_ns().command("ip link show nic1").ok(); }));
+    const std::uint64_t dropped = verdicts("drop");
+    send_in_steps(kGood, {.count = kFrames, .cpu = 0}, [&] { return verdicts("drop") - dropped; });
+    other = make_second_wire();
+  }
 }
 
 TEST_F(Crash_System, AProgramMayComeAndGoWhileItsNicIsAway) {

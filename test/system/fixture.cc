@@ -49,6 +49,17 @@ void SystemTest::make_wire() {
   pair_ = std::move(*pair);
 }
 
+VethPair SystemTest::make_second_wire() {
+  VethOptions options;
+  options.nic_name = "nic1";
+  options.wire_name = "wire1";
+  options.nic_ip = "10.78.0.1";
+  options.wire_ip = "10.78.0.2";
+  options.nic_mac = {2, 0, 0, 0, 1, 1};
+  options.wire_mac = {2, 0, 0, 0, 1, 2};
+  return need(VethPair::create(*nic_ns_, *wire_ns_, options));
+}
+
 void SystemTest::TearDown() {
   if (!daemon_) {
     return;

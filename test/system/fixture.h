@@ -47,7 +47,9 @@ class SystemTest : public ::testing::Test {
   Daemon& daemon() { return *daemon_; }
   Tap wire_tap() { return Tap(*wire_ns_, pair_->wire_ifindex()); }
   Tap nic_tap() { return Tap(*nic_ns_, pair_->nic_ifindex()); }
-  void make_wire();    // once more, after it was removed
+  void make_wire();  // once more, after it was removed
+  // Another link between the same namespaces: nic1 and wire1, 10.78.0.1 and 10.78.0.2.
+  VethPair make_second_wire();
   bool nic_has_xdp();  // a program is attached
 
   // What is sent to the NIC for a port whose rule is `udp_port`.
@@ -58,7 +60,7 @@ class SystemTest : public ::testing::Test {
   // A generator of such frames, not yet started; its numbers begin at `first`. With two queues its `cpu` is
   // its queue.
   struct FlowOptions {
-    std::uint64_t count = 0;
+    std::uint64_t count = 0;  // 0: until it is stopped
     const std::atomic<std::uint64_t>* allowed = nullptr;
     std::size_t frame_bytes = 60;
     std::optional<std::uint32_t> cpu;

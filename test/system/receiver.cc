@@ -11,7 +11,7 @@ int main(int argc, char** argv) {
   if (argc != 2) {
     return 2;
   }
-  auto port = sluice::Port::attach(argv[1]);
+  auto port = sluice::Port::attach(argv[1], {.timeout = std::chrono::minutes(2)});
   if (!port) {
     std::fprintf(stderr, "%s\n", port.error().message.c_str());
     return 1;

@@ -4,7 +4,9 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cstring>
+#include <span>
 
 #include "test/support/ping.h"
 #include "test/system/fixture.h"
@@ -19,6 +21,11 @@ class Sharing : public SystemTest {
   explicit Sharing(VethOptions links = {}) : SystemTest(std::move(links)) {}
   const std::string two_apps_ =
       nic_table() + app_port("dns") + app_port("ids") + udp_rule(kDns, "dns") + udp_rule(kIds, "ids");
+};
+
+class SharingTwoQueues : public Sharing {
+ protected:
+  SharingTwoQueues() : Sharing({.queues = 2}) {}
 };
 
 TEST_F(Sharing, EachProgramGetsItsPacketsOnceByOneCopyAndTheKernelNoneOfThem) {
@@ -100,11 +107,6 @@ TEST_F(Sharing, PacketsForOthersOnAnOwnedQueueAreCopiedExactlyOnce) {
   EXPECT_EQ(port_counter("ids", "zero_copy"), 0u);
 }
 
-class SharingTwoQueues : public Sharing {
- protected:
-  SharingTwoQueues() : Sharing({.queues = 2}) {}
-};
-
 TEST_F(SharingTwoQueues, SeveralQueuesAndWorkersLoseAndDoubleNothing) {
   constexpr std::uint64_t kFrames = 20'000;
   start("workers = [ {}, {} ]\n" + two_apps_);
@@ -128,17 +130,9 @@ TEST_F(SharingTwoQueues, SeveralQueuesAndWorkersLoseAndDoubleNothing) {
 
 TEST_F(Sharing, ARuleToANetdevForwardsOutOfThatLink) {
   constexpr std::uint64_t kFrames = 10'000;
-  VethOptions third;
-  third.nic_name = "nic1";
-  third.wire_name = "wire1";
-  third.nic_ip = "10.78.0.1";
-  third.wire_ip = "10.78.0.2";
-  third.nic_mac = {2, 0, 0, 0, 1, 1};
-  third.wire_mac = {2, 0, 0, 0, 1, 2};
-  auto other = VethPair::create(nic_ns(), wire_ns(), third);
-  ASSERT_TRUE(other) << other.error().message;
+  VethPair other = make_second_wire();
   start(nic_table() + udp_rule(kDns, "netdev:nic1"));
-  Tap out(wire_ns(), other->wire_ifindex()), stack = nic_tap();
+  Tap out(wire_ns(), other.wire_ifindex()), stack = nic_tap();
   std::atomic<std::uint64_t> allowed{kWindow};
   auto through = flow(kDns, {.count = kFrames, .allowed = &allowed});
   through->start();
@@ -205,6 +199,74 @@ TEST_F(Sharing, WhatAProgramSendsReachesTheWireOnceAndUnchangedButNotWithAForeig
   expect_port_counter("dns", "drop_tx_source_mac", kForeign);
   EXPECT_EQ(port_counter("dns", "tx_packets"), kFrames);
   EXPECT_TRUE(wire.next().empty());
+}
+
+TEST_F(Sharing, AProgramReceivesFromSeveralNicsAndSendsByTheOneItWasGiven) {
+  constexpr std::uint64_t kFrames = 10'000;
+  VethPair other = make_second_wire();
+  start(nic_table() + nic_table("nic1") + app_port("dns", "uplink = \"nic1\"") + udp_rule(kDns, "dns"));
+  auto dns = attach("dns", kDns, 2 * kFrames);
+  Tap wire = wire_tap(), other_wire(wire_ns(), other.wire_ifindex());
+  expect_sent(*flow(kDns, {.count = kFrames, .allowed = dns->allowed()}), kFrames);
+  // Both have a queue 0, so the second flow's window is counted from where the first one's ended.
+  ASSERT_TRUE(eventually([&] { return dns->received() == kFrames; }));
+  LiveFramesOptions by_other;
+  by_other.frame = frame_to(kDns);
+  by_other.count = kFrames;
+  by_other.first_sequence = kFrames;
+  by_other.packets_per_second = 20'000;
+  std::atomic<std::uint64_t> allowed{0};
+  by_other.allowed = &allowed;
+  auto live = need(LiveFrames::create(other, by_other));
+  live->start();
+  EXPECT_TRUE(eventually([&] {
+    allowed = dns->received() - kFrames + kWindow;
+    return dns->received() == 2 * kFrames;
+  }));
+  dns->expect_all_once();
+  EXPECT_EQ(daemon().counter("nic.nic0.rx_packets"), kFrames);
+  EXPECT_EQ(daemon().counter("nic.nic1.rx_packets"), kFrames);
+  EXPECT_EQ(dns->source_mac(), other.options().nic_mac);
+  Frame frame = frame_from_nic(200, 1);
+  std::ranges::copy(std::as_bytes(std::span(other.options().nic_mac)), frame.begin() + 6);
+  ASSERT_TRUE(dns->send(std::span(&frame, 1)));
+  EXPECT_TRUE(eventually([&] { return other_wire.next() == frame; }));
+  EXPECT_TRUE(wire.next().empty());
+}
+
+TEST_F(SharingTwoQueues, AProgramThatSendsAsFastAsItCanTakesNothingFromWhatAnotherReceives) {
+  constexpr std::uint64_t kFrames = 30'000, kSent = 50'000;
+  start(two_apps_);
+  auto dns = attach("dns", kDns, kFrames), ids = attach("ids", kIds, 0);
+  auto to_dns = flow(kDns, {.count = kFrames, .allowed = dns->allowed(0), .cpu = 0});
+  to_dns->start();
+  std::vector<Frame> frames(kSent, frame_from_nic(1514, 7));
+  ASSERT_TRUE(ids->send(frames));
+  expect_port_counter("ids", "tx_packets", kSent);
+  dns->expect_all_once();
+  nlohmann::json nic = daemon().show("nics")[0]["counters"];
+  EXPECT_EQ(nic["tx_packets"].get<std::uint64_t>() + nic["drop_tx_ring_full"].get<std::uint64_t>() +
+                nic["drop_tx_no_page"].get<std::uint64_t>(),
+            kSent)
+      << nic.dump();
+}
+
+class SharingLargeFrames : public Sharing {
+ protected:
+  SharingLargeFrames() : Sharing({.mtu = 3000}) {}
+};
+
+TEST_F(SharingLargeFrames, NeedLargePages) {
+  constexpr std::uint64_t kFrames = 5'000;
+  Finished refused = daemon().run_to_end(two_apps_);
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_NE(refused.output.find("does not fit pages of 2048 bytes"), std::string::npos) << refused.output;
+  start("page_bytes = 4096\n" + two_apps_);
+  auto dns = attach("dns", kDns, kFrames, 3014);
+  auto to_dns = flow(kDns, {.count = kFrames, .allowed = dns->allowed(), .frame_bytes = 3014});
+  to_dns->start();
+  dns->expect_all_once();
+  expect_port_counter("dns", "copied_bytes", kFrames * 3014);
 }
 
 TEST_F(Sharing, TheUdpEchoExampleAnswersAnOrdinaryClient) {
