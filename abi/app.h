@@ -1,41 +1,44 @@
 /* Between the daemon and an app: the handshake, the shared segments, the entries of the rings.
  *
  *   parties   daemon (trusted by the app for its packets)      app (hostile to the daemon)
- *   socket    SOCK_SEQPACKET, one message each way, then silence: its only later use is that its end is noticed.
+ *   socket    SOCK_SEQPACKET, one message each way, then silence: its only later use is that its end is
+ * noticed.
  *
  *       app                                   daemon
  *        | -- sluice_app_hello --------------> |   checks SO_PEERCRED against allow_users, magic, version
  *        | <- sluice_app_welcome + fds ------- |   status 0, or a status and a sentence and no fds
  *        |            ... rings ...            |
  *        | -- close / death -----------------> |   pages come home, the arena is retired (D2)
- *        | <- close / death ------------------ |   the app attaches again; everything of the old session is void
+ *        | <- close / death ------------------ |   the app attaches again; everything of the old session is
+ * void
  *
  *   Descriptors that come with the welcome, in this order (SCM_RIGHTS):
  *
  *     0            RX arena        O_RDONLY   pages the NIC or the daemon fills (D4)
  *     1            daemon segment  O_RDONLY   what the daemon writes: see below
- *     2            app segment     O_RDWR     what the app writes; sealed against resizing by the daemon, who made it
- *     3            TX arena        O_RDWR     the app's own frames; likewise sealed
- *     4 + 2*lane   wake app        a socket, non-blocking: a message of 8 bytes comes when rx.need_wakeup was set. Poll it,
- *                                  read(2) it as an eventfd. (No eventfd: the app could make ours block by fill-up and F_SETFL.)
- *     5 + 2*lane   wake daemon     eventfd: the app writes when tx.need_wakeup or back.need_wakeup was set
+ *     2            app segment     O_RDWR     what the app writes; sealed against resizing by the daemon, who
+ * made it 3            TX arena        O_RDWR     the app's own frames; likewise sealed 4 + 2*lane   wake app
+ * a socket, non-blocking: a message of 8 bytes comes when rx.need_wakeup was set. Poll it, read(2) it as an
+ * eventfd. (No eventfd: the app could make ours block by fill-up and F_SETFL.) 5 + 2*lane   wake daemon
+ * eventfd: the app writes when tx.need_wakeup or back.need_wakeup was set
  *
- *   A *lane* is one worker's private connection with the app: three SPSC rings, used by that worker's thread only.
- *   Lane i stands at i * lane_stride in each segment (strides and offsets come in the welcome):
+ *   A *lane* is one worker's private connection with the app: three SPSC rings, used by that worker's thread
+ * only. Lane i stands at i * lane_stride in each segment (strides and offsets come in the welcome):
  *
  *     daemon segment, lane i                        app segment, lane i
  *       sluice_lane_stats           +0                sluice_ring_consumer  rx     +0
  *       sluice_ring_producer  rx    +64               sluice_ring_producer  back   +64
  *       sluice_ring_consumer  back  +128              sluice_ring_producer  tx     +128
  *       sluice_ring_consumer  tx    +192              back entries  uint32_t[rx_back_entries]          +192
- *       rx entries  sluice_rx_entry[rx_entries] +256  tx entries    sluice_tx_entry[tx_entries]        behind them
+ *       rx entries  sluice_rx_entry[rx_entries] +256  tx entries    sluice_tx_entry[tx_entries]        behind
+ * them
  *
  *     rx    daemon -> app   a page with a packet in it is lent to the app
- *     back  app -> daemon   the page is given back, on the lane it came by (back_entries >= pages of the arena,
- *                           so an honest app never finds it full)
- *     tx    app -> daemon   a frame to send. The slot in the TX arena that belongs to ring position p is
- *                           p & (tx_entries - 1); a frame lies anywhere inside its slot. The slot is the app's again when
- *                           the daemon's consumer index has passed p: there is no completion ring, for consumption is in order.
+ *     back  app -> daemon   the page is given back, on the lane it came by (back_entries >= pages of the
+ * arena, so an honest app never finds it full) tx    app -> daemon   a frame to send. The slot in the TX
+ * arena that belongs to ring position p is p & (tx_entries - 1); a frame lies anywhere inside its slot. The
+ * slot is the app's again when the daemon's consumer index has passed p: there is no completion ring, for
+ * consumption is in order.
  *
  *   State of an RX page, with the actor on every arrow:
  *
@@ -53,14 +56,14 @@
 
 #define SLUICE_APP_MAGIC 0x65756c73u /* "slue" */
 #define SLUICE_APP_VERSION 1u
-#define SLUICE_APP_MAX_LANES 64u   /* 4 + 2 * 64 descriptors fit the kernel's SCM_MAX_FD of 253 */
+#define SLUICE_APP_MAX_LANES 64u /* 4 + 2 * 64 descriptors fit the kernel's SCM_MAX_FD of 253 */
 #define SLUICE_APP_NAME_BYTES 64u
 #define SLUICE_APP_MESSAGE_BYTES 192u
 
 struct sluice_app_hello {
   uint32_t magic;
   uint16_t version;
-  uint16_t reserved;                 /* 0 */
+  uint16_t reserved;                  /* 0 */
   char client[SLUICE_APP_NAME_BYTES]; /* what `sluicectl show ports` calls it; ends with a NUL */
 };
 
@@ -70,7 +73,7 @@ enum sluice_app_status {
   SLUICE_APP_BAD_VERSION = 2, /* the sentence names the daemon's version */
   SLUICE_APP_DENIED = 3,      /* SO_PEERCRED is not in allow_users */
   SLUICE_APP_BUSY = 4,        /* another app is attached; the sentence names its pid */
-  SLUICE_APP_FAILED = 5       /* the daemon could not make the session (memory, limits): the sentence says why */
+  SLUICE_APP_FAILED = 5 /* the daemon could not make the session (memory, limits): the sentence says why */
 };
 
 struct sluice_app_welcome {
@@ -85,8 +88,9 @@ struct sluice_app_welcome {
   uint32_t rx_entries;   /* power of two */
   uint32_t back_entries; /* power of two */
   uint32_t tx_entries;   /* power of two */
-  uint32_t tx_slot_bytes; /* of the TX arena, per slot; lane i's slots begin at i * tx_entries * tx_slot_bytes */
-  uint32_t page_limit;   /* pages the app may hold at one time, all lanes together */
+  uint32_t
+      tx_slot_bytes;   /* of the TX arena, per slot; lane i's slots begin at i * tx_entries * tx_slot_bytes */
+  uint32_t page_limit; /* pages the app may hold at one time, all lanes together */
   uint64_t rx_arena_bytes;
   uint64_t tx_arena_bytes;
   uint64_t daemon_segment_bytes;
@@ -95,7 +99,8 @@ struct sluice_app_welcome {
   uint64_t app_lane_stride;
   uint8_t source_mac[6]; /* what the daemon lets this port send from; of the uplink NIC unless configured */
   uint16_t reserved;
-  uint32_t tx_lanes_low;  /* bit i: frames sent on lane i reach the uplink (its worker serves a queue of that NIC) */
+  uint32_t tx_lanes_low;  /* bit i: frames sent on lane i reach the uplink (its worker serves a queue of that
+                             NIC) */
   uint32_t tx_lanes_high; /* lanes 32 .. 63 */
   uint32_t reserved2[2];
 };
@@ -104,8 +109,8 @@ struct sluice_app_welcome {
 struct sluice_rx_entry {
   uint32_t page;
   uint16_t offset;
-  uint16_t length;       /* bytes of frame, Ethernet header first, no FCS */
-  uint32_t rule;         /* counter slot of the rule that matched */
+  uint16_t length; /* bytes of frame, Ethernet header first, no FCS */
+  uint32_t rule;   /* counter slot of the rule that matched */
   uint32_t flow_hash;
   uint64_t timestamp_ns; /* CLOCK_MONOTONIC when the worker took the burst from the NIC */
   uint16_t nic;

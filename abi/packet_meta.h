@@ -1,9 +1,9 @@
 /* The metadata that the XDP demux program puts in front of every packet it sends to an AF_XDP socket.
  *
  *   parties: the BPF program writes it, the worker reads it; an app that holds the page may read it too.
- *   place:   the 12 bytes that end where the frame begins (bpf_xdp_adjust_meta; XDP metadata must be a multiple of
- *            4 bytes, Documentation/networking/xdp-rx-metadata.rst).
- *   trust:   no app can write a received page (D4), so what stands here is the program's own word.
+ *   place:   the 12 bytes that end where the frame begins (bpf_xdp_adjust_meta; XDP metadata must be a
+ * multiple of 4 bytes, Documentation/networking/xdp-rx-metadata.rst). trust:   no app can write a received
+ * page (D4), so what stands here is the program's own word.
  */
 #ifndef SLUICE_ABI_PACKET_META_H
 #define SLUICE_ABI_PACKET_META_H

@@ -34,7 +34,9 @@ TEST(Error, ContextGoesInFront) {
   EXPECT_EQ(result.error().os_errno, ENODEV);
 }
 
-bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
+bool is_open(int fd) {
+  return ::fcntl(fd, F_GETFD) >= 0;
+}
 
 TEST(UniqueFd, ClosesWhatItHoldsOnceAndOnlyOnce) {
   UniqueFd first(::memfd_create("test", MFD_CLOEXEC));

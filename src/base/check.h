@@ -11,9 +11,9 @@ namespace sluice::internal {
 }
 
 // SLUICE_CHECK(index < size, "index {} size {}", index, size);  the values may be left out.
-#define SLUICE_CHECK(condition, ...)                                                                      \
-  do {                                                                                                    \
-    if (!(condition)) [[unlikely]] {                                                                      \
+#define SLUICE_CHECK(condition, ...)                                                                   \
+  do {                                                                                                 \
+    if (!(condition)) [[unlikely]] {                                                                   \
       ::sluice::internal::check_failed(__FILE__, __LINE__, #condition, ::fmt::format("" __VA_ARGS__)); \
-    }                                                                                                     \
+    }                                                                                                  \
   } while (false)

@@ -20,7 +20,8 @@ class EventLoop {
   static Result<std::unique_ptr<EventLoop>> create();
   ~EventLoop();
 
-  // `events` as EPOLLIN etc., level-triggered. The descriptor stays the caller's, who removes it before closing it.
+  // `events` as EPOLLIN etc., level-triggered. The descriptor stays the caller's, who removes it before
+  // closing it.
   Result<void> add(int fd, std::uint32_t events, Callback callback);
   Result<void> modify(int fd, std::uint32_t events);
   void remove(int fd);

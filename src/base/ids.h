@@ -17,7 +17,9 @@ inline constexpr std::uint16_t kMaxPorts = 1024;  // entries of the port table, 
 // A protection domain: who may see a page (D1). `host` is Sluice's own; each app or guest port is one more.
 enum class DomainId : std::uint16_t { kHost = 0 };
 // The domain of a port is named by the port's id: kKernel (0) is never a domain, so kHost is free to be 0.
-constexpr DomainId domain_of(PortId port) { return static_cast<DomainId>(port); }
+constexpr DomainId domain_of(PortId port) {
+  return static_cast<DomainId>(port);
+}
 
 enum class NicId : std::uint16_t {};     // position in the daemon's table of NICs
 enum class QueueId : std::uint16_t {};   // RX queue of one NIC, as ethtool counts them

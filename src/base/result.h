@@ -1,4 +1,5 @@
-// "The world" went wrong: a value with a sentence, reported once at the top (docs/decisions.md, three kinds of wrong).
+// "The world" went wrong: a value with a sentence, reported once at the top (docs/decisions.md, three kinds
+// of wrong).
 #pragma once
 
 #include <fmt/format.h>
@@ -27,7 +28,8 @@ template <typename... Args>
 
 // The same for a failed system call: appends ": " and the text of `os_errno`.
 template <typename... Args>
-[[nodiscard]] std::unexpected<Error> fail_errno(int os_errno, fmt::format_string<Args...> format, Args&&... args) {
+[[nodiscard]] std::unexpected<Error> fail_errno(int os_errno, fmt::format_string<Args...> format,
+                                                Args&&... args) {
   return std::unexpected(
       Error{fmt::format(format, std::forward<Args>(args)...) + ": " + std::strerror(os_errno), os_errno});
 }
@@ -40,10 +42,10 @@ template <typename... Args>
 }  // namespace sluice
 
 // Returns from the enclosing function with the error of `expression`, if it has one.
-#define SLUICE_TRY(expression)                                     \
-  do {                                                             \
-    auto&& sluice_try_result_ = (expression);                      \
-    if (!sluice_try_result_) {                                     \
+#define SLUICE_TRY(expression)                                       \
+  do {                                                               \
+    auto&& sluice_try_result_ = (expression);                        \
+    if (!sluice_try_result_) {                                       \
       return std::unexpected(std::move(sluice_try_result_.error())); \
-    }                                                              \
+    }                                                                \
   } while (false)

@@ -35,14 +35,24 @@ void deallocate(void* memory) {
 
 }  // namespace
 
-void* operator new(std::size_t bytes) { return allocate(bytes, __STDCPP_DEFAULT_NEW_ALIGNMENT__); }
+void* operator new(std::size_t bytes) {
+  return allocate(bytes, __STDCPP_DEFAULT_NEW_ALIGNMENT__);
+}
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
   return allocate(bytes, static_cast<std::size_t>(alignment));
 }
-void operator delete(void* memory) noexcept { deallocate(memory); }
-void operator delete(void* memory, std::size_t) noexcept { deallocate(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { deallocate(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { deallocate(memory); }
+void operator delete(void* memory) noexcept {
+  deallocate(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept {
+  deallocate(memory);
+}
+void operator delete(void* memory, std::align_val_t) noexcept {
+  deallocate(memory);
+}
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+  deallocate(memory);
+}
 
 namespace sluice {
 namespace {
@@ -96,7 +106,8 @@ TEST(Ledger, Crash_NothingLeaksWhenAnyAllocationOfItsCreationFails) {
 
 TEST(Arena, Crash_NothingLeaksWhenAnyAllocationOfItsCreationFails) {
   ArenaOptions options{.name = "a name that is too long for std::string to keep without an allocation",
-                       .page_count = 64, .huge = ArenaOptions::Huge::kNever};
+                       .page_count = 64,
+                       .huge = ArenaOptions::Huge::kNever};
   Outcome outcome = fail_every_allocation([&] { return Arena::create(options).has_value(); });
   EXPECT_GE(outcome.exceptions + outcome.failures, 1);
 }

@@ -22,10 +22,13 @@ namespace {
 constexpr int kSealedSize = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 // D4. Not F_SEAL_WRITE: the kernel refuses it while a writable mapping (ours) exists.
 constexpr int kSealedForReaders = kSealedSize | F_SEAL_FUTURE_WRITE;
-// What a reader may open again. Only the second lock on the door: the file's owner can change it, the seals stay.
+// What a reader may open again. Only the second lock on the door: the file's owner can change it, the seals
+// stay.
 constexpr unsigned kReadersMode = 0444;
 
-constexpr std::size_t round_up(std::size_t bytes, std::size_t unit) { return (bytes + unit - 1) / unit * unit; }
+constexpr std::size_t round_up(std::size_t bytes, std::size_t unit) {
+  return (bytes + unit - 1) / unit * unit;
+}
 
 struct Memory {
   UniqueFd memfd;
@@ -45,8 +48,9 @@ Result<UniqueFd> make_memfd(SystemCalls& calls, const std::string& name, unsigne
   return UniqueFd(fd);
 }
 
-// A memfd of `bytes`, every page of it allocated and mapped. fallocate and not the mapping is what commits: a hugetlb
-// reservation can still end in SIGBUS (cgroup limit, cpuset), and so can shmem under strict overcommit.
+// A memfd of `bytes`, every page of it allocated and mapped. fallocate and not the mapping is what commits: a
+// hugetlb reservation can still end in SIGBUS (cgroup limit, cpuset), and so can shmem under strict
+// overcommit.
 Result<Memory> make_memory(SystemCalls& calls, const std::string& name, std::size_t bytes, int protection,
                            unsigned more_flags) {
   auto memfd = make_memfd(calls, name, more_flags);
@@ -97,20 +101,24 @@ Result<void> check(const ArenaOptions& options) {
                 options.page_bytes);
   }
   if (options.page_count == 0 || options.page_count > kMaxPages) {
-    return fail("arena {}: page_count is {}; it must be 1 .. {}", options.name, options.page_count, kMaxPages);
+    return fail("arena {}: page_count is {}; it must be 1 .. {}", options.name, options.page_count,
+                kMaxPages);
   }
   if (options.name.size() > kMaxArenaName) {
-    return fail("the name of an arena has {} bytes; at most {} are allowed", options.name.size(), kMaxArenaName);
+    return fail("the name of an arena has {} bytes; at most {} are allowed", options.name.size(),
+                kMaxArenaName);
   }
   return {};
 }
 
 // The message for somebody who asked for huge pages and cannot have them.
 Error huge_pages_missing(const ArenaOptions& options, std::size_t bytes, const Error& cause) {
-  return Error{fmt::format("arena {} needs {} free huge pages of 2 MiB: {}; reserve more of them (sysctl vm.nr_hugepages), "
-                           "or set huge_pages = \"auto\"",
-                           options.name, bytes / kHugePageBytes, cause.message),
-               cause.os_errno};
+  return Error{
+      fmt::format(
+          "arena {} needs {} free huge pages of 2 MiB: {}; reserve more of them (sysctl vm.nr_hugepages), "
+          "or set huge_pages = \"auto\"",
+          options.name, bytes / kHugePageBytes, cause.message),
+      cause.os_errno};
 }
 
 struct ArenaMemory {
@@ -122,8 +130,7 @@ Result<ArenaMemory> make_arena_memory(SystemCalls& calls, const ArenaOptions& op
   std::size_t wanted = std::size_t{options.page_count} * options.page_bytes;
   if (options.huge != ArenaOptions::Huge::kNever) {
     std::size_t bytes = round_up(wanted, kHugePageBytes);
-    auto memory =
-        make_memory(calls, options.name, bytes, PROT_READ | PROT_WRITE, MFD_HUGETLB | MFD_HUGE_2MB);
+    auto memory = make_memory(calls, options.name, bytes, PROT_READ | PROT_WRITE, MFD_HUGETLB | MFD_HUGE_2MB);
     if (memory) {
       return ArenaMemory{std::move(*memory), true};
     }
@@ -164,7 +171,9 @@ Result<Arena> Arena::create(const ArenaOptions& options, SystemCalls& calls) {
   return arena;
 }
 
-Result<UniqueFd> Arena::read_only_fd(SystemCalls& calls) const { return open_read_only(calls, memfd_.get()); }
+Result<UniqueFd> Arena::read_only_fd(SystemCalls& calls) const {
+  return open_read_only(calls, memfd_.get());
+}
 
 Result<SharedSegment> create_peer_writable(const std::string& name, std::size_t bytes, int protection,
                                            SystemCalls& calls) {

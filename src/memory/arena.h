@@ -13,7 +13,7 @@
 namespace sluice {
 
 struct ArenaOptions {
-  std::string name;                 // shows in /proc/PID/maps as memfd:sluice-NAME; at most kMaxArenaName bytes
+  std::string name;  // shows in /proc/PID/maps as memfd:sluice-NAME; at most kMaxArenaName bytes
   DomainId domain = DomainId::kHost;
   std::uint32_t page_bytes = 2048;  // 2048 or 4096: one AF_XDP chunk (XDP_UMEM_REG)
   std::uint32_t page_count = 0;     // 1 .. 2^31; rounded up so that the memfd is whole (huge) pages
@@ -24,9 +24,9 @@ inline constexpr std::uint32_t kMaxPages = std::uint32_t{1} << 31;  // of one ar
 inline constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
 inline constexpr std::size_t kMaxArenaName = 200;  // memfd_create(2) allows 249 with our "sluice-" in front
 
-// Zeroed by the kernel, mapped read-write here, then sealed so that nobody, we included, can get another writable
-// mapping, resize it or unseal it (D4). Every page is allocated before create() returns, so that no access of ours or
-// of a client's faults later for want of memory. Clients get read_only_fd().
+// Zeroed by the kernel, mapped read-write here, then sealed so that nobody, we included, can get another
+// writable mapping, resize it or unseal it (D4). Every page is allocated before create() returns, so that no
+// access of ours or of a client's faults later for want of memory. Clients get read_only_fd().
 class Arena {
  public:
   static Result<Arena> create(const ArenaOptions& options, SystemCalls& calls = SystemCalls::real());
@@ -39,9 +39,9 @@ class Arena {
   bool huge_pages() const { return huge_; }
   std::byte* page(PageIndex index) const { return data() + std::size_t{raw(index)} * page_bytes_; }
 
-  // A descriptor opened O_RDONLY: mmap PROT_WRITE, mprotect, write, truncate and punch all fail for whoever holds it.
-  // Opening it again through /proc/self/fd for writing fails too; where a holder's privilege gets it past the file's
-  // mode (0444), the seals still refuse every write, writable mapping, resize and punch.
+  // A descriptor opened O_RDONLY: mmap PROT_WRITE, mprotect, write, truncate and punch all fail for whoever
+  // holds it. Opening it again through /proc/self/fd for writing fails too; where a holder's privilege gets
+  // it past the file's mode (0444), the seals still refuse every write, writable mapping, resize and punch.
   Result<UniqueFd> read_only_fd(SystemCalls& calls = SystemCalls::real()) const;
 
  private:
@@ -53,9 +53,9 @@ class Arena {
   bool huge_ = false;
 };
 
-// Memory that a peer writes and we read (an app's ring segment, its TX arena): a memfd of `bytes`, mapped here
-// with `protection`, sealed against resizing so that the peer cannot make our reads fault. A peer that punches holes
-// into it makes us read zeroes, and pay one minor fault per 4 KiB it punched.
+// Memory that a peer writes and we read (an app's ring segment, its TX arena): a memfd of `bytes`, mapped
+// here with `protection`, sealed against resizing so that the peer cannot make our reads fault. A peer that
+// punches holes into it makes us read zeroes, and pay one minor fault per 4 KiB it punched.
 struct SharedSegment {
   UniqueFd fd;  // read-write: this is what the peer gets
   Mapping mapping;

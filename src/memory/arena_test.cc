@@ -20,8 +20,8 @@ using test::FailingCalls;
 using test::Holdings;
 using test::Peer;
 
-const ArenaOptions kSmall{.name = "test", .page_bytes = 2048, .page_count = 100,
-                              .huge = ArenaOptions::Huge::kNever};
+const ArenaOptions kSmall{
+    .name = "test", .page_bytes = 2048, .page_count = 100, .huge = ArenaOptions::Huge::kNever};
 
 // Reserves huge pages for one test and puts the machine back as it was.
 class HugePages {
@@ -36,7 +36,9 @@ class HugePages {
   static long free_now() { return read("free_hugepages"); }
 
  private:
-  static std::string path(const char* name) { return std::string("/sys/kernel/mm/hugepages/hugepages-2048kB/") + name; }
+  static std::string path(const char* name) {
+    return std::string("/sys/kernel/mm/hugepages/hugepages-2048kB/") + name;
+  }
   static long read(const char* name) {
     long value = 0;
     std::ifstream(path(name)) >> value;
@@ -47,10 +49,10 @@ class HugePages {
   bool enough_ = false;
 };
 
-#define SLUICE_NEED_HUGE_PAGES(count)                                                                        \
-  HugePages reserved(count);                                                                                 \
-  if (!reserved.enough()) {                                                                                  \
-    GTEST_SKIP() << "cannot reserve " << (count) << " huge pages (root, and free memory, are needed)";       \
+#define SLUICE_NEED_HUGE_PAGES(count)                                                                  \
+  HugePages reserved(count);                                                                           \
+  if (!reserved.enough()) {                                                                            \
+    GTEST_SKIP() << "cannot reserve " << (count) << " huge pages (root, and free memory, are needed)"; \
   }
 
 bool all_bytes_are(const std::byte* data, std::size_t bytes, std::byte value) {
@@ -64,7 +66,10 @@ std::size_t allocated_bytes(int fd) {
 }
 
 TEST(Arena, ComesZeroedMappedAndOfWholePages) {
-  auto arena = Arena::create({.name = "test", .domain = DomainId{5}, .page_bytes = 2048, .page_count = 3,
+  auto arena = Arena::create({.name = "test",
+                              .domain = DomainId{5},
+                              .page_bytes = 2048,
+                              .page_count = 3,
                               .huge = ArenaOptions::Huge::kNever});
   ASSERT_TRUE(arena) << arena.error().message;
   EXPECT_EQ(arena->page_count(), 4u);
@@ -76,8 +81,8 @@ TEST(Arena, ComesZeroedMappedAndOfWholePages) {
 }
 
 TEST(Arena, AllocatesEveryPageWhenItIsMade) {
-  auto arena = Arena::create({.name = "test", .page_bytes = 4096, .page_count = 1000,
-                              .huge = ArenaOptions::Huge::kNever});
+  auto arena = Arena::create(
+      {.name = "test", .page_bytes = 4096, .page_count = 1000, .huge = ArenaOptions::Huge::kNever});
   ASSERT_TRUE(arena);
   auto fd = arena->read_only_fd();
   ASSERT_TRUE(fd);
@@ -100,8 +105,8 @@ TEST(Arena, RefusesOptionsThatCannotBeAndSaysWhatCan) {
 
 TEST(Arena, SaysHowMuchMemoryIsMissing) {
   // 8 TiB: more than any machine that runs this test commits.
-  auto arena = Arena::create({.name = "big", .page_bytes = 4096, .page_count = kMaxPages,
-                              .huge = ArenaOptions::Huge::kRequired});
+  auto arena = Arena::create(
+      {.name = "big", .page_bytes = 4096, .page_count = kMaxPages, .huge = ArenaOptions::Huge::kRequired});
   ASSERT_FALSE(arena);
   EXPECT_NE(arena.error().message.find("arena big needs 4194304 free huge pages of 2 MiB"), std::string::npos)
       << arena.error().message;
@@ -132,9 +137,12 @@ std::string names(const std::vector<std::string>& attacks) {
   return text.empty() ? "all refused" : text;
 }
 
-std::string attack(int fd, std::size_t bytes) { return names(test::attack_as_reader(fd, bytes)); }
+std::string attack(int fd, std::size_t bytes) {
+  return names(test::attack_as_reader(fd, bytes));
+}
 
-// D4, by everything that a holder of the descriptor can try: here, in another process, and there without privilege.
+// D4, by everything that a holder of the descriptor can try: here, in another process, and there without
+// privilege.
 void expect_readers_cannot_write(const ArenaOptions& options) {
   Peer same_user(Peer::As::kSameUser, attack);
   Peer nobody(Peer::As::kNobody, attack);
@@ -155,7 +163,9 @@ void expect_readers_cannot_write(const ArenaOptions& options) {
   EXPECT_EQ(static_cast<std::size_t>(status.st_size), arena->bytes());
 }
 
-TEST(Arena, Malicious_ReadersCannotWriteResizeOrPunch_D4) { expect_readers_cannot_write(kSmall); }
+TEST(Arena, Malicious_ReadersCannotWriteResizeOrPunch_D4) {
+  expect_readers_cannot_write(kSmall);
+}
 
 TEST(Arena, Malicious_ReadersOfHugePagesCannotWriteResizeOrPunch_D4) {
   SLUICE_NEED_HUGE_PAGES(8);
@@ -239,18 +249,25 @@ bool make_arena(SystemCalls& calls, ArenaOptions::Huge huge) {
 
 TEST(Arena, Crash_NothingLeaksWhenAnyCallOfItsCreationFails) {
   // memfd_create ftruncate fallocate mmap fchmod seals, and the reader's open: each is needed.
-  EXPECT_EQ(fail_every_call(ENOMEM, [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kNever); }), 7);
+  EXPECT_EQ(fail_every_call(ENOMEM,
+                            [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kNever); }),
+            7);
   // EINVAL from memfd_create is an older kernel: it is asked again without MFD_NOEXEC_SEAL.
-  EXPECT_EQ(fail_every_call(EINVAL, [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kNever); }), 6);
+  EXPECT_EQ(fail_every_call(EINVAL,
+                            [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kNever); }),
+            6);
   fail_every_call(ENOMEM, [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kIfAny); });
 }
 
 TEST(Arena, Crash_NothingLeaksWhenAnyCallFailsWithHugePagesAtHand) {
   SLUICE_NEED_HUGE_PAGES(8);
   // The first four, up to mmap, are answered by falling back; fchmod, seals and open are not.
-  EXPECT_EQ(fail_every_call(ENOMEM, [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kIfAny); }), 3);
-  EXPECT_EQ(
-      fail_every_call(ENOMEM, [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kRequired); }), 7);
+  EXPECT_EQ(fail_every_call(ENOMEM,
+                            [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kIfAny); }),
+            3);
+  EXPECT_EQ(fail_every_call(
+                ENOMEM, [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kRequired); }),
+            7);
 }
 
 TEST(SharedSegment, Crash_NothingLeaksWhenAnyCallOfItsCreationFails) {
@@ -259,16 +276,18 @@ TEST(SharedSegment, Crash_NothingLeaksWhenAnyCallOfItsCreationFails) {
                               return create_peer_writable("w", 8192, PROT_READ, calls).has_value();
                             }),
             5);
-  EXPECT_EQ(fail_every_call(
-                ENOMEM, [](SystemCalls& calls) { return create_peer_readable("r", 8192, calls).has_value(); }),
-            7);
+  EXPECT_EQ(
+      fail_every_call(ENOMEM,
+                      [](SystemCalls& calls) { return create_peer_readable("r", 8192, calls).has_value(); }),
+      7);
 }
 
 std::string shrink_grow_punch_and_write(int fd, std::size_t bytes) {
   std::string said;
   said += ::ftruncate(fd, 0) == 0 ? "shrank " : "";
   said += ::ftruncate(fd, static_cast<off_t>(bytes * 2)) == 0 ? "grew " : "";
-  said += ::fallocate(fd, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(bytes), 4096) == 0 ? "allocated behind " : "";
+  said +=
+      ::fallocate(fd, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(bytes), 4096) == 0 ? "allocated behind " : "";
   said += ::fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE) == 0 ? "sealed " : "";
   said += ::pwrite(fd, "x", 1, 100) == 1 ? "wrote " : "";
   int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;

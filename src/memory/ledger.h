@@ -1,8 +1,9 @@
 // Ledger: who holds each page now. Private memory (D3); what a peer gives back is believed only as far as the
 // ledger agrees.
 //
-// One ledger has one writing thread, the owner of the pool whose pages it covers: pools with different owners on one
-// arena have a ledger each, over their own range. Other threads may read (holder, lent): each answer is of some moment.
+// One ledger has one writing thread, the owner of the pool whose pages it covers: pools with different owners
+// on one arena have a ledger each, over their own range. Other threads may read (holder, lent): each answer
+// is of some moment.
 #pragma once
 
 #include <atomic>
@@ -22,7 +23,8 @@ enum class PageFault : std::uint8_t {
   kDouble,   // the page is free: given back already, or never lent
 };
 
-// A page's holder is a port id; free pages are nobody's, pages in the NIC's rings or in a worker's hand are the host's.
+// A page's holder is a port id; free pages are nobody's, pages in the NIC's rings or in a worker's hand are
+// the host's.
 class Ledger {
  public:
   // Pages 0 .. page_count - 1, or those of one pool: first .. first + page_count - 1. All free.
@@ -32,7 +34,8 @@ class Ledger {
   // The writing thread; a page must be free (CHECK: our bug).
   void lend(PageIndex page, PortId holder) {
     std::uint32_t slot = raw(page) - first_;
-    if (slot >= page_count_ || !is_holder(holder) || holders_[slot].load(std::memory_order_relaxed) != kNobody) [[unlikely]] {
+    if (slot >= page_count_ || !is_holder(holder) ||
+        holders_[slot].load(std::memory_order_relaxed) != kNobody) [[unlikely]] {
       bad_lend(slot, holder);
     }
     holders_[slot].store(holder, std::memory_order_relaxed);
@@ -57,11 +60,11 @@ class Ledger {
     return PageFault::kNone;
   }
 
-  // Takes back everything `holder` has (D7: only after nothing can write to it any more); calls `home` per page,
-  // which is free by then. Scans the ledger: for the end of a session, not for a packet.
+  // Takes back everything `holder` has (D7: only after nothing can write to it any more); calls `home` per
+  // page, which is free by then. Scans the ledger: for the end of a session, not for a packet.
   std::uint32_t reclaim(PortId holder, const std::function<void(PageIndex)>& home);
 
-  PortId holder(PageIndex page) const;  // PortId::kKernel when free
+  PortId holder(PageIndex page) const;      // PortId::kKernel when free
   std::uint32_t lent(PortId holder) const;  // a load, no scan
   bool covers(PageIndex page) const { return raw(page) - first_ < page_count_; }
   std::uint32_t page_count() const { return page_count_; }
@@ -75,13 +78,14 @@ class Ledger {
   [[noreturn, gnu::cold, gnu::noinline]] static void bad_holder(PortId holder);
   void add_lent(PortId holder, int change) {
     auto& count = lent_[raw(holder)];  // one writer: no locked instruction
-    count.store(count.load(std::memory_order_relaxed) + static_cast<std::uint32_t>(change), std::memory_order_relaxed);
+    count.store(count.load(std::memory_order_relaxed) + static_cast<std::uint32_t>(change),
+                std::memory_order_relaxed);
   }
 
   std::uint32_t first_;
   std::uint32_t page_count_;
-  std::unique_ptr<std::atomic<PortId>[]> holders_;        // one word per page
-  std::unique_ptr<std::atomic<std::uint32_t>[]> lent_;    // one count per port id
+  std::unique_ptr<std::atomic<PortId>[]> holders_;      // one word per page
+  std::unique_ptr<std::atomic<std::uint32_t>[]> lent_;  // one count per port id
 };
 
 }  // namespace sluice

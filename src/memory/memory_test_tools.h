@@ -41,8 +41,12 @@ class FailingCalls final : public SystemCalls {
   int memfd_create(const char* name, unsigned flags) override {
     return fails() ? -1 : SystemCalls::memfd_create(name, flags);
   }
-  int ftruncate(int fd, std::size_t bytes) override { return fails() ? -1 : SystemCalls::ftruncate(fd, bytes); }
-  int fallocate(int fd, std::size_t bytes) override { return fails() ? -1 : SystemCalls::fallocate(fd, bytes); }
+  int ftruncate(int fd, std::size_t bytes) override {
+    return fails() ? -1 : SystemCalls::ftruncate(fd, bytes);
+  }
+  int fallocate(int fd, std::size_t bytes) override {
+    return fails() ? -1 : SystemCalls::fallocate(fd, bytes);
+  }
   void* mmap(std::size_t bytes, int protection, int fd) override {
     return fails() ? MAP_FAILED : SystemCalls::mmap(bytes, protection, fd);
   }

@@ -23,19 +23,21 @@ std::uint32_t watermark_of(const PagePoolOptions& options) {
 Result<void> check(const Arena& arena, const PagePoolOptions& options) {
   std::uint64_t end = std::uint64_t{raw(options.first)} + options.page_count;
   if (options.page_count == 0 || end > arena.page_count()) {
-    return fail("pool {}: pages {} .. {} do not lie in its arena of {} pages", options.name, raw(options.first), end,
-                arena.page_count());
+    return fail("pool {}: pages {} .. {} do not lie in its arena of {} pages", options.name,
+                raw(options.first), end, arena.page_count());
   }
   if (options.limit > options.page_count) {
-    return fail("pool {}: limit {} is more than its {} pages", options.name, options.limit, options.page_count);
+    return fail("pool {}: limit {} is more than its {} pages", options.name, options.limit,
+                options.page_count);
   }
   if (options.watermark > limit_of(options)) {
-    return fail("pool {}: watermark {} is above the limit of {} pages and would never be reached", options.name,
-                options.watermark, limit_of(options));
+    return fail("pool {}: watermark {} is above the limit of {} pages and would never be reached",
+                options.name, options.watermark, limit_of(options));
   }
-  if (!std::has_single_bit(options.return_ring) || options.return_ring < 2 || options.return_ring > kMaxReturnRing) {
-    return fail("pool {}: return_ring is {}; it must be a power of two, 2 .. {}", options.name, options.return_ring,
-                kMaxReturnRing);
+  if (!std::has_single_bit(options.return_ring) || options.return_ring < 2 ||
+      options.return_ring > kMaxReturnRing) {
+    return fail("pool {}: return_ring is {}; it must be a power of two, 2 .. {}", options.name,
+                options.return_ring, kMaxReturnRing);
   }
   return {};
 }
@@ -119,8 +121,9 @@ std::uint32_t PagePool::release_remote(std::span<const PageIndex> pages) {
   return ring_.push(pages);
 }
 
-// A snapshot that was true at one moment. All counts only grow; cache_out is read between two equal readings of
-// everything else, so that they all stood so when cache_out was read. Lock-free: a turn is repeated only when pages moved.
+// A snapshot that was true at one moment. All counts only grow; cache_out is read between two equal readings
+// of everything else, so that they all stood so when cache_out was read. Lock-free: a turn is repeated only
+// when pages moved.
 PagePool::Totals PagePool::totals() const {
   for (;;) {
     std::uint32_t moves = owner_.moves.load(std::memory_order_acquire);

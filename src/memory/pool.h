@@ -2,15 +2,16 @@
 //
 // One thread, the owner, allocates and releases; it never waits, locks, allocates or enters the kernel. Other
 // threads return pages through a bounded ring. The shape, and the names of the statistics, are the kernel's
-// (Documentation/networking/page_pool.rst): a LIFO cache for the owner, refilled in bulk from the return ring, then from
-// pages that were never used ("slow").
+// (Documentation/networking/page_pool.rst): a LIFO cache for the owner, refilled in bulk from the return
+// ring, then from pages that were never used ("slow").
 //
 //        alloc <--+-- cache  <---- collect ----  return ring <---- release_remote (other threads)
 //                 |   (LIFO)  <--- release (owner)
 //                 +-- never used: first + used .. first + limit - 1
 //
-// A page that was never used is taken only when cache and ring are empty, so all that were ever used are out by then:
-// no more than `limit` of them are ever touched, and that is how the limit is kept, without a count on the hot path.
+// A page that was never used is taken only when cache and ring are empty, so all that were ever used are out
+// by then: no more than `limit` of them are ever touched, and that is how the limit is kept, without a count
+// on the hot path.
 #pragma once
 
 #include <atomic>
@@ -29,45 +30,52 @@
 namespace sluice {
 
 struct PagePoolOptions {
-  std::string name;                 // "eth1:0", as `sluicectl show pools` prints it
-  PageIndex first = PageIndex{0};   // the range of the arena that is this pool's: first .. first + page_count - 1
+  std::string name;  // "eth1:0", as `sluicectl show pools` prints it
+  PageIndex first =
+      PageIndex{0};  // the range of the arena that is this pool's: first .. first + page_count - 1
   std::uint32_t page_count = 0;
-  std::uint32_t limit = 0;          // most pages in flight, 1 .. page_count; 0 means page_count
-  std::uint32_t watermark = 0;      // in flight from here on is pressure; 0 means 3/4 of limit
-  std::uint32_t return_ring = 4096; // capacity for other threads' returns, a power of two, 2 .. kMaxReturnRing
+  std::uint32_t limit = 0;      // most pages in flight, 1 .. page_count; 0 means page_count
+  std::uint32_t watermark = 0;  // in flight from here on is pressure; 0 means 3/4 of limit
+  std::uint32_t return_ring =
+      4096;  // capacity for other threads' returns, a power of two, 2 .. kMaxReturnRing
 };
 
 class PagePool {
  public:
-  // The arena must outlive the pool (a pool that may outlive its session goes to RetiredPools, memory/retired.h).
+  // The arena must outlive the pool (a pool that may outlive its session goes to RetiredPools,
+  // memory/retired.h).
   static Result<std::unique_ptr<PagePool>> create(const Arena& arena, const PagePoolOptions& options);
   // CHECKs that every page is home.
   ~PagePool();
   PagePool(const PagePool&) = delete;
   PagePool& operator=(const PagePool&) = delete;
 
-  // Owner thread. Takes a page out: in flight from now on. kNone when the limit is reached, or when all that is home
-  // is a return that another thread is in the middle of. Looks into the return ring only when the cache is empty.
+  // Owner thread. Takes a page out: in flight from now on. kNone when the limit is reached, or when all that
+  // is home is a return that another thread is in the middle of. Looks into the return ring only when the
+  // cache is empty.
   PageIndex alloc();
-  // Owner thread. Fills the front of `pages`; returns how many, fewer as for alloc(). Collects what others returned.
+  // Owner thread. Fills the front of `pages`; returns how many, fewer as for alloc(). Collects what others
+  // returned.
   std::uint32_t alloc_bulk(std::span<PageIndex> pages);
-  // Owner thread. Each page must be in flight and of this pool. CHECKed here: it was given out before, and no more
-  // come home than went out. That it is this very holder's is the ledger's to say.
+  // Owner thread. Each page must be in flight and of this pool. CHECKed here: it was given out before, and no
+  // more come home than went out. That it is this very holder's is the ledger's to say.
   void release(PageIndex page);
   void release_bulk(std::span<const PageIndex> pages);
   // Owner thread: moves what others returned into the cache. Once per turn of an owner that does not use
   // alloc_bulk: otherwise, with a cache that never runs empty, the ring stays full for ever.
   void collect();
-  // Any other thread, any number at a time. Returns how many fitted the ring (from the front); the caller keeps the rest
-  // and tries again. Counted ring / ring_full. Nothing of the pool is touched after the last page is in.
+  // Any other thread, any number at a time. Returns how many fitted the ring (from the front); the caller
+  // keeps the rest and tries again. Counted ring / ring_full. Nothing of the pool is touched after the last
+  // page is in.
   std::uint32_t release_remote(std::span<const PageIndex> pages);
 
-  // Owner thread: exact. Other threads: exact as of some moment between call and return. A page counts as released
-  // from the moment its place in the return ring is taken.
+  // Owner thread: exact. Other threads: exact as of some moment between call and return. A page counts as
+  // released from the moment its place in the return ring is taken.
   std::uint32_t inflight() const;  // held - released
   bool under_pressure() const { return inflight() >= watermark_; }
 
-  // Every page is home and no return is half-way: the pool may be destroyed. Owner thread, or who took over from it.
+  // Every page is home and no return is half-way: the pool may be destroyed. Owner thread, or who took over
+  // from it.
   bool idle() const;
 
   bool contains(PageIndex page) const { return raw(page) - first_ < page_count_; }
@@ -87,7 +95,8 @@ class PagePool {
   PageIndex alloc_slow();
   std::uint32_t take_from_cache(PageIndex* pages, std::uint32_t wanted);
   std::uint32_t take_unused(PageIndex* pages, std::uint32_t wanted);
-  [[noreturn, gnu::cold, gnu::noinline]] void bad_release(std::uint32_t worst_slot, std::uint64_t count) const;
+  [[noreturn, gnu::cold, gnu::noinline]] void bad_release(std::uint32_t worst_slot,
+                                                          std::uint64_t count) const;
 
   struct Totals {
     std::uint64_t cache_out, cache_in, used, collected, ring_in;
@@ -104,15 +113,15 @@ class PagePool {
   const std::uint32_t limit_;
   const std::uint32_t watermark_;
 
-  // The owner's line. Two free-running counts instead of one level: alloc writes the one, release the other, so neither
-  // waits for the other's store, and both are statistics at no cost. Other threads read them.
+  // The owner's line. Two free-running counts instead of one level: alloc writes the one, release the other,
+  // so neither waits for the other's store, and both are statistics at no cost. Other threads read them.
   struct alignas(64) Owner {
     std::atomic<std::uint64_t> cache_out{0};  // pages taken out of the cache
     std::atomic<std::uint64_t> cache_in{0};   // pages put in: by release, and by collect
     std::atomic<std::uint32_t> used{0};       // pages ever taken out for the first time, 0 .. limit
     std::uint32_t first = 0;
-    std::unique_ptr<std::uint32_t[]> cache;   // limit entries: everything that was ever used fits
-    std::atomic<std::uint32_t> moves{0};      // odd while collect() is changing several counts
+    std::unique_ptr<std::uint32_t[]> cache;  // limit entries: everything that was ever used fits
+    std::atomic<std::uint32_t> moves{0};     // odd while collect() is changing several counts
     Counter alloc_empty, alloc_refill, alloc_limit;
   } owner_;
   static_assert(sizeof(Owner) == 64);

@@ -129,9 +129,9 @@ double lend_and_give_back(std::uint64_t pages) {
 
 struct Row {
   std::string name;
-  Measure Side::*measure;
-  double goal;        // of mbuf's time
-  double share;       // of the pages: the slow ones need fewer
+  Measure Side::* measure;
+  double goal;   // of mbuf's time
+  double share;  // of the pages: the slow ones need fewer
 };
 
 struct Figure {
@@ -211,8 +211,7 @@ void print_table(const std::vector<Figure>& figures) {
 
 Side sluice_side() {
   auto bed = make_bed();
-  return {"sluice",
-          [=](std::uint64_t pages) { return single(*bed->pool, pages); },
+  return {"sluice", [=](std::uint64_t pages) { return single(*bed->pool, pages); },
           [=](std::uint64_t pages) { return singles(*bed->pool, pages); },
           [=](std::uint64_t pages) { return bulk(*bed->pool, pages); },
           [=](std::uint64_t pages) { return other_thread(*bed->pool, pages); }};

@@ -19,10 +19,10 @@ using Measure = std::function<double(std::uint64_t pages)>;
 // The same patterns on each side; a peer that has no such pattern leaves it empty.
 struct Side {
   std::string name;
-  Measure single;         // take one, return it
-  Measure singles;        // take 64 one by one, return them one by one
-  Measure bulk;           // take 64 in one call, return them in one call
-  Measure other_thread;   // take 64, hand them to another thread, which returns them
+  Measure single;        // take one, return it
+  Measure singles;       // take 64 one by one, return them one by one
+  Measure bulk;          // take 64 in one call, return them in one call
+  Measure other_thread;  // take 64, hand them to another thread, which returns them
 };
 
 Side sluice_side();
@@ -35,7 +35,8 @@ inline void opaque(T* value) {
   asm volatile("" : : "r"(value) : "memory");
 }
 
-// The same plain single-producer single-consumer ring for both sides: what lies between the threads is not compared.
+// The same plain single-producer single-consumer ring for both sides: what lies between the threads is not
+// compared.
 template <typename T, std::uint32_t kSize = 1024>
 class Handover {
  public:

@@ -1,5 +1,5 @@
-// The peer: rte_pktmbuf_alloc/free and the mempool under them, with the cache of 512 objects per thread that its own
-// examples use, inlined from its headers with its own flags.
+// The peer: rte_pktmbuf_alloc/free and the mempool under them, with the cache of 512 objects per thread that
+// its own examples use, inlined from its headers with its own flags.
 #include <pthread.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
@@ -30,8 +30,8 @@ bool any_huge_pages() {
 }
 
 bool start_eal(std::string& why_not) {
-  std::vector<std::string> words = {"pool_bench", "--no-pci", "--no-telemetry", "--log-level=error",
-                                    "-l", "0", "-m", "256"};
+  std::vector<std::string> words = {
+      "pool_bench", "--no-pci", "--no-telemetry", "--log-level=error", "-l", "0", "-m", "256"};
   if (any_huge_pages()) {
     words.push_back("--in-memory");
   } else {  // the EAL takes --no-huge together with --in-memory for a contradiction
@@ -149,8 +149,7 @@ double other_thread(Pool pool, std::uint64_t pages) {
 
 template <typename Pool>
 Side side(std::string name, Pool pool) {
-  return {std::move(name),
-          [=](std::uint64_t pages) { return single(pool, pages); },
+  return {std::move(name), [=](std::uint64_t pages) { return single(pool, pages); },
           [=](std::uint64_t pages) { return singles(pool, pages); },
           [=](std::uint64_t pages) { return bulk(pool, pages); },
           [=](std::uint64_t pages) { return other_thread(pool, pages); }};
@@ -162,8 +161,10 @@ std::vector<Side> peer_sides(std::string& why_not) {
   if (!start_eal(why_not)) {
     return {};
   }
-  rte_mempool* mbufs = rte_pktmbuf_pool_create("mbufs", kPages, 512, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
-  rte_mempool* raw = rte_mempool_create("raw", kPages, 2048, 512, 0, nullptr, nullptr, nullptr, nullptr, SOCKET_ID_ANY, 0);
+  rte_mempool* mbufs =
+      rte_pktmbuf_pool_create("mbufs", kPages, 512, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
+  rte_mempool* raw =
+      rte_mempool_create("raw", kPages, 2048, 512, 0, nullptr, nullptr, nullptr, nullptr, SOCKET_ID_ANY, 0);
   if (mbufs == nullptr || raw == nullptr) {
     why_not = std::string("DPDK cannot make its pools: ") + rte_strerror(rte_errno);
     return {};

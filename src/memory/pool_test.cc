@@ -116,11 +116,11 @@ TEST(PagePool, CountsWhatItDidByTheKernelsNames) {
   Arena arena = make_arena();
   auto pool = make_pool(arena, {.page_count = 8});
   std::vector<PageIndex> pages(3);
-  pool->alloc_bulk(pages);             // slow: never used before
-  pool->release_bulk(pages);           // cached
-  pool->alloc_bulk(pages);             // fast
+  pool->alloc_bulk(pages);    // slow: never used before
+  pool->release_bulk(pages);  // cached
+  pool->alloc_bulk(pages);    // fast
   pool->release_remote({pages.data(), 2});
-  pool->collect();                     // refill
+  pool->collect();  // refill
   CounterMap now = counters(*pool);
   EXPECT_EQ(now["alloc_slow"], 3u);
   EXPECT_EQ(now["alloc_empty"], 1u);
@@ -143,7 +143,8 @@ TEST(PagePool, RefusesOptionsThatCannotBeAndSaysWhatCan) {
     return pool ? std::string("made") : pool.error().message;
   };
   EXPECT_EQ(message({.page_count = 0}), "pool p: pages 0 .. 0 do not lie in its arena of 16 pages");
-  EXPECT_EQ(message({.first = PageIndex{10}, .page_count = 7}), "pool p: pages 10 .. 17 do not lie in its arena of 16 pages");
+  EXPECT_EQ(message({.first = PageIndex{10}, .page_count = 7}),
+            "pool p: pages 10 .. 17 do not lie in its arena of 16 pages");
   EXPECT_EQ(message({.first = PageIndex{0xfffffff0}, .page_count = 0x20}),
             "pool p: pages 4294967280 .. 4294967312 do not lie in its arena of 16 pages");
   EXPECT_EQ(message({.page_count = 8, .limit = 9}), "pool p: limit 9 is more than its 8 pages");
@@ -151,7 +152,8 @@ TEST(PagePool, RefusesOptionsThatCannotBeAndSaysWhatCan) {
             "pool p: watermark 9 is above the limit of 8 pages and would never be reached");
   EXPECT_EQ(message({.page_count = 8, .return_ring = 48}),
             "pool p: return_ring is 48; it must be a power of two, 2 .. 16777216");
-  EXPECT_EQ(message({.first = PageIndex{10}, .page_count = 6, .limit = 6, .watermark = 6, .return_ring = 2}), "made");
+  EXPECT_EQ(message({.first = PageIndex{10}, .page_count = 6, .limit = 6, .watermark = 6, .return_ring = 2}),
+            "made");
 }
 
 TEST(PagePoolDeathTest, OurOwnBugsStopUs) {
@@ -165,7 +167,8 @@ TEST(PagePoolDeathTest, OurOwnBugsStopUs) {
   EXPECT_DEATH(pool->release_bulk(later), "page 9 was never given out");
   EXPECT_DEATH(pool->release_bulk(twice), "2 pages come home, held 1, released 0: one comes home twice");
   EXPECT_DEATH(pool->release_remote(behind), "page 24 is not one of its own");
-  EXPECT_DEATH((pool->release(page), pool->release(page)), "1 pages come home, held 1, released 1: one comes home twice");
+  EXPECT_DEATH((pool->release(page), pool->release(page)),
+               "1 pages come home, held 1, released 1: one comes home twice");
   EXPECT_DEATH((pool->release_remote(twice), pool->collect()), "held 1, released 2: one comes home twice");
   EXPECT_DEATH(pool.reset(), "pool test:0: destroyed with 1 pages in flight");
   pool->release(page);

@@ -25,8 +25,9 @@ std::unique_ptr<PagePool> make_pool(const Arena& arena, std::uint32_t ring) {
 
 using Channel = bench::Handover<PageIndex, 64>;
 
-// Each reader checks what the owner wrote into a page, scribbles over it and returns it. No page byte is atomic: only the
-// pool's own ordering [label: page home] keeps the owner's next writing apart from the reader's.
+// Each reader checks what the owner wrote into a page, scribbles over it and returns it. No page byte is
+// atomic: only the pool's own ordering [label: page home] keeps the owner's next writing apart from the
+// reader's.
 void read_and_return(const Arena& arena, PagePool& pool, Channel& channel, std::uint32_t count) {
   PageIndex pages[16];
   while (count != 0) {
@@ -86,9 +87,15 @@ void lend_to_readers(std::uint32_t readers, std::uint32_t ring, std::uint32_t pe
   EXPECT_EQ(counters["recycle_ring"], readers * per_reader);
 }
 
-TEST(PagePool, OneOtherThreadReturnsPages) { lend_to_readers(1, 64, 60'000); }
-TEST(PagePool, ThreeOtherThreadsReturnPagesAtOnce) { lend_to_readers(3, 64, 20'000); }
-TEST(PagePool, ThreeOtherThreadsShareARingThatIsMostlyFull) { lend_to_readers(3, 4, 20'000); }
+TEST(PagePool, OneOtherThreadReturnsPages) {
+  lend_to_readers(1, 64, 60'000);
+}
+TEST(PagePool, ThreeOtherThreadsReturnPagesAtOnce) {
+  lend_to_readers(3, 64, 20'000);
+}
+TEST(PagePool, ThreeOtherThreadsShareARingThatIsMostlyFull) {
+  lend_to_readers(3, 4, 20'000);
+}
 
 // The owner goes through these states only, whatever of collecting and recycling goes on between them.
 TEST(PagePool, OtherThreadsReadAnExactInflight) {

@@ -19,7 +19,8 @@ namespace {
 
 constexpr char kEvil[] = "evil";
 
-void attack_mapping(void* data, std::size_t bytes, const std::string& as, std::vector<std::string>& got_through) {
+void attack_mapping(void* data, std::size_t bytes, const std::string& as,
+                    std::vector<std::string>& got_through) {
   auto attempt = [&](const char* name, bool done) {
     if (done) {
       got_through.push_back(as + name);
@@ -40,7 +41,8 @@ void attack_mapping(void* data, std::size_t bytes, const std::string& as, std::v
   ::close(zero);
 }
 
-void attack_descriptor(int fd, std::size_t bytes, const std::string& as, std::vector<std::string>& got_through) {
+void attack_descriptor(int fd, std::size_t bytes, const std::string& as,
+                       std::vector<std::string>& got_through) {
   auto attempt = [&](const char* name, bool done) {
     if (done) {
       got_through.push_back(as + name);

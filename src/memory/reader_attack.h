@@ -9,8 +9,8 @@ namespace sluice::test {
 // Tries everything on `fd`, a file of `bytes`; returns the names of the attacks that were not refused.
 std::vector<std::string> attack_as_reader(int fd, std::size_t bytes);
 
-// Forks a peer before the memory exists, so that it inherits neither mapping nor descriptor. give() hands it a
-// descriptor over SCM_RIGHTS and waits for what its `work` says.
+// Forks a peer before the memory exists, so that it inherits neither mapping nor descriptor. give() hands it
+// a descriptor over SCM_RIGHTS and waits for what its `work` says.
 class Peer {
  public:
   enum class As { kSameUser, kNobody };

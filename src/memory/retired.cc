@@ -16,7 +16,8 @@ std::string to_string(const StalledPool& pool) {
     separator = ", ";
   }
   if (pool.unaccounted != 0) {
-    text += fmt::format("{}{} lent to no port (a NIC's rings, or on their way home)", separator, pool.unaccounted);
+    text += fmt::format("{}{} lent to no port (a NIC's rings, or on their way home)", separator,
+                        pool.unaccounted);
   }
   return text;
 }

@@ -1,5 +1,6 @@
-// RetiredPools: pools whose session is over and whose pages are not all home yet. The kernel defers a page_pool's
-// destruction in the same way (net/core/page_pool.c, page_pool_release_retry) and warns every 60 s.
+// RetiredPools: pools whose session is over and whose pages are not all home yet. The kernel defers a
+// page_pool's destruction in the same way (net/core/page_pool.c, page_pool_release_retry) and warns every 60
+// s.
 #pragma once
 
 #include <cstdint>
@@ -36,13 +37,15 @@ class RetiredPools {
   using Report = std::function<void(const StalledPool&)>;
   static constexpr std::uint64_t kWarnEveryNs = 60'000'000'000;
 
-  // `report` is called from turn() for each pool that still waits, every kWarnEveryNs; without one it is a warning in the log.
+  // `report` is called from turn() for each pool that still waits, every kWarnEveryNs; without one it is a
+  // warning in the log.
   explicit RetiredPools(Report report = {});
   // CHECKs that none is left: what still holds pages would be left with memory that is gone.
   ~RetiredPools();
 
-  // The pool has no owner thread any more; other threads may still release_remote() into it. `ledger` may be null. The
-  // arena, and the ledger, live until the pool is destroyed (D7: what can still be written to is not unmapped).
+  // The pool has no owner thread any more; other threads may still release_remote() into it. `ledger` may be
+  // null. The arena, and the ledger, live until the pool is destroyed (D7: what can still be written to is
+  // not unmapped).
   void add(std::unique_ptr<PagePool> pool, std::shared_ptr<const Arena> arena, std::shared_ptr<Ledger> ledger,
            std::uint64_t now_ns);
 

@@ -83,7 +83,8 @@ TEST(RetiredPools, SaysEveryMinuteWhoHoldsThePages) {
 TEST(RetiredPools, MakesRoomForReturnsThatDoNotFitTheRing) {
   RetiredPools retired;
   Session session;
-  session.pool = PagePool::create(*session.arena, {.name = "dns/0", .page_count = 64, .return_ring = 2}).value();
+  session.pool =
+      PagePool::create(*session.arena, {.name = "dns/0", .page_count = 64, .return_ring = 2}).value();
   PagePool* pool = session.pool.get();
   PageIndex pages[5];
   ASSERT_EQ(pool->alloc_bulk(pages), 5u);
@@ -96,7 +97,8 @@ TEST(RetiredPools, MakesRoomForReturnsThatDoNotFitTheRing) {
   EXPECT_EQ(home, 5u);
 }
 
-// The last page comes from a thread that may still be in the middle of release_remote() when the count is zero.
+// The last page comes from a thread that may still be in the middle of release_remote() when the count is
+// zero.
 TEST(RetiredPools, Crash_NeverDestroysAPoolUnderAReturnThatIsUnderWay_D7) {
   for (int round = 0; round < 200; ++round) {
     RetiredPools retired;

@@ -77,7 +77,8 @@ TEST(ReturnRing, DeliversEachPageOnceFromManyProducers) {
     std::uint32_t out[8];
     std::uint32_t count = ring.pop(out, 8);
     for (std::uint32_t i = 0; i < count; ++i) {
-      ASSERT_EQ(out[i] % kEach, next[out[i] / kEach]++);  // each producer's pages in its order, none lost, none twice
+      ASSERT_EQ(out[i] % kEach,
+                next[out[i] / kEach]++);  // each producer's pages in its order, none lost, none twice
     }
     got += count;
     if (count == 0) {

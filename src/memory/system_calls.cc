@@ -13,9 +13,13 @@
 
 namespace sluice {
 
-int SystemCalls::memfd_create(const char* name, unsigned flags) { return ::memfd_create(name, flags); }
+int SystemCalls::memfd_create(const char* name, unsigned flags) {
+  return ::memfd_create(name, flags);
+}
 
-int SystemCalls::ftruncate(int fd, std::size_t bytes) { return ::ftruncate(fd, static_cast<off_t>(bytes)); }
+int SystemCalls::ftruncate(int fd, std::size_t bytes) {
+  return ::ftruncate(fd, static_cast<off_t>(bytes));
+}
 
 int SystemCalls::fallocate(int fd, std::size_t bytes) {
   int result = 0;
@@ -29,9 +33,13 @@ void* SystemCalls::mmap(std::size_t bytes, int protection, int fd) {
   return ::mmap(nullptr, bytes, protection, MAP_SHARED | MAP_POPULATE, fd, 0);
 }
 
-int SystemCalls::fchmod(int fd, unsigned mode) { return ::fchmod(fd, mode); }
+int SystemCalls::fchmod(int fd, unsigned mode) {
+  return ::fchmod(fd, mode);
+}
 
-int SystemCalls::add_seals(int fd, int seals) { return ::fcntl(fd, F_ADD_SEALS, seals); }
+int SystemCalls::add_seals(int fd, int seals) {
+  return ::fcntl(fd, F_ADD_SEALS, seals);
+}
 
 int SystemCalls::open_read_only(int fd) {
   char path[32];

@@ -12,11 +12,11 @@ class SystemCalls {
   virtual ~SystemCalls() = default;
   virtual int memfd_create(const char* name, unsigned flags);
   virtual int ftruncate(int fd, std::size_t bytes);
-  virtual int fallocate(int fd, std::size_t bytes);  // all of the file, EINTR retried
+  virtual int fallocate(int fd, std::size_t bytes);               // all of the file, EINTR retried
   virtual void* mmap(std::size_t bytes, int protection, int fd);  // MAP_SHARED | MAP_POPULATE, from offset 0
   virtual int fchmod(int fd, unsigned mode);
   virtual int add_seals(int fd, int seals);
-  virtual int open_read_only(int fd);  // a new open file description of what `fd` is
+  virtual int open_read_only(int fd);     // a new open file description of what `fd` is
   virtual std::size_t available_bytes();  // MemAvailable; the largest number when /proc does not say
 
   static SystemCalls& real();

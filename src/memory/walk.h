@@ -1,5 +1,5 @@
-// A random walk of a structure beside a naive model of it. The same walk is driven by a seed in the Model_ tests and
-// by libFuzzer's bytes in the fuzzers.
+// A random walk of a structure beside a naive model of it. The same walk is driven by a seed in the Model_
+// tests and by libFuzzer's bytes in the fuzzers.
 #pragma once
 
 #include <cstdint>
@@ -68,8 +68,8 @@ class CounterMap final : public CounterVisitor {
   std::vector<std::pair<std::string, std::uint64_t>> values_;
 };
 
-// Walks a pool by one thread (remote returns included: to the ring a thread is a caller). What is known of it by the naive
-// model: the set of pages that are out, how many wait in the ring, how many were ever used.
+// Walks a pool by one thread (remote returns included: to the ring a thread is a caller). What is known of it
+// by the naive model: the set of pages that are out, how many wait in the ring, how many were ever used.
 class PoolWalk {
  public:
   PoolWalk(const Arena& arena, Choices& choices) : choices_(choices) {
@@ -124,9 +124,8 @@ class PoolWalk {
       case 4: {
         auto pages = pick_some();
         std::uint32_t room = ring_capacity_ - in_ring_;
-        std::uint32_t expected = static_cast<std::uint32_t>(pages.size()) < room
-                                     ? static_cast<std::uint32_t>(pages.size())
-                                     : room;
+        std::uint32_t expected =
+            static_cast<std::uint32_t>(pages.size()) < room ? static_cast<std::uint32_t>(pages.size()) : room;
         std::uint32_t fitted = pool_->release_remote(pages);
         SLUICE_CHECK(fitted == expected, "{} of {} fitted, room {}", fitted, pages.size(), room);
         out_.insert(out_.end(), pages.begin() + fitted, pages.end());
@@ -149,8 +148,8 @@ class PoolWalk {
 
   void took(std::span<const PageIndex> pages, std::uint32_t wanted) {
     std::uint64_t free_pages = pool_->limit() - out_.size();
-    SLUICE_CHECK(pages.size() == (wanted < free_pages ? wanted : free_pages), "{} of {}, {} free", pages.size(), wanted,
-                 free_pages);
+    SLUICE_CHECK(pages.size() == (wanted < free_pages ? wanted : free_pages), "{} of {}, {} free",
+                 pages.size(), wanted, free_pages);
     for (PageIndex page : pages) {
       SLUICE_CHECK(pool_->contains(page), "page {}", raw(page));
       for (PageIndex other : out_) {
@@ -270,8 +269,8 @@ class LedgerWalk {
       holders_[page - first_] = PortId::kKernel;
     }
     PageFault fault = ledger_.give_back(page, from);
-    SLUICE_CHECK(fault == expected, "page {} from {}: {} and not {}", page, raw(from), static_cast<int>(fault),
-                 static_cast<int>(expected));
+    SLUICE_CHECK(fault == expected, "page {} from {}: {} and not {}", page, raw(from),
+                 static_cast<int>(fault), static_cast<int>(expected));
   }
 
   void check() const {

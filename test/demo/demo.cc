@@ -1,7 +1,7 @@
 // demo: one NIC that stays Linux's and feeds two programs by Sluice, and what happens when they misbehave or
 // die.
 //
-//   demo [--json]
+//   [SLUICE_DEMO_RATE=packets/s] demo [--json]
 #include <unistd.h>
 
 #include <cstdio>

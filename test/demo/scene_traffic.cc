@@ -88,9 +88,9 @@ Result<TrafficPromises> play_traffic(Stage& stage, Apps& apps) {
   TrafficPromises promises;
   Promise& zero_copy = promises.zero_copy;
   zero_copy.figure("packets_per_second", sent->per_second());
-  zero_copy.require(sent->per_second() >= kPromisedRate,
+  zero_copy.require(sent->per_second() >= promised_rate(),
                     fmt::format("the generator reached {} packets/s here, not {} (load average {:.1f})",
-                                grouped(sent->per_second()), grouped(kPromisedRate), load_average()));
+                                grouped(sent->per_second()), grouped(promised_rate()), load_average()));
   report_app(zero_copy, apps.owned, sent->full);
   zero_copy.figure("zero_copy", grown("port.owned.zero_copy"));
   zero_copy.figure("copied", grown("port.owned.copied"));

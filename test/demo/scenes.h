@@ -2,8 +2,11 @@
 // are attached. An error is the world's (a program did not start); a broken promise is in the Promise.
 #pragma once
 
+#include <string>
+
 #include "base/result.h"
 #include "test/demo/app.h"
+#include "test/demo/narrate.h"
 #include "test/demo/promise.h"
 #include "test/demo/stage.h"
 
@@ -14,8 +17,8 @@ struct Apps {
   App shared;  // gets the thin flow from a queue that it shares
 };
 
-inline constexpr const char* kZeroCopy =
-    "ping loses nothing while 2,000,000 packets/s reach a program by zero copy, each exactly once";
+inline const std::string kZeroCopy = "ping loses nothing while " + grouped(promised_rate()) +
+                                     " packets/s reach a program by zero copy, each exactly once";
 inline constexpr const char* kOneCopy =
     "a second program, on a shared queue, gets all of its packets by exactly one copy";
 inline constexpr const char* kReadOnly = "a program cannot write a received page by any means";

@@ -3,6 +3,8 @@
 #include <bpf/libbpf.h>
 #include <sched.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <vector>
 
@@ -46,6 +48,13 @@ to = "shared"
 
 }  // namespace
 
+std::uint64_t promised_rate() {
+  constexpr std::uint64_t kPromisedRate = 2'000'000;
+  const char* text = std::getenv("SLUICE_DEMO_RATE");
+  const std::uint64_t asked = text == nullptr ? 0 : std::strtoull(text, nullptr, 10);
+  return asked == 0 ? kPromisedRate : std::min(asked, kPromisedRate);
+}
+
 Layout Layout::of_this_machine() {
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -59,7 +68,7 @@ Layout Layout::of_this_machine() {
   Layout layout;
   layout.generator_cpu = cpus.at(0);
   layout.receiver_cpu = cpus.size() > 1 ? cpus[1] : cpus[0];
-  layout.packets_per_second = layout.one_cpu() ? kOneCpuRate : kPromisedRate;
+  layout.packets_per_second = layout.one_cpu() ? kOneCpuRate : promised_rate();
   while (!layout.one_cpu() && layout.generator_cpu % layout.queues == layout.receiver_cpu % layout.queues) {
     ++layout.queues;
   }

@@ -173,7 +173,7 @@ TEST_F(Refusal, Malicious_HandshakesOfEveryBadKindAreRefusedWhileAnotherPrograms
   std::uint64_t refused = 0;
   for (int round = 0; round < 20; ++round) {
     sluice_app_hello wrong_version = good, wrong_magic = good, reserved = good, no_nul = good;
-    wrong_version.version = static_cast<std::uint16_t>(SLUICE_APP_VERSION + 1 + round);
+    wrong_version.version = static_cast<std::uint16_t>(SLUICE_APP_VERSION + 1 + static_cast<unsigned>(round));
     wrong_magic.magic ^= 1u << round;
     reserved.reserved = 1;
     std::memset(no_nul.client, 'x', sizeof(no_nul.client));
