@@ -24,13 +24,14 @@ log = "error"
 workers = [ {{ cpu = {cpu} }} ]
 
 [nic.{nic}]
-ring = 8192
+ring = 16384
 
 [port.owned]
 type = "app"
 socket = "{dir}/owned.sock"
 queues = ["{queue}"]
 pages = 32768
+ring = 32768
 
 [port.shared]
 type = "app"

@@ -156,10 +156,15 @@ void App::release_hoard() {
 }
 
 void App::expect_all_once() {
-  eventually([&] { return received_ >= inside_->options.sequences; });
+  expect_all_once(inside_->options.sequences);
+}
+
+void App::expect_all_once(std::uint64_t sequences) {
+  eventually([&] { return received_ >= sequences; });
   inside_->call([&] {
-    EXPECT_EQ(inside_->tally.lost(), 0u) << inside_->options.name;
+    EXPECT_EQ(inside_->tally.lost(sequences), 0u) << inside_->options.name;
     EXPECT_EQ(inside_->tally.doubled(), 0u) << inside_->options.name;
+    EXPECT_EQ(received_, sequences) << inside_->options.name;
     EXPECT_EQ(wrong_, 0u) << inside_->options.name;
   });
 }

@@ -47,8 +47,10 @@ class App {
   // For LiveFramesOptions, for a flow that comes by this RX queue: what came by it, and the window.
   const std::atomic<std::uint64_t>* allowed(std::uint16_t queue = 0) const { return &allowed_[queue]; }
 
-  // Waits until all sequence numbers have come, then says whether each came once and nothing else did.
+  // Waits until all sequence numbers, or those below `sequences`, have come, then says whether each came once
+  // and nothing else did.
   void expect_all_once();
+  void expect_all_once(std::uint64_t sequences);
 
   // In order; waits for room. False: something cannot be sent.
   bool send(std::span<const Frame> frames);

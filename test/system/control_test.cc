@@ -28,13 +28,10 @@ class ControlInTraffic : public SystemTest {
 };
 
 TEST_F(ControlInTraffic, AReloadBringsRulesPortsAndNicsWithoutLosingAPacketOfAnotherPort) {
-  constexpr std::uint64_t kFrames = 60'000;
   VethPair other = make_second_wire();
   const std::string dns_config = nic_table() + app_port("dns", "uplink = \"nic0\"") + udp_rule(kDns, "dns");
   start(dns_config);
-  auto dns = attach("dns", kDns, kFrames);
-  auto to_dns = flow(kDns, {.count = kFrames, .allowed = dns->allowed(), .packets_per_second = 50'000});
-  to_dns->start();
+  Stream dns = stream_to("dns", kDns);
   const std::string with_port = dns_config + app_port("new") + udp_rule(kNew, "new");
   const std::string with_nic = nic_table("nic1") + dns_config + app_port("new") + udp_rule(kNew, "new");
   for (int round = 0; round < 2; ++round) {
@@ -53,8 +50,7 @@ TEST_F(ControlInTraffic, AReloadBringsRulesPortsAndNicsWithoutLosingAPacketOfAno
              daemon().show("rules").size() == 1;
     })) << daemon().log();
   }
-  dns->expect_all_once();
-  EXPECT_EQ(dns->attaches(), 1u);
+  dns.expect_nothing_lost();
 }
 
 TEST_F(ControlInTraffic, WhatAReloadBringsWorks) {
@@ -98,13 +94,10 @@ class ControlTwoQueues : public ControlInTraffic {
 TEST_F(ControlTwoQueues,
        Model_AnySequenceOfReloadsEndsInWhatTheFileSaysAndLosesNothingOfAPortThatIsInAllOfThem) {
   constexpr int kReloads = 25;
-  constexpr std::uint64_t kAnyNumber = 10'000'000;
   VethPair other = make_second_wire();
   std::mt19937 random(3);
   start(random_state(random));
-  auto dns = attach("dns", kDns, kAnyNumber);
-  auto to_dns = flow(kDns, {.allowed = dns->allowed(0), .cpu = 0, .packets_per_second = 30'000});
-  to_dns->start();
+  Stream dns = stream_to("dns", kDns);
   for (int i = 0; i < kReloads; ++i) {
     const std::string state = random_state(random);
     daemon().write_config(state);
@@ -113,8 +106,8 @@ TEST_F(ControlTwoQueues,
     auto again = daemon().call("reload");
     ASSERT_TRUE(again) << again.error().message;
     EXPECT_EQ((*again)["actions"], json::array()) << "a second reload of the same file has nothing to do";
-    const std::uint64_t before = dns->received();
-    ASSERT_TRUE(eventually([&] { return dns->received() > before; })) << daemon().log();
+    const std::uint64_t before = dns.app().received();
+    ASSERT_TRUE(eventually([&] { return dns.app().received() > before; })) << daemon().log();
     if (!daemon().port("new").is_null()) {
       auto app = attach("new", kNew, 200);
       auto to_new = flow(kNew, {.count = 200, .allowed = app->allowed(1), .cpu = 1});
@@ -122,19 +115,12 @@ TEST_F(ControlTwoQueues,
       app->expect_all_once();
     }
   }
-  auto sent = to_dns->stop();
-  ASSERT_TRUE(sent) << sent.error().message;
-  EXPECT_TRUE(eventually([&] { return dns->received() == *sent; })) << dns->received() << " of " << *sent;
-  EXPECT_EQ(dns->wrong(), 0u);
-  EXPECT_EQ(dns->attaches(), 1u);
+  dns.expect_nothing_lost();
 }
 
 TEST_F(ControlInTraffic, ABadFileChangesNothingAndIsLoggedWithItsLine) {
-  constexpr std::uint64_t kFrames = 20'000;
   start(dns_);
-  auto dns = attach("dns", kDns, kFrames);
-  auto to_dns = flow(kDns, {.count = kFrames, .allowed = dns->allowed(), .packets_per_second = 50'000});
-  to_dns->start();
+  Stream dns = stream_to("dns", kDns);
   json before = daemon().show("config")["toml"];
   for (const char* bad : {"[port.dns]\ntype = \"bpp\"\n", "[nic.nic0]\nring = 3\n", "[nic.nic0\n",
                           "[[rule]]\nmatch = \"\"\nto = \"nobody\"\n"}) {
@@ -147,17 +133,13 @@ TEST_F(ControlInTraffic, ABadFileChangesNothingAndIsLoggedWithItsLine) {
         << daemon().log();
     EXPECT_EQ(daemon().show("config")["toml"], before);
   }
-  dns->expect_all_once();
-  EXPECT_EQ(dns->attaches(), 1u);
+  dns.expect_nothing_lost();
 }
 
 TEST_F(ControlInTraffic, AReloadThatTheMachineRefusesSaysSoAndTheRestIsDone) {
-  constexpr std::uint64_t kFrames = 10'000;
   const std::string dns_config = nic_table() + app_port("dns", "uplink = \"nic0\"") + udp_rule(kDns, "dns");
   start(dns_config);
-  auto dns = attach("dns", kDns, kFrames);
-  auto to_dns = flow(kDns, {.count = kFrames, .allowed = dns->allowed()});
-  to_dns->start();
+  Stream dns = stream_to("dns", kDns);
   daemon().write_config(dns_config + nic_table("nic7") + app_port("new", "uplink = \"nic0\"") +
                         udp_rule(kNew, "new"));
   auto answer = daemon().call("reload");
@@ -165,8 +147,7 @@ TEST_F(ControlInTraffic, AReloadThatTheMachineRefusesSaysSoAndTheRestIsDone) {
   EXPECT_NE(answer.error().message.find("nic7"), std::string::npos) << answer.error().message;
   EXPECT_FALSE(daemon().port("new").is_null());
   EXPECT_EQ(daemon().show("nics").size(), 1u);
-  dns->expect_all_once();
-  EXPECT_EQ(dns->attaches(), 1u);
+  dns.expect_nothing_lost();
 }
 
 // Once its memory could not be made, for want of an address that it might send from.
@@ -223,10 +204,10 @@ TEST_F(ControlInTraffic, SluicectlAddsAndRemovesRulesAndPorts) {
   EXPECT_TRUE(json::parse(sluicectl({"show", "ports", "--json"})).empty());
   EXPECT_TRUE(eventually([&] { return !app->attached(); }));
   // The packets are the kernel's again.
-  KernelReceiver socket(nic_ns(), "10.77.0.1", kNew, kFrames, kWindow);
+  KernelReceiver socket(nic_ns(), "10.77.0.1", kNew, kWindow);
   auto to_kernel = flow(kNew, {.count = kFrames, .allowed = socket.allowed()});
   to_kernel->start();
-  socket.expect_all_once();
+  socket.expect_all_once(kFrames);
 }
 
 bool is_counters(const json& counters) {

@@ -133,12 +133,8 @@ bool Tap::send(std::span<const std::byte> frame, int& error) {
 }
 
 KernelReceiver::KernelReceiver(const NetNs& ns, const std::string& ip, std::uint16_t port,
-                               std::uint64_t sequences, std::uint64_t window)
-    : socket_(udp_socket(ns, ip, port)),
-      tally_(sequences),
-      sequences_(sequences),
-      window_(window),
-      allowed_(window) {
+                               std::uint64_t window)
+    : socket_(udp_socket(ns, ip, port)), tally_(kAnyNumber), window_(window), allowed_(window) {
   set_timeout(socket_.get(), SO_RCVTIMEO, 20);
   thread_ = std::thread([this] {
     std::array<std::byte, 2048> payload;
@@ -161,12 +157,13 @@ KernelReceiver::~KernelReceiver() {
   }
 }
 
-void KernelReceiver::expect_all_once() {
-  eventually([&] { return received_ >= sequences_; });
+void KernelReceiver::expect_all_once(std::uint64_t sequences) {
+  eventually([&] { return received_ >= sequences; });
   stop_ = true;
   thread_.join();
-  EXPECT_EQ(tally_.lost(), 0u);
+  EXPECT_EQ(tally_.lost(sequences), 0u);
   EXPECT_EQ(tally_.doubled(), 0u);
+  EXPECT_EQ(received_, sequences);
 }
 
 TcpTransfer::TcpTransfer(const NetNs& from, const NetNs& to, const std::string& to_ip, std::uint64_t bytes) {

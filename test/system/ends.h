@@ -33,17 +33,16 @@ class Tap {
 // A program on the kernel's stack that receives numbered datagrams (LiveFrames), on a thread of its own.
 class KernelReceiver {
  public:
-  KernelReceiver(const NetNs& ns, const std::string& ip, std::uint16_t port, std::uint64_t sequences,
-                 std::uint64_t window);
+  KernelReceiver(const NetNs& ns, const std::string& ip, std::uint16_t port, std::uint64_t window);
   ~KernelReceiver();
   std::uint64_t received() const { return received_; }
   const std::atomic<std::uint64_t>* allowed() const { return &allowed_; }
-  void expect_all_once();  // waits for them
+  void expect_all_once(std::uint64_t sequences);  // waits for them
 
  private:
   UniqueFd socket_;
   Tally tally_;
-  std::uint64_t sequences_, window_;
+  std::uint64_t window_;
   std::atomic<std::uint64_t> received_{0}, allowed_;
   std::atomic<bool> stop_{false};
   std::thread thread_;

@@ -173,6 +173,31 @@ Frame SystemTest::frame_from_nic(std::size_t frame_bytes, std::uint64_t seed) {
   return frame;
 }
 
+Stream SystemTest::stream_to(const std::string& port, std::uint16_t udp_port, std::uint16_t queue) {
+  auto app = attach(port, udp_port, kAnyNumber);
+  FlowOptions options{.allowed = app->allowed(queue), .packets_per_second = 30'000};
+  if (links_.queues > 1) {
+    options.cpu = queue;
+  }
+  auto live = flow(udp_port, options);
+  return Stream(std::move(app), std::move(live));
+}
+
+Stream::Stream(std::unique_ptr<App> app, std::unique_ptr<LiveFrames> flow)
+    : app_(std::move(app)), flow_(std::move(flow)) {
+  flow_->start();
+  need(eventually([&] { return app_->received() > 0; }), "nothing comes");
+}
+
+void Stream::expect_nothing_lost() {
+  const std::uint64_t before = app_->received();
+  EXPECT_TRUE(eventually([&] { return app_->received() > before; })) << "it has ceased";
+  auto sent = flow_->stop();
+  ASSERT_TRUE(sent) << sent.error().message;
+  app_->expect_all_once(*sent);
+  EXPECT_EQ(app_->attaches(), 1u);
+}
+
 void expect_sent(LiveFrames& flow, std::uint64_t count) {
   auto sent = flow.run();
   ASSERT_TRUE(sent) << sent.error().message;

@@ -17,6 +17,7 @@
 #include "test/system/daemon.h"
 #include "test/system/ends.h"
 #include "test/system/eventually.h"
+#include "test/system/tally.h"
 
 namespace sluice::test {
 
@@ -33,6 +34,19 @@ std::string nic_table(const std::string& name = "nic0", const std::string& more 
 std::string app_port(const std::string& name, const std::string& more = "");  // its socket: @/NAME.sock
 std::string rule(const std::string& match, const std::string& to, const std::string& more = "");
 std::string udp_rule(std::uint16_t udp_port, const std::string& to, const std::string& more = "");
+
+// A program and an endless flow to it, of which nothing may be lost whatever else happens.
+class Stream {
+ public:
+  Stream(std::unique_ptr<App> app, std::unique_ptr<LiveFrames> flow);  // starts it
+  App& app() { return *app_; }
+  // Ends the flow. Every packet came once and unchanged, and there were some while the test did what it did.
+  void expect_nothing_lost();
+
+ private:
+  std::unique_ptr<App> app_;
+  std::unique_ptr<LiveFrames> flow_;
+};
 
 class SystemTest : public ::testing::Test {
  protected:
@@ -68,6 +82,8 @@ class SystemTest : public ::testing::Test {
     std::uint64_t packets_per_second = 0;
   };
   std::unique_ptr<LiveFrames> flow(std::uint16_t udp_port, const FlowOptions& options);
+  // To the program of `port`, by RX queue `queue` where there are two.
+  Stream stream_to(const std::string& port, std::uint16_t udp_port, std::uint16_t queue = 0);
   // Sends `count` frames, never more than a veth queues ahead of `ended()`: how many of them have come to an
   // end.
   void send_in_steps(std::uint16_t udp_port, const FlowOptions& options,

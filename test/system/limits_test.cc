@@ -17,24 +17,12 @@ class Limits : public SystemTest {
     return nic_table() + app_port("good") + app_port("bad", of_bad) + udp_rule(kGood, "good") +
            udp_rule(kBad, "bad") + udp_rule(kBadShed, "bad", "shed = true");
   }
-  // The other program's packets, all the while.
-  struct Bystander {
-    std::unique_ptr<App> app;
-    std::unique_ptr<LiveFrames> flow;
-  };
-  Bystander bystander(std::uint64_t frames) {
-    Bystander bystander;
-    bystander.app = attach("good", kGood, frames);
-    bystander.flow = flow(kGood, {.count = frames, .allowed = bystander.app->allowed(0), .cpu = 0});
-    bystander.flow->start();
-    return bystander;
-  }
 };
 
 TEST_F(Limits, WhoDoesNotReadLosesItsOwnPacketsAsRingFullAndNobodyElseLosesAny) {
   constexpr std::uint64_t kFrames = 3'000, kRing = 128;
   start(config("pages = 256"));
-  Bystander good = bystander(20'000);
+  Stream good = stream_to("good", kGood);
   auto bad = attach("bad", kBad, kFrames);
   bad->set_mode(App::Mode::kPaused);
   send_counted("bad", kBad, {.count = kFrames, .cpu = 1});
@@ -43,13 +31,13 @@ TEST_F(Limits, WhoDoesNotReadLosesItsOwnPacketsAsRingFullAndNobodyElseLosesAny) 
   EXPECT_EQ(port_counter("bad", "drop_page_limit"), 0u);
   bad->set_mode(App::Mode::kRead);
   EXPECT_TRUE(eventually([&] { return bad->received() == kRing; })) << bad->received();
-  good.app->expect_all_once();
+  good.expect_nothing_lost();
 }
 
 TEST_F(Limits, WhoReturnsNothingGetsItsLimitOfPagesAndThenNothingMoreUntilItDoes) {
   constexpr std::uint64_t kFrames = 2'000, kPages = 100;
   start(config("pages = 100"));
-  Bystander good = bystander(20'000);
+  Stream good = stream_to("good", kGood);
   auto bad = attach("bad", kBad, 2 * kFrames);
   bad->set_mode(App::Mode::kHoard);
   // Slowly enough for its ring of 64: it reads, it just does not return.
@@ -66,13 +54,13 @@ TEST_F(Limits, WhoReturnsNothingGetsItsLimitOfPagesAndThenNothingMoreUntilItDoes
   bad->set_mode(App::Mode::kRead);
   send_counted("bad", kBad, {.count = 50, .cpu = 1, .first = kFrames});
   EXPECT_TRUE(eventually([&] { return bad->received() == kPages + 50; })) << bad->received();
-  good.app->expect_all_once();
+  good.expect_nothing_lost();
 }
 
 TEST_F(Limits, UnderPressureShedRulesDropBeforeTheStackAndOthersOfTheSamePortPass) {
   constexpr std::uint64_t kPages = 256, kPressure = kPages * 3 / 4, kShed = 500;
   start(config("pages = 256\nring = 256"));
-  Bystander good = bystander(20'000);
+  Stream good = stream_to("good", kGood);
   auto bad = attach("bad", kBad, 4 * kPages);
   bad->set_mode(App::Mode::kHoard);
   send_counted("bad", kBad, {.count = kPressure - 1, .cpu = 1});
@@ -92,12 +80,12 @@ TEST_F(Limits, UnderPressureShedRulesDropBeforeTheStackAndOthersOfTheSamePortPas
   send_counted("bad", kBadShed, {.count = 50, .cpu = 1});
   expect_port_counter("bad", "rx_packets", kPressure + 32 + 50);
   expect_port_counter("bad", "xdp_drop_shed", kShed);
-  good.app->expect_all_once();
+  good.expect_nothing_lost();
 }
 
 TEST_F(Limits, WhoStallsIsCutOffAndMayComeBackWhileOthersGoOn) {
   start(config("pages = 64\nstall_timeout_ms = 200"));
-  Bystander good = bystander(20'000);
+  Stream good = stream_to("good", kGood);
   auto bad = attach("bad", kBad, 1000);
   bad->set_mode(App::Mode::kHoard);
   send_counted("bad", kBad, {.count = 64, .cpu = 1});
@@ -111,7 +99,7 @@ TEST_F(Limits, WhoStallsIsCutOffAndMayComeBackWhileOthersGoOn) {
   EXPECT_TRUE(eventually([&] { return bad->received() >= 64 + 50; })) << bad->received();
   EXPECT_EQ(bad->held(), 64u);
   bad->release_hoard();
-  good.app->expect_all_once();
+  good.expect_nothing_lost();
 }
 
 // What a process has, as the kernel counts it.

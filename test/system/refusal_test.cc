@@ -108,32 +108,24 @@ TEST_F(Refusal, ZeroCopyThatTheDriverDoesNotHaveIsAnErrorWhenItIsAskedFor) {
 }
 
 TEST_F(Refusal, ASecondDaemonOnTheSameControlSocketEndsAndTheFirstServesOn) {
-  constexpr std::uint64_t kFrames = 10'000;
   start(dns_);
-  auto dns = attach("dns", kDns, kFrames);
-  auto to_dns = flow(kDns, {.count = kFrames, .allowed = dns->allowed()});
-  to_dns->start();
+  Stream dns = stream_to("dns", kDns);
   Finished second = daemon().run_to_end(dns_);
   EXPECT_EQ(second.status, 1);
   EXPECT_NE(second.output.find("another sluiced is listening on " + daemon().control()), std::string::npos)
       << second.output;
-  dns->expect_all_once();
-  EXPECT_EQ(dns->attaches(), 1u);
+  dns.expect_nothing_lost();
 }
 
 TEST_F(Refusal, ASecondDaemonOnTheSameNicEndsAndTheFirstServesOn) {
-  constexpr std::uint64_t kFrames = 10'000;
   start(dns_);
-  auto dns = attach("dns", kDns, kFrames);
-  auto to_dns = flow(kDns, {.count = kFrames, .allowed = dns->allowed()});
-  to_dns->start();
+  Stream dns = stream_to("dns", kDns);
   Daemon second(nic_ns());
   Finished ended = second.run_to_end(dns_);
   EXPECT_EQ(ended.status, 1);
   EXPECT_NE(ended.output.find("nic0 is taken by"), std::string::npos) << ended.output;
   EXPECT_NE(ended.output.find("sluice"), std::string::npos) << ended.output;
-  dns->expect_all_once();
-  EXPECT_EQ(dns->attaches(), 1u);
+  dns.expect_nothing_lost();
 }
 
 TEST_F(Refusal, AProgramOfTheWrongUserIsToldAndTheRightOneMayAttach) {
@@ -162,11 +154,8 @@ std::optional<std::uint16_t> say(const std::string& path, const void* data, std:
 }
 
 TEST_F(Refusal, Malicious_HandshakesOfEveryBadKindAreRefusedWhileAnotherProgramsPacketsPass) {
-  constexpr std::uint64_t kFrames = 60'000;
   start(dns_ + app_port("gate"));
-  auto dns = attach("dns", kDns, kFrames);
-  auto to_dns = flow(kDns, {.count = kFrames, .allowed = dns->allowed(), .packets_per_second = 60'000});
-  to_dns->start();
+  Stream dns = stream_to("dns", kDns);
   const std::string gate = daemon().path("gate.sock");
   sluice_app_hello good = good_hello();
   const int fds[] = {0, 0};
@@ -196,8 +185,7 @@ TEST_F(Refusal, Malicious_HandshakesOfEveryBadKindAreRefusedWhileAnotherPrograms
   }
   auto honest = attach("gate", 1, 0);
   EXPECT_EQ(daemon().port("gate")["state"], "attached");
-  dns->expect_all_once();
-  EXPECT_EQ(dns->attaches(), 1u);
+  dns.expect_nothing_lost();
 }
 
 }  // namespace

@@ -1,10 +1,14 @@
 // Tally: which of the numbers 0 .. N-1 came, and how often. One thread.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 namespace sluice::test {
+
+// More than any test sends.
+inline constexpr std::uint64_t kAnyNumber = 20'000'000;
 
 class Tally {
  public:
@@ -16,22 +20,17 @@ class Tally {
     ++times_[sequence];
     return true;
   }
-  std::uint64_t lost() const {
-    return count([](std::uint8_t times) { return times == 0; });
+  // Of the numbers below `end`.
+  std::uint64_t lost(std::uint64_t end) const {
+    return static_cast<std::uint64_t>(
+        std::count(times_.begin(), times_.begin() + static_cast<std::ptrdiff_t>(end), 0));
   }
   std::uint64_t doubled() const {
-    return count([](std::uint8_t times) { return times > 1; });
+    return static_cast<std::uint64_t>(
+        std::count_if(times_.begin(), times_.end(), [](std::uint8_t times) { return times > 1; }));
   }
 
  private:
-  template <typename Which>
-  std::uint64_t count(Which which) const {
-    std::uint64_t sum = 0;
-    for (std::uint8_t times : times_) {
-      sum += which(times) ? 1 : 0;
-    }
-    return sum;
-  }
   std::vector<std::uint8_t> times_;
 };
 
