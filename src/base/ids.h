@@ -10,6 +10,8 @@ namespace sluice {
 enum class PortId : std::uint16_t {
   kKernel = 0,  // the network stack: XDP_PASS
   kDrop = 1,    // XDP_DROP
+  // To every port that is to hear it: what worker/switch.h says. Never in the port table.
+  kFlood = 0xffff,
 };
 inline constexpr std::uint16_t kFirstFreePortId = 2;
 inline constexpr std::uint16_t kMaxPorts = 1024;  // entries of the port table, kernel and drop among them

@@ -12,6 +12,7 @@
 
 #include "base/event_loop.h"
 #include "base/ids.h"
+#include "base/mac.h"
 #include "base/result.h"
 #include "memory/arena.h"
 #include "memory/ledger.h"
@@ -20,8 +21,6 @@
 #include "stats/counter.h"
 
 namespace sluice {
-
-using MacAddress = std::array<std::uint8_t, 6>;
 
 // A queue that this port's domain owns: `pages` of its pool come on top of the port's limit.
 struct OwnedQueue {

@@ -1,0 +1,64 @@
+// GuestMemory: the regions of its memory that a guest gave us, and the only way from an address of the
+// guest's to a pointer of ours.
+//
+// A table never changes once the data path has it: the control thread builds a new one for every change and
+// swaps it in between two bursts (GuestPortHost::quiesce). Nothing here says that data is copied: what
+// translates an address for memcpy today translates it for a UMEM tomorrow.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace sluice {
+
+// Most regions of one guest: what GET_MAX_MEM_SLOTS answers (D6). QEMU's virtio-mem and hot-plug use hundreds.
+inline constexpr std::size_t kMaxGuestRegions = 509;
+
+// One mapping of ours of a piece of guest memory, however it was made; unmaps it when the last table that
+// names it goes. Mapped by memory_table.cc (control), which also watches it for SIGBUS.
+class GuestMapping {
+ public:
+  virtual ~GuestMapping() = default;
+  std::byte* data() const { return data_; }
+  std::uint64_t bytes() const { return bytes_; }
+
+ protected:
+  std::byte* data_ = nullptr;
+  std::uint64_t bytes_ = 0;
+};
+
+struct GuestRegion {
+  std::uint64_t guest_address = 0;  // guest physical: what descriptors hold
+  std::uint64_t user_address = 0;   // the front-end's virtual: what SET_VRING_ADDR holds
+  std::uint64_t bytes = 0;          // > 0; neither address wraps
+  std::byte* data = nullptr;        // where it is mapped here
+  std::shared_ptr<GuestMapping> mapping;
+};
+
+class GuestMemory {
+ public:
+  GuestMemory() = default;
+  // At most kMaxGuestRegions, none overlapping another in guest addresses (checked by who builds it: a peer's
+  // fault is answered before it gets here).
+  explicit GuestMemory(std::vector<GuestRegion> regions);
+
+  // Worker. The pointer to [address, address + bytes) when it lies wholly in one region; else null. No
+  // address and no length makes it read or compute out of range. `bytes` of 0 is null.
+  std::byte* at(std::uint64_t guest_address, std::uint64_t bytes) const;
+  // Worker, the slow path for a buffer that straddles adjacent regions: the longest prefix that is in one
+  // region; empty when the first byte is nowhere.
+  std::span<std::byte> prefix(std::uint64_t guest_address, std::uint64_t bytes) const;
+  // Control. The same as at() for an address of the front-end's own.
+  std::byte* at_user(std::uint64_t user_address, std::uint64_t bytes) const;
+
+  std::span<const GuestRegion> regions() const { return regions_; }
+
+ private:
+  std::vector<GuestRegion> regions_;  // by guest address
+};
+
+}  // namespace sluice

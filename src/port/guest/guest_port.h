@@ -1,0 +1,99 @@
+// GuestPort: a virtual machine, attached by vhost-user. Control thread; the workers see only its lanes
+// (guest_lane.h).
+//
+//   message.h    syntax      is this a message?            (pure)
+//   transport.h  transport   bytes and descriptors of a socket, never waiting
+//   session.h    semantics   what state a front-end has set up, and which message is right in it
+//   guest_port.h policy      what the device offers, which worker serves which queue
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/event_loop.h"
+#include "base/ids.h"
+#include "base/mac.h"
+#include "base/result.h"
+#include "port/port.h"
+#include "stats/counter.h"
+
+namespace sluice {
+
+struct GuestPortOptions {
+  PortId id{0};
+  std::string name;    // "vm0"
+  std::string socket;  // path of the Unix stream socket
+  // Who listens: we (QEMU connects; `server`), or the front-end (we connect, and again when it goes; `client`).
+  enum class Role : std::uint8_t { kServer, kClient } role = Role::kServer;
+  std::vector<std::uint32_t> allow_uids;  // empty: only the daemon's own uid (and root)
+  std::vector<MacAddress> macs;           // at least one: what it may send from
+  std::uint16_t vlan = 0;                 // access VLAN, 1 .. 4094; 0: none, frames go as they are
+  bool trust = false;                     // no check of its source addresses and tags
+  PortId uplink = PortId::kDrop;          // where frames go that are for nobody here; kDrop: nowhere
+  std::vector<WorkerId> workers;          // one lane each; queue pairs are spread over them in turn
+  std::uint32_t queue_pairs = 1;          // most that it is offered, 1 .. kMaxQueuePairs
+};
+
+// What a guest port asks of the engine that wires everything. Calls come on the control thread.
+class GuestPortHost {
+ public:
+  virtual ~GuestPortHost() = default;
+  // The worker's table has / no longer has the lane when this returns.
+  virtual void install_lane(PortId port, WorkerId worker, Lane* lane) = 0;
+  virtual void remove_lane(PortId port, WorkerId worker) = 0;
+  // The XDP program drops packets for a detached port early, as drop_no_reader.
+  virtual void set_attached(PortId port, bool attached) = 0;
+  // Runs `change` while none of `workers` is inside a lane: between two bursts of all of them at once.
+  // Returns when it has run.
+  virtual void quiesce(std::span<const WorkerId> workers, const std::function<void()>& change) = 0;
+};
+
+class GuestPort {
+ public:
+  // Listens, or begins to connect. Installs its lanes at once: they stay for the port's life, and take
+  // nothing while no driver is ready.
+  static Result<std::unique_ptr<GuestPort>> create(GuestPortOptions options, EventLoop& loop,
+                                                   GuestPortHost& host);
+  ~GuestPort();  // cuts the front-end off, takes the lanes out, removes the socket's path
+
+  struct Ring {
+    std::uint32_t index = 0;
+    bool enabled = false, running = false, broken = false;
+    bool packed = false;
+    std::uint32_t entries = 0;
+    WorkerId worker{0};
+    std::uint64_t kicks = 0, calls = 0, calls_suppressed = 0, packets = 0;
+  };
+  struct Info {
+    bool connected = false;  // a front-end is there
+    bool running = false;    // at least one pair carries packets
+    int pid = 0;
+    std::uint32_t uid = 0;
+    std::uint64_t since_ns = 0;
+    std::uint64_t features = 0, protocol_features = 0;
+    std::vector<std::string> feature_names, protocol_feature_names;  // of those two, by their spec's names
+    struct Region {
+      std::uint64_t guest_address = 0, bytes = 0;
+      bool huge_pages = false;
+    };
+    std::vector<Region> regions;
+    std::vector<Ring> rings;
+  };
+  Info info() const;
+  const GuestPortOptions& options() const;
+  // copied copied_bytes rx_packets rx_bytes tx_packets tx_bytes kicks calls drop_* fault_* connects
+  // disconnects messages ...: totals since the port was made.
+  void visit(CounterVisitor& visitor) const;
+
+ private:
+  class Impl;  // guest_port.cc
+  explicit GuestPort(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sluice

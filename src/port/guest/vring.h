@@ -1,0 +1,41 @@
+// Vring: what the control half of a guest port hands to its data half about one virtqueue, and gets back.
+//
+// The control half (session.cc) has checked everything here: the addresses are ours and mapped for the whole
+// length that the format and `entries` ask for, the features are a subset of what was offered. What lies in
+// the memory behind the addresses is the guest's, at any time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sluice {
+
+// Most virtqueues of one guest: 64 pairs. The queue 2n is the guest's receive queue n, 2n + 1 its transmit
+// queue n (virtio 1.2, 5.1.2).
+inline constexpr std::uint32_t kMaxQueuePairs = 64;
+inline constexpr std::uint32_t kMaxVrings = 2 * kMaxQueuePairs;
+inline constexpr std::uint32_t kMaxVringEntries = 32768;  // virtio 1.2, 2.7.1 and 2.8.10.1
+
+enum class VringFormat : std::uint8_t { kSplit, kPacked };
+
+// Where a queue stands. Split: `avail` and `used` are free-running indices. Packed: 15 bits of position in
+// the ring, bit 15 the wrap counter, as SET_VRING_BASE carries them.
+struct VringBase {
+  std::uint16_t avail = 0;
+  std::uint16_t used = 0;
+  bool operator==(const VringBase&) const = default;
+};
+
+struct VringSetup {
+  VringFormat format = VringFormat::kSplit;
+  std::uint16_t entries = 0;     // split: a power of two
+  std::uint64_t features = 0;    // negotiated virtio features, as bits
+  std::byte* descriptors = nullptr;
+  std::byte* driver_area = nullptr;  // split: available ring; packed: driver event suppression
+  std::byte* device_area = nullptr;  // split: used ring; packed: device event suppression
+  VringBase base;
+  int kick_fd = -1;  // -1: the device polls. Stays the control half's; any kind of descriptor (hostile)
+  int call_fd = -1;  // -1: the driver polls. The same
+};
+
+}  // namespace sluice

@@ -1,0 +1,49 @@
+// HostPort: a tap device with an address of the host's own, so that host, guests and apps of one NIC can
+// talk (macvtap cannot). Control thread; the workers see its lanes.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/mac.h"
+#include "base/result.h"
+#include "port/port.h"
+#include "stats/counter.h"
+
+namespace sluice {
+
+struct HostPortOptions {
+  PortId id{0};
+  std::string name;    // "host0"
+  std::string netdev;  // of the tap device that is made, in this process's network namespace: 1 .. 15 characters
+  MacAddress mac{};
+  std::vector<std::string> addresses;  // "192.0.2.1/24", "2001:db8::1/64": set on the device
+  std::uint32_t mtu = 1500;            // 68 .. 65521
+  std::uint16_t vlan = 0;              // access VLAN, as of a guest
+  PortId uplink = PortId::kDrop;
+  std::vector<WorkerId> workers;  // one lane, that is one queue of the device, each
+};
+
+class HostPort {
+ public:
+  // Makes the device (not persistent: it goes with the daemon), sets MAC, MTU and addresses, brings it up.
+  // Errors: the name is taken, no CAP_NET_ADMIN, no /dev/net/tun, an address that is none.
+  static Result<std::unique_ptr<HostPort>> create(HostPortOptions options);
+  ~HostPort();
+
+  Lane& lane(WorkerId worker);
+  const HostPortOptions& options() const;
+  int ifindex() const;
+  // copied copied_bytes rx_packets rx_bytes tx_packets tx_bytes drop_* of all lanes
+  void visit(CounterVisitor& visitor) const;
+
+ private:
+  class Impl;
+  explicit HostPort(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sluice
