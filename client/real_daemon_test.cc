@@ -83,6 +83,8 @@ TEST(RealDaemon, SendsAndReceivesItsOwnFramesBackWithBothSidesSleeping) {
     ASSERT_EQ(port.receive_for(packets, kLong), 1u) << "a wake-up was lost in round " << round;
     ASSERT_EQ(copy(packets[0]), frame);
   }
+  // Published at the end of the turn in which the frame came back.
+  wait_until([&] { return port.counters().tx_packets >= 2000; });
   EXPECT_EQ(port.counters().tx_packets, 2000u);
   EXPECT_EQ(port.counters().daemon_faults, 0u);
 }
