@@ -27,12 +27,6 @@ constexpr std::uint64_t kReopenNs = 1'000'000'000;      // between tries to serv
 constexpr std::uint64_t kRefusalLogNs = 1'000'000'000;  // at most one line about refused clients in this time
 constexpr std::uint64_t kStallChecksPerTimeout = 4;
 constexpr std::uint64_t kMinStallCheckNs = 1'000'000;
-
-std::uint64_t mac_word(const MacAddress& mac) {
-  std::uint64_t word = 0;
-  std::memcpy(&word, mac.data(), mac.size());
-  return word;
-}
 }  // namespace
 
 class AppPort::Impl final : public PressureSink {
