@@ -43,6 +43,7 @@ struct Packet {
 struct Source {
   DomainId domain = DomainId::kHost;  // of the pages
   PortId port = PortId::kKernel;      // the app or guest that sends; kKernel for a NIC queue
+  PortId uplink = PortId::kDrop;      // the NIC's port that `port` sends by: whose neighbours hear a flood
   NicId nic{0};
   QueueId queue{0};
   std::uint64_t timestamp_ns = 0;

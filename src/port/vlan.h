@@ -1,0 +1,111 @@
+// 802.1Q tags. Inside Sluice a frame always carries its VLAN as a tag, as on the wire. A port with an access
+// VLAN is the only place where that changes: its lane pushes the tag on what the peer sends and pops it from
+// what the peer gets. All of this is of private bytes: a head that has been copied already, or a page that no
+// peer writes (D3).
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+#include "port/port.h"
+
+namespace sluice {
+
+inline constexpr std::uint32_t kVlanTagBytes = 4;
+inline constexpr std::uint32_t kVlanTagOffset = 12;      // behind the two addresses
+inline constexpr std::uint32_t kTaggedHeaderBytes = 18;  // addresses, tag, EtherType
+inline constexpr std::uint16_t kMaxVlan = 4094;          // 4095 is reserved (IEEE 802.1Q table 9-2)
+inline constexpr std::uint16_t kBadVlan = 0xffff;        // the tag ends behind the frame: of no VLAN
+
+// The first bytes of a frame in one piece. A head is made of kMaxHead bytes or the whole frame, so all that
+// is asked for here is in it, unless the frame ends earlier.
+inline std::span<const std::byte> front_of(const Packet& packet) {
+  return packet.head_bytes != 0 ? std::span(packet.head, packet.head_bytes)
+                                : std::span(packet.body, packet.body_bytes);
+}
+
+inline std::uint16_t load_be16(const std::byte* from) {
+  std::uint16_t value;
+  std::memcpy(&value, from, sizeof value);
+  return __builtin_bswap16(value);
+}
+inline void store_be16(std::byte* to, std::uint16_t value) {
+  value = __builtin_bswap16(value);
+  std::memcpy(to, &value, sizeof value);
+}
+
+// The outer tag's VLAN. 0: untagged, or a priority tag. 802.1ad tags are of another space, and make a frame
+// untagged here.
+inline std::uint16_t vlan_of(std::span<const std::byte> front) {
+  constexpr std::uint16_t kTpid = 0x8100;
+  if (front.size() < kVlanTagOffset + 2 || load_be16(front.data() + kVlanTagOffset) != kTpid) [[likely]] {
+    return 0;
+  }
+  return front.size() < kTaggedHeaderBytes
+             ? kBadVlan
+             : static_cast<std::uint16_t>(load_be16(front.data() + kVlanTagOffset + 2) & 0xfff);
+}
+
+// What the peer of an access port sends becomes a frame of the VLAN. False, with nothing changed: it carries
+// a tag of its own choice. An untagged head moves to the front by kVlanTagBytes, which must be there to write
+// to; a priority tag becomes a tag of the VLAN and keeps its priority.
+inline bool push_access_tag(std::byte*& head, std::uint32_t& head_bytes, std::uint16_t vlan) {
+  constexpr std::uint16_t kTpid = 0x8100;
+  if (head_bytes < kVlanTagOffset + 2) {
+    return false;
+  }
+  std::byte* tag = head + kVlanTagOffset;
+  if (load_be16(tag) == kTpid) [[unlikely]] {
+    if (vlan_of(std::span<const std::byte>(head, head_bytes)) != 0) {
+      return false;
+    }
+    store_be16(tag + 2, static_cast<std::uint16_t>(load_be16(tag + 2) | vlan));
+    return true;
+  }
+  head -= kVlanTagBytes;
+  std::memmove(head, head + kVlanTagBytes, kVlanTagOffset);
+  store_be16(head + kVlanTagOffset, kTpid);
+  store_be16(head + kVlanTagOffset + 2, vlan);
+  head_bytes += kVlanTagBytes;
+  return true;
+}
+
+// A frame in the pieces in which it is to be copied, one after the other; any may be empty.
+struct FramePieces {
+  std::array<std::span<const std::byte>, 3> piece;
+  std::uint32_t bytes() const {
+    return static_cast<std::uint32_t>(piece[0].size() + piece[1].size() + piece[2].size());
+  }
+};
+
+inline FramePieces pieces_of(const Packet& packet) {
+  return {{std::span(packet.head, packet.head_bytes), std::span(packet.body, packet.body_bytes), {}}};
+}
+
+// The same without its tag; only of a frame that has a whole one.
+inline FramePieces pieces_without_tag(const Packet& packet) {
+  constexpr std::uint32_t kBehind = kVlanTagOffset + kVlanTagBytes;
+  const std::span<const std::byte> front = front_of(packet);
+  const std::span<const std::byte> body =
+      packet.head_bytes != 0 ? std::span(packet.body, packet.body_bytes) : std::span<const std::byte>();
+  return {{front.first(kVlanTagOffset), front.subspan(kBehind), body}};
+}
+
+// What an access port's peer gets of a frame. False: it is of another VLAN. `vlan` 0: the port has none, and
+// frames go as they are.
+inline bool pieces_for_access(const Packet& packet, std::uint16_t vlan, FramePieces& pieces) {
+  if (vlan == 0) [[likely]] {
+    pieces = pieces_of(packet);
+    return true;
+  }
+  if (vlan_of(front_of(packet)) != vlan) {
+    return false;
+  }
+  pieces = pieces_without_tag(packet);
+  return true;
+}
+
+}  // namespace sluice
