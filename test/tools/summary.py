@@ -11,9 +11,9 @@ import argparse, json, os, sys, xml.etree.ElementTree as xml
 
 
 def ctest_results(directory):
-    """name -> (status, its output), from ctest's JUnit files."""
+    """name -> (status, its output), from ctest's JUnit files; the second try, where there was one, is what counts."""
     results = {}
-    for name in ("parallel.xml", "serial.xml"):
+    for name in ("parallel.xml", "serial.xml", "second.xml"):
         path = os.path.join(directory, name)
         if os.path.exists(path):
             for case in xml.parse(path).getroot().iter("testcase"):
@@ -44,11 +44,24 @@ def gtest_cases(path):
             yield name, "passed", ""
 
 
+def program_names(directory):
+    """ctest's name of a test -> the file name of its program."""
+    tests = json.load(open(os.path.join(directory, "tests.json")))["tests"]
+    return {test["name"]: os.path.basename((test.get("command") or [""])[0]) for test in tests}
+
+
+def unstable(directory):
+    """What failed at first and was tried again, alone."""
+    kept = os.path.join(directory, "first_try")
+    for report in sorted(os.listdir(kept)) if os.path.isdir(kept) else []:
+        try:
+            yield from (f"{report[:-4]}: {name}" for name, status, _ in gtest_cases(os.path.join(kept, report)) if status == "failed")
+        except xml.ParseError:
+            yield f"{report[:-4]}: died"
+
+
 def one_run(directory):
-    program_of = {}
-    for test in json.load(open(os.path.join(directory, "tests.json")))["tests"]:
-        command = test.get("command") or [""]
-        program_of[test["name"]] = os.path.basename(command[0])
+    program_of = program_names(directory)
     counts, failed, skipped, reports = {"passed": 0, "failed": 0, "skipped": 0}, [], [], {}
     gtest_dir = os.path.join(directory, "gtest")
     for report in sorted(os.listdir(gtest_dir)):
@@ -100,7 +113,8 @@ def main():
         if options.also_failed:
             failed.append("something was left behind: see above")
             counts["failed"] += 1
-        for title, lines in (("skipped", skips), ("failed", failed)):
+        shaky = list(unstable(options.directories[0]))
+        for title, lines in (("skipped", skips), ("UNSTABLE, failed once and was tried again alone", shaky), ("failed", failed)):
             print(f"{title}:" if lines else f"{title}: none")
             for line in lines:
                 print(" ", line)
