@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "worker/switch.h"
 
 namespace sluice {
 
@@ -23,23 +24,28 @@ Forwarder::Forwarder() {
   group_of_.fill(kNoGroup);
 }
 
-std::span<Packet> Forwarder::forward(const Source& source, std::span<Packet> burst,
-                                     const LaneTable& by_port) {
+std::span<Packet> Forwarder::forward(const Source& source, std::span<Packet> burst, const LaneTable& by_port,
+                                     const Switch* switching) {
   if (burst.empty()) {
     return burst;
   }
   SLUICE_CHECK(burst.size() <= kBurst, "burst of {}", burst.size());
   if (goes_to_one_port(burst)) {
-    deliver(source, burst, by_port);
+    raw(burst.front().port) < kMaxPorts ? deliver(source, burst, by_port)
+                                        : flood(source, burst, by_port, switching);
     return burst;
   }
-  return forward_groups(source, burst, by_port);
+  const std::span<Packet> grouped = std::span(grouped_).first(burst.size());
+  if (!forward_groups(source, burst, grouped, by_port)) [[unlikely]] {
+    forward_runs(source, burst, by_port, switching);
+  }
+  return grouped;
 }
 
 // A counting sort: stable, so packets of one port keep their order; linear also when every packet has its own
 // port.
-std::span<Packet> Forwarder::forward_groups(const Source& source, std::span<const Packet> burst,
-                                            const LaneTable& by_port) {
+bool Forwarder::forward_groups(const Source& source, std::span<const Packet> burst, std::span<Packet> grouped,
+                               const LaneTable& by_port) {
   std::array<std::uint8_t, kBurst> group;  // of each packet
   std::array<std::uint16_t, kBurst> slot;  // of each group's entry in group_of_
   std::array<std::uint8_t, kBurst> size;   // of each group
@@ -57,40 +63,69 @@ std::span<Packet> Forwarder::forward_groups(const Source& source, std::span<cons
     ++size[found];
   }
 
-  std::array<std::uint8_t, kBurst> next;  // where the next packet of each group goes in grouped_
+  const bool all_in_table = group_of_[kMaxPorts] == kNoGroup;
+  std::array<std::uint8_t, kBurst> next;  // where the next packet of each group goes in `grouped`
   std::uint8_t begin = 0;
   for (std::uint8_t g = 0; g < group_count; ++g) {
     group_of_[slot[g]] = kNoGroup;
     next[g] = begin;
     begin = static_cast<std::uint8_t>(begin + size[g]);
   }
+  if (!all_in_table) [[unlikely]] {
+    return false;
+  }
   for (std::size_t i = 0; i < burst.size(); ++i) {
-    grouped_[next[group[i]]++] = burst[i];
+    grouped[next[group[i]]++] = burst[i];
   }
 
-  std::span<Packet> all(grouped_.data(), burst.size());
-  std::span<Packet> rest = all;
+  std::span<Packet> rest = grouped;
   for (std::uint8_t g = 0; g < group_count; ++g) {
     deliver(source, rest.first(size[g]), by_port);
     rest = rest.subspan(size[g]);
   }
-  return all;
+  return true;
+}
+
+// A burst of which some is flooded, piece by piece: what a port gets by its own name and what it hears come
+// to it in the order in which they were sent.
+void Forwarder::forward_runs(const Source& source, std::span<const Packet> burst, const LaneTable& by_port,
+                             const Switch* switching) {
+  const auto in_table = [](const Packet& packet) { return raw(packet.port) < kMaxPorts; };
+  for (std::size_t at = 0; at < burst.size();) {
+    const bool table = in_table(burst[at]);
+    std::size_t end = at + 1;
+    while (end < burst.size() && in_table(burst[end]) == table) {
+      ++end;
+    }
+    const std::span<const Packet> run = burst.subspan(at, end - at);
+    const std::span<Packet> grouped = std::span(grouped_).subspan(at, run.size());
+    if (table) {
+      forward_groups(source, run, grouped, by_port);
+    } else {
+      std::ranges::copy(run, grouped.begin());
+      flood(source, run, by_port, switching);
+    }
+    at = end;
+  }
+}
+
+inline Lane* Forwarder::reader(PortId port, std::size_t packets, const LaneTable& by_port) {
+  Lane* lane = by_port[raw(port)];
+  if (lane == nullptr) {
+    no_reader_[raw(port)].add(packets);
+    drop_no_reader_.add(packets);
+  }
+  return lane;
 }
 
 void Forwarder::deliver(const Source& source, std::span<Packet> group, const LaneTable& by_port) {
   const PortId port = group.front().port;
-  if (raw(port) >= kMaxPorts) {
-    drop_bad_port_.add(group.size());
-    return;
-  }
   if (port == PortId::kDrop) {
     drop_verdict_.add(group.size());
     return;
   }
-  Lane* lane = by_port[raw(port)];
+  Lane* lane = reader(port, group.size(), by_port);
   if (lane == nullptr) {
-    no_reader_[raw(port)].add(group.size());
-    drop_no_reader_.add(group.size());
     return;
   }
   groups_.add(1);
@@ -100,6 +135,39 @@ void Forwarder::deliver(const Source& source, std::span<Packet> group, const Lan
   hands_over ? lane->hand_over(source, group) : lane->copy_in(source, group);
 }
 
+// Of packets that are for no port of the table: kFlood, or a number that cannot be.
+void Forwarder::flood(const Source& source, std::span<const Packet> group, const LaneTable& by_port,
+                      const Switch* switching) {
+  std::size_t count = 0;
+  for (const Packet& packet : group) {
+    if (packet.port == PortId::kFlood && switching != nullptr) {
+      flood_[count++] = packet;
+    }
+  }
+  drop_bad_port_.add(group.size() - count);
+  if (count == 0) {
+    return;
+  }
+  const std::size_t allowed = std::max(kMaxFloodCopies / switching->audience(source), 1u);
+  if (count > allowed) {
+    drop_flood_limit_.add(count - allowed);
+    count = allowed;
+  }
+  flooded_.add(count);
+  switching->flood(source, std::span(flood_).first(count), [&](PortId port, std::uint64_t which) {
+    std::size_t heard = 0;
+    for (; which != 0; which &= which - 1) {
+      copies_[heard] = flood_[static_cast<std::size_t>(std::countr_zero(which))];
+      copies_[heard++].port = port;
+    }
+    if (Lane* lane = reader(port, heard, by_port)) {
+      groups_.add(1);
+      flood_copies_.add(heard);
+      lane->copy_in(source, std::span(copies_).first(heard));
+    }
+  });
+}
+
 std::uint64_t Forwarder::no_reader(PortId port) const {
   SLUICE_CHECK(raw(port) < kMaxPorts, "port {}", raw(port));
   return no_reader_[raw(port)].value();
@@ -107,8 +175,11 @@ std::uint64_t Forwarder::no_reader(PortId port) const {
 
 void Forwarder::visit(CounterVisitor& visitor) const {
   visitor.counter("groups", groups_.value());
+  visitor.counter("flooded", flooded_.value());
+  visitor.counter("flood_copies", flood_copies_.value());
   visitor.counter("drop_verdict", drop_verdict_.value());
   visitor.counter("drop_bad_port", drop_bad_port_.value());
+  visitor.counter("drop_flood_limit", drop_flood_limit_.value());
   visitor.counter("drop_no_reader", drop_no_reader_.value());
 }
 

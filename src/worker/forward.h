@@ -4,7 +4,7 @@
 //   anything else                                ->  one copy into the destination's memory
 //
 // A burst is grouped by destination, so that a destination is called once per burst and never once per
-// packet.
+// packet. What is to be flooded is copied to each port that the switch names.
 #pragma once
 
 #include <array>
@@ -17,6 +17,13 @@
 
 namespace sluice {
 
+class Switch;
+
+// Most packets that one burst becomes by flooding (D6): beyond that, packets of the burst are dropped, so
+// that a peer that sends broadcasts without end costs the others a bounded part of each turn. Up to 31 ports
+// hear every broadcast of a full burst.
+inline constexpr std::uint32_t kMaxFloodCopies = 2048;
+
 // Where a packet for a port goes; null: nobody reads that port here.
 using LaneTable = std::array<Lane*, kMaxPorts>;
 
@@ -26,8 +33,10 @@ class Forwarder {
   Forwarder();
 
   // At most kBurst packets. Returns the same packets as their destinations left them, grouped by port: those
-  // whose `page` is not kNone were not taken and go home. Valid until the next call.
-  std::span<Packet> forward(const Source& source, std::span<Packet> burst, const LaneTable& by_port);
+  // whose `page` is not kNone were not taken and go home. Valid until the next call. `switching` says who
+  // hears what is for kFlood; without one nobody does. Packets for one port keep their order.
+  std::span<Packet> forward(const Source& source, std::span<Packet> burst, const LaneTable& by_port,
+                            const Switch* switching = nullptr);
 
   std::uint64_t no_reader(PortId port) const;
   void visit(CounterVisitor& visitor) const;
@@ -36,17 +45,28 @@ class Forwarder {
   static constexpr std::uint8_t kNoGroup = 0xff;
   static_assert(kBurst < kNoGroup);
 
-  std::span<Packet> forward_groups(const Source& source, std::span<const Packet> burst,
-                                   const LaneTable& by_port);
+  // False, with nothing done: some are not for a port of the table.
+  bool forward_groups(const Source& source, std::span<const Packet> burst, std::span<Packet> grouped,
+                      const LaneTable& by_port);
+  void forward_runs(const Source& source, std::span<const Packet> burst, const LaneTable& by_port,
+                    const Switch* switching);
   void deliver(const Source& source, std::span<Packet> group, const LaneTable& by_port);
+  void flood(const Source& source, std::span<const Packet> group, const LaneTable& by_port,
+             const Switch* switching);
+  Lane* reader(PortId port, std::size_t packets, const LaneTable& by_port);
 
   std::array<std::uint8_t, kMaxPorts + 1>
       group_of_;                        // kNoGroup between bursts; the last entry: ports that cannot be
   std::array<Packet, kBurst> grouped_;  // a mixed burst, moved here in the order of its groups
+  std::array<Packet, kBurst> flood_;    // what of a burst is flooded ...
+  std::array<Packet, kBurst> copies_;   // ... and what one port hears of it
 
   Counter groups_;
+  Counter flooded_;
+  Counter flood_copies_;
   Counter drop_verdict_;
   Counter drop_bad_port_;
+  Counter drop_flood_limit_;
   Counter drop_no_reader_;
   std::array<Counter, kMaxPorts> no_reader_;
 };

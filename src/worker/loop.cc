@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "worker/switch.h"
 
 namespace sluice {
 
@@ -26,7 +27,11 @@ void pause_cpu() {
 }  // namespace
 
 Loop::Loop(const WorkerOptions& options, Mailbox& mailbox)
-    : idle_(options.idle), nap_ns_(options.nap_us * 1000), mailbox_(mailbox), policy_(nap_ns_) {}
+    : id_(options.id),
+      idle_(options.idle),
+      nap_ns_(options.nap_us * 1000),
+      mailbox_(mailbox),
+      policy_(nap_ns_) {}
 
 void Loop::run() {
   last_rest_ns_ = now_ns();
@@ -70,7 +75,8 @@ void Loop::receive(Queue& queue) {
     return;
   }
   SLUICE_CHECK(count <= kBurst, "nic {} queue {} gave {} packets", raw(source.nic), raw(source.queue), count);
-  queue.recycle(forwarder_.forward(source, std::span(received_).first(count), tables_.by_port));
+  queue.recycle(
+      forwarder_.forward(source, std::span(received_).first(count), tables_.by_port, tables_.switching));
   more_ |= count == kBurst;
   packets_.add(count);
   packets_since_rest_ += count;
@@ -82,8 +88,13 @@ void Loop::send(PortId port, Lane& lane) {
     return;
   }
   SLUICE_CHECK(count <= kBurst, "port {} gave {} packets", raw(port), count);
-  const Source source{.domain = lane.domain(), .port = port, .timestamp_ns = now_ns()};
-  forwarder_.forward(source, std::span(sent_).first(count), tables_.by_port);
+  const Source source{
+      .domain = lane.domain(), .port = port, .uplink = sent_.front().port, .timestamp_ns = now_ns()};
+  const std::span<Packet> burst = std::span(sent_).first(count);
+  if (tables_.switching != nullptr) {
+    tables_.switching->route(id_, source, burst);
+  }
+  forwarder_.forward(source, burst, tables_.by_port, tables_.switching);
   lane.tx_done(count);
   more_ |= count == kBurst;
   packets_.add(count);

@@ -40,6 +40,7 @@ class Loop {
   template <typename Visit>
   void for_each_lane(Visit visit);
 
+  const WorkerId id_;
   const WorkerOptions::Idle idle_;
   const std::uint32_t nap_ns_;
   Mailbox& mailbox_;

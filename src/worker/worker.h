@@ -17,6 +17,8 @@
 
 namespace sluice {
 
+class Switch;
+
 struct WorkerOptions {
   WorkerId id{0};
   std::optional<std::uint32_t> cpu;  // pinned there; else the scheduler chooses
@@ -40,6 +42,7 @@ class Worker {
     std::vector<std::pair<PortId, Lane*>>
         lanes;  // ports' lanes, polled once per turn (NIC queues are not repeated here)
     std::array<Lane*, kMaxPorts> by_port{};  // where a packet for a port goes; null: drop_no_reader
+    const Switch* switching = nullptr;  // where what lanes send goes; null: to the port that the lane set
   };
   // Control thread: runs `change` on the worker's thread between two bursts and waits for its end.
   // Wakes a sleeping worker. This is the only way in: nothing else of a worker is shared.
