@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include <random>
@@ -212,7 +213,11 @@ TEST_F(Handshake, AStaleSocketIsTakenOverALivingOneIsNot) {
   EXPECT_NE(second.error().message.find("in use"), std::string::npos);
   port.reset();
   {
-    UniqueFd stale(*listen_at(options.socket));
+    // Bound and closed, its path left behind, as by a daemon that was killed.
+    sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+    options.socket.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    UniqueFd stale(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(::bind(stale.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
   }
   start();
   EXPECT_TRUE(attach());

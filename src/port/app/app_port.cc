@@ -2,7 +2,6 @@
 
 #include <poll.h>
 #include <sys/epoll.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +13,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/unix_socket.h"
 #include "port/app/app_lane.h"
 #include "port/app/handshake.h"
 #include "port/app/session_memory.h"
@@ -92,8 +92,7 @@ class AppPort::Impl final : public PressureSink {
   EventLoop& loop_;
   AppPortHost& host_;
 
-  UniqueFd listener_;
-  struct stat socket_status_{};
+  UnixListener listener_;
   std::list<Pending> pending_;  // oldest first
   std::unique_ptr<SessionMemory> memory_;
   std::optional<Attached> attached_;  // behind memory_: lanes go first
@@ -108,14 +107,11 @@ class AppPort::Impl final : public PressureSink {
 // ---- beginning and end
 
 Result<void> AppPort::Impl::start() {
-  auto listener = listen_at(options_.socket);
+  auto listener = UnixListener::at(options_.socket, SOCK_SEQPACKET);
   if (!listener) {
     return std::unexpected(std::move(listener.error()));
   }
-  listener_.reset(*listener);
-  if (::lstat(options_.socket.c_str(), &socket_status_) < 0) {
-    return fail_errno(errno, "cannot find the socket {} just made", options_.socket);
-  }
+  listener_ = std::move(*listener);
   if (!options_.owned.empty()) {
     SLUICE_TRY(make_memory());
   }
@@ -123,7 +119,7 @@ Result<void> AppPort::Impl::start() {
     std::uint64_t period = std::max(options_.stall_timeout_ns / kStallChecksPerTimeout, kMinStallCheckNs);
     stall_timer_ = loop_.every(period, [this] { check_stall(); });
   }
-  return loop_.add(listener_.get(), EPOLLIN, [this](std::uint32_t) { on_connections(); });
+  return loop_.add(listener_.fd(), EPOLLIN, [this](std::uint32_t) { on_connections(); });
 }
 
 AppPort::Impl::~Impl() {
@@ -141,13 +137,7 @@ AppPort::Impl::~Impl() {
   }
   drop_memory();
   if (listener_) {
-    loop_.remove(listener_.get());
-    struct stat now;
-    // Only if it is still ours: a daemon that was started in between may have put its own there.
-    if (::lstat(options_.socket.c_str(), &now) == 0 && now.st_dev == socket_status_.st_dev &&
-        now.st_ino == socket_status_.st_ino) {
-      ::unlink(options_.socket.c_str());
-    }
+    loop_.remove(listener_.fd());
   }
 }
 
@@ -155,7 +145,7 @@ AppPort::Impl::~Impl() {
 
 void AppPort::Impl::on_connections() {
   for (std::uint32_t i = 0; i < kAcceptsPerTurn; ++i) {
-    UniqueFd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    UniqueFd socket(::accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (socket) {
       admit(std::move(socket));
     } else if (errno == EAGAIN) {
@@ -169,10 +159,10 @@ void AppPort::Impl::on_connections() {
 }
 
 void AppPort::Impl::pause_accepting() {
-  (void)loop_.modify(listener_.get(), 0);
+  (void)loop_.modify(listener_.fd(), 0);
   accept_timer_ = loop_.once(kAcceptPauseNs, [this] {
     accept_timer_ = 0;
-    (void)loop_.modify(listener_.get(), EPOLLIN);
+    (void)loop_.modify(listener_.fd(), EPOLLIN);
   });
 }
 

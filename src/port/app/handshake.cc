@@ -1,8 +1,6 @@
 #include "port/app/handshake.h"
 
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -10,13 +8,11 @@
 #include <vector>
 
 #include "base/check.h"
-#include "base/fd.h"
 
 namespace sluice {
 
 namespace {
 
-constexpr int kBacklog = 64;
 // Magic and version stand in front in every version, so that a newer client of another length is told what is
 // wrong.
 constexpr std::size_t kVersionEnd = offsetof(sluice_app_hello, version) + sizeof(sluice_app_hello::version);
@@ -30,37 +26,6 @@ std::string printable(const char* text) {
 
 Hello refused(sluice_app_status status, std::string sentence) {
   return {status, std::move(sentence), {}};
-}
-
-Result<sockaddr_un> address_of(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof(address.sun_path)) {
-    return fail("socket path '{}' has {} bytes; 1 .. {} are possible", path, path.size(),
-                sizeof(address.sun_path) - 1);
-  }
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  return address;
-}
-
-// Removes a socket that nobody listens on any more.
-Result<void> remove_stale(const std::string& path, const sockaddr_un& address) {
-  struct stat status;
-  if (::lstat(path.c_str(), &status) < 0) {
-    return {};  // nothing there; bind says so if something is wrong with the directory
-  }
-  if (!S_ISSOCK(status.st_mode)) {
-    return fail("{} exists and is not a socket; remove it or choose another path", path);
-  }
-  UniqueFd probe(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 ||
-      errno == EAGAIN || errno == EPROTOTYPE) {
-    return fail("{} is in use: another process listens on it", path);
-  }
-  if (::unlink(path.c_str()) < 0) {
-    return fail_errno(errno, "cannot remove the stale socket {}", path);
-  }
-  return {};
 }
 
 }  // namespace
@@ -113,15 +78,6 @@ HelloRead read_hello(int socket, Hello& hello) {
   return HelloRead::kJudged;
 }
 
-Result<ucred> peer_credentials(int socket) {
-  ucred credentials{};
-  socklen_t bytes = sizeof(credentials);
-  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &bytes) < 0) {
-    return fail_errno(errno, "cannot ask who connected");
-  }
-  return credentials;
-}
-
 namespace {
 
 Result<void> send_message(int socket, sluice_app_welcome& welcome, std::span<const int> fds) {
@@ -161,28 +117,6 @@ void send_refusal(int socket, sluice_app_status status, const std::string& sente
 Result<void> send_welcome(int socket, sluice_app_welcome welcome, std::span<const int> fds) {
   welcome.status = SLUICE_APP_OK;
   return send_message(socket, welcome, fds);
-}
-
-Result<int> listen_at(const std::string& path) {
-  auto address = address_of(path);
-  if (!address) {
-    return std::unexpected(std::move(address.error()));
-  }
-  SLUICE_TRY(remove_stale(path, *address));
-  UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!socket) {
-    return fail_errno(errno, "cannot make a socket");
-  }
-  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) < 0) {
-    return fail_errno(errno, "cannot make the socket {}", path);
-  }
-  // Everybody may connect: peers are judged by SO_PEERCRED, and get a sentence instead of EACCES.
-  if (::chmod(path.c_str(), 0666) < 0 || ::listen(socket.get(), kBacklog) < 0) {
-    int why = errno;
-    ::unlink(path.c_str());
-    return fail_errno(why, "cannot listen on {}", path);
-  }
-  return socket.release();
 }
 
 }  // namespace sluice

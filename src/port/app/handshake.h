@@ -2,8 +2,6 @@
 // thread).
 #pragma once
 
-#include <sys/socket.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -29,16 +27,9 @@ Hello judge_hello(std::span<const std::byte> message);
 enum class HelloRead : std::uint8_t { kNotYet, kClosed, kJudged };
 HelloRead read_hello(int socket, Hello& hello);
 
-// Who is at the other end, as of connect(2): SO_PEERCRED, unix(7).
-Result<ucred> peer_credentials(int socket);
-
 // Says no. Best effort: who does not listen does not hear.
 void send_refusal(int socket, sluice_app_status status, const std::string& sentence);
 // `welcome` without magic, version and status, which are filled in here.
 Result<void> send_welcome(int socket, sluice_app_welcome welcome, std::span<const int> fds);
-
-// Makes the listening socket at `path`, for everybody to connect to. A path left behind by a daemon that died
-// is taken over; one that a living daemon listens on is an error.
-Result<int> listen_at(const std::string& path);
 
 }  // namespace sluice
