@@ -18,7 +18,8 @@ inline constexpr std::uint32_t kVlanTagBytes = 4;
 inline constexpr std::uint32_t kVlanTagOffset = 12;      // behind the two addresses
 inline constexpr std::uint32_t kTaggedHeaderBytes = 18;  // addresses, tag, EtherType
 inline constexpr std::uint16_t kMaxVlan = 4094;          // 4095 is reserved (IEEE 802.1Q table 9-2)
-inline constexpr std::uint16_t kBadVlan = 0xffff;        // the tag ends behind the frame: of no VLAN
+inline constexpr std::uint16_t kVlanTpid = 0x8100;
+inline constexpr std::uint16_t kBadVlan = 0xffff;  // the tag ends behind the frame: of no VLAN
 
 // The first bytes of a frame in one piece. A head is made of kMaxHead bytes or the whole frame, so all that
 // is asked for here is in it, unless the frame ends earlier.
@@ -40,8 +41,7 @@ inline void store_be16(std::byte* to, std::uint16_t value) {
 // The outer tag's VLAN. 0: untagged, or a priority tag. 802.1ad tags are of another space, and make a frame
 // untagged here.
 inline std::uint16_t vlan_of(std::span<const std::byte> front) {
-  constexpr std::uint16_t kTpid = 0x8100;
-  if (front.size() < kVlanTagOffset + 2 || load_be16(front.data() + kVlanTagOffset) != kTpid) [[likely]] {
+  if (front.size() < kVlanTagOffset + 2 || load_be16(front.data() + kVlanTagOffset) != kVlanTpid) [[likely]] {
     return 0;
   }
   return front.size() < kTaggedHeaderBytes
@@ -49,26 +49,32 @@ inline std::uint16_t vlan_of(std::span<const std::byte> front) {
              : static_cast<std::uint16_t>(load_be16(front.data() + kVlanTagOffset + 2) & 0xfff);
 }
 
+// Puts a tag between the addresses and what follows them. The head moves to the front by kVlanTagBytes, which
+// must be there to write to.
+inline std::byte* insert_tag(std::byte* head, std::uint16_t tpid, std::uint16_t tci) {
+  std::byte* moved = head - kVlanTagBytes;
+  std::memmove(moved, head, kVlanTagOffset);
+  store_be16(moved + kVlanTagOffset, tpid);
+  store_be16(moved + kVlanTagOffset + 2, tci);
+  return moved;
+}
+
 // What the peer of an access port sends becomes a frame of the VLAN. False, with nothing changed: it carries
-// a tag of its own choice. An untagged head moves to the front by kVlanTagBytes, which must be there to write
-// to; a priority tag becomes a tag of the VLAN and keeps its priority.
+// a tag of its own choice. An untagged head moves as by insert_tag(); a priority tag becomes a tag of the
+// VLAN and keeps its priority.
 inline bool push_access_tag(std::byte*& head, std::uint32_t& head_bytes, std::uint16_t vlan) {
-  constexpr std::uint16_t kTpid = 0x8100;
   if (head_bytes < kVlanTagOffset + 2) {
     return false;
   }
   std::byte* tag = head + kVlanTagOffset;
-  if (load_be16(tag) == kTpid) [[unlikely]] {
+  if (load_be16(tag) == kVlanTpid) [[unlikely]] {
     if (vlan_of(std::span<const std::byte>(head, head_bytes)) != 0) {
       return false;
     }
     store_be16(tag + 2, static_cast<std::uint16_t>(load_be16(tag + 2) | vlan));
     return true;
   }
-  head -= kVlanTagBytes;
-  std::memmove(head, head + kVlanTagBytes, kVlanTagOffset);
-  store_be16(head + kVlanTagOffset, kTpid);
-  store_be16(head + kVlanTagOffset + 2, vlan);
+  head = insert_tag(head, kVlanTpid, vlan);
   head_bytes += kVlanTagBytes;
   return true;
 }
