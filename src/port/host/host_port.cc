@@ -1,0 +1,81 @@
+#include "port/host/host_port.h"
+
+#include <map>
+
+#include "base/check.h"
+#include "port/host/host_lane.h"
+#include "port/host/tap.h"
+
+namespace sluice {
+
+struct HostPort::Impl {
+  HostPortOptions options;
+  int ifindex = 0;
+  std::map<WorkerId, HostLane> lanes;
+};
+
+Result<std::unique_ptr<HostPort>> HostPort::create(HostPortOptions options) {
+  SLUICE_CHECK(!options.workers.empty(), "port {} without a worker", options.name);
+  if (options.mtu < kMinHostMtu || options.mtu > kMaxHostMtu) {
+    return fail("port {}: mtu is {}, must be {} .. {}", options.name, options.mtu, kMinHostMtu, kMaxHostMtu);
+  }
+  auto tap = make_tap({.netdev = options.netdev,
+                       .mac = options.mac,
+                       .addresses = options.addresses,
+                       .mtu = options.mtu,
+                       .queues = static_cast<std::uint32_t>(options.workers.size())});
+  if (!tap) {
+    return with_context(fmt::format("port {}", options.name), tap.error());
+  }
+  auto impl = std::make_unique<Impl>();
+  impl->ifindex = tap->ifindex;
+  const HostLaneOptions lane{
+      .port = options.id, .uplink = options.uplink, .vlan = options.vlan, .mtu = options.mtu};
+  for (std::size_t i = 0; i < options.workers.size(); ++i) {
+    impl->lanes.try_emplace(options.workers[i], std::move(tap->queues[i]), lane);
+  }
+  impl->options = std::move(options);
+  return std::unique_ptr<HostPort>(new HostPort(std::move(impl)));
+}
+
+HostPort::HostPort(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+HostPort::~HostPort() = default;
+
+Lane& HostPort::lane(WorkerId worker) {
+  auto found = impl_->lanes.find(worker);
+  SLUICE_CHECK(found != impl_->lanes.end(), "port {} has no lane for worker {}", impl_->options.name,
+               raw(worker));
+  return found->second;
+}
+
+const HostPortOptions& HostPort::options() const {
+  return impl_->options;
+}
+
+int HostPort::ifindex() const {
+  return impl_->ifindex;
+}
+
+void HostPort::visit(CounterVisitor& visitor) const {
+  const auto sum = [this](Counter HostLaneCounters::* counter) {
+    std::uint64_t all = 0;
+    for (const auto& [worker, lane] : impl_->lanes) {
+      all += (lane.counters().*counter).value();
+    }
+    return all;
+  };
+  visitor.counter("copied", sum(&HostLaneCounters::copied));
+  visitor.counter("copied_bytes", sum(&HostLaneCounters::copied_bytes));
+  visitor.counter("rx_packets", sum(&HostLaneCounters::rx_packets));
+  visitor.counter("rx_bytes", sum(&HostLaneCounters::rx_bytes));
+  visitor.counter("tx_packets", sum(&HostLaneCounters::tx_packets));
+  visitor.counter("tx_bytes", sum(&HostLaneCounters::tx_bytes));
+  visitor.counter("drop_ring_full", sum(&HostLaneCounters::drop_ring_full));
+  visitor.counter("drop_link_down", sum(&HostLaneCounters::drop_link_down));
+  visitor.counter("drop_refused", sum(&HostLaneCounters::drop_refused));
+  visitor.counter("drop_vlan", sum(&HostLaneCounters::drop_vlan));
+  visitor.counter("drop_too_long", sum(&HostLaneCounters::drop_too_long));
+  visitor.counter("read_errors", sum(&HostLaneCounters::read_errors));
+}
+
+}  // namespace sluice
