@@ -52,7 +52,7 @@ struct LanePolicy {
   PortId port{0};
   PortId uplink = PortId::kDrop;
   WorkerId worker{0};
-  bool sends = false;  // the worker serves a queue of the uplink
+  bool sends = false;  // the worker serves a queue of the uplink, or has a switch with ports on it
   std::vector<std::uint64_t> source_macs;
 };
 

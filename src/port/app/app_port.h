@@ -44,7 +44,7 @@ struct AppPortOptions {
   std::vector<MacAddress> source_macs;  // what it may send from; at least one, the first is told to the app
   PortId uplink = PortId::kDrop;        // the NIC that its frames leave by
   std::vector<WorkerId> workers;        // one lane each
-  std::vector<bool> worker_sends;       // parallel to workers: serves a queue of the uplink
+  std::vector<bool> worker_sends;       // parallel to workers: LanePolicy::sends
   std::vector<OwnedQueue> owned;        // empty: a port on shared queues
   std::uint64_t stall_timeout_ns =
       0;  // a lane's whole share is held so long without a return: cut off; 0: never
