@@ -1,13 +1,11 @@
-// From TOML to Config, value by value; what concerns several values is in config_check.cc.
+// From TOML to Config, value by value; ports and rules in config_ports.cc, what concerns several values in
+// config_check.cc.
 #include "control/config.h"
 
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
-
 #include "abi/app.h"
-#include "control/config_json.h"
 #include "control/config_read.h"
 #include "control/table_reader.h"
 #include "control/words.h"
@@ -21,9 +19,6 @@ constexpr std::string_view kDaemonKeys[] = {"control",    "control_group", "log"
                                             "page_bytes", "huge_pages",    "workers"};
 constexpr std::string_view kWorkerKeys[] = {"cpu", "idle", "nap_us"};
 constexpr std::string_view kNicKeys[] = {"queues", "mode", "ring"};
-constexpr std::string_view kPortKeys[] = {"type", "socket", "allow_users",      "pages",  "ring", "queues",
-                                          "mac",  "uplink", "stall_timeout_ms", "observe"};
-constexpr std::string_view kRuleKeys[] = {"nic", "match", "to", "priority", "shed"};
 
 constexpr std::string_view kLogLevels[] = {"trace", "debug", "info", "warning", "error", "off"};
 constexpr std::string_view kHugePages[] = {"auto", "never", "required"};
@@ -36,51 +31,12 @@ constexpr Range kPageBytes{2048, 4096,
 constexpr Range kNapUs{1, 1000};
 constexpr Range kQueue{0, 65535};
 constexpr Range kNicRing{64, 32768, Range::Kind::kPowerOfTwo};
-constexpr Range kPages{64, 1048576};
-constexpr Range kPortRing{64, 65536, Range::Kind::kPowerOfTwoOrZero};
-constexpr Range kStallTimeoutMs{0, 3'600'000};
-constexpr Range kPriority{std::numeric_limits<std::int32_t>::min(), std::numeric_limits<std::int32_t>::max()};
 
 constexpr std::uint32_t kMaxWorkers = SLUICE_APP_MAX_LANES;     // an app has a lane for each
 constexpr std::size_t kMaxConfigBytes = std::size_t{64} << 20;  // 65536 rules on a few NICs
 
 BindMode bind_mode_of(std::string_view text) {
   return text == "zerocopy" ? BindMode::kZeroCopy : text == "copy" ? BindMode::kCopy : BindMode::kAuto;
-}
-
-// "eth1:1"; the last colon counts, as aliases have colons of their own.
-Result<QueueName> read_queue_name(const std::string& text) {
-  std::size_t colon = text.rfind(':');
-  std::string digits = colon == std::string::npos ? "" : text.substr(colon + 1);
-  bool number =
-      !digits.empty() && digits.size() <= 5 && digits.find_first_not_of("0123456789") == std::string::npos;
-  if (colon == 0 || !number || std::stoul(digits) > 65535) {
-    return fail("is \"{}\"; it must be NIC:QUEUE, for example \"eth1:1\"", text);
-  }
-  return QueueName{text.substr(0, colon), static_cast<std::uint16_t>(std::stoul(digits))};
-}
-
-void read_macs(TableReader& table, std::vector<MacAddress>& out) {
-  const toml::node* value = table.node("mac");
-  if (value == nullptr) {
-    return;
-  }
-  auto add = [&](const toml::node& item, const std::string& key) {
-    std::string text;
-    table.item_text(item, key, text);
-    if (auto mac = read_mac(text); mac) {
-      out.push_back(*mac);
-    } else {
-      table.wrong(key, mac.error().message);
-    }
-  };
-  if (const toml::array* list = value->as_array()) {
-    for (std::size_t i = 0; i < list->size(); ++i) {
-      add(*list->get(i), fmt::format("mac[{}]", i));
-    }
-  } else {
-    add(*value, "mac");
-  }
 }
 
 }  // namespace
@@ -178,73 +134,6 @@ Result<NicConfig> ConfigReader::read_nic(const std::string& name, const toml::ta
   return nic;
 }
 
-Result<PortConfig> ConfigReader::read_port(const std::string& name, const toml::table& table) {
-  PortConfig port;
-  port.name = name;
-  // A file of a later version has keys that this one does not know: the type is the thing to say.
-  if (auto type = table["type"].value<std::string>(); type == "guest" || type == "host") {
-    lines_["port." + name + ".type"] = table["type"].node()->source().begin.line;
-    return fail("{}port.{}.type \"{}\" is not supported by this version; write type = \"app\"",
-                place("port." + name + ".type"), name, *type);
-  }
-  TableReader reader(*this, "port." + name, "port." + name, table, kPortKeys);
-  reader.text("type", port.type);
-  reader.text("socket", port.socket);
-  reader.integer("pages", port.pages, kPages);
-  reader.integer("ring", port.ring, kPortRing);
-  reader.text("uplink", port.uplink);
-  reader.integer("stall_timeout_ms", port.stall_timeout_ms, kStallTimeoutMs);
-  reader.boolean("observe", port.observe);
-  if (const toml::array* users = reader.array("allow_users", "user names or numbers")) {
-    for (std::size_t i = 0; i < users->size(); ++i) {
-      const toml::node& item = *users->get(i);
-      std::string key = fmt::format("allow_users[{}]", i), user;
-      if (auto number = item.value_exact<std::int64_t>()) {
-        user = std::to_string(*number);
-      } else {
-        reader.item_text(item, key, user);
-      }
-      port.allow_users.push_back(user);
-    }
-  }
-  if (const toml::array* queues = reader.array("queues", "NIC queues, for example [\"eth1:1\"]")) {
-    for (std::size_t i = 0; i < queues->size(); ++i) {
-      std::string key = fmt::format("queues[{}]", i), text;
-      reader.item_text(*queues->get(i), key, text);
-      if (auto queue = read_queue_name(text)) {
-        port.queues.push_back(*queue);
-      } else {
-        reader.wrong(key, queue.error().message);
-      }
-    }
-  }
-  read_macs(reader, port.mac);
-  if (!table.contains("type")) {
-    reader.missing("type", "\"app\"");
-  } else if (!table.contains("socket")) {
-    reader.missing("socket", fmt::format("\"/run/sluice/{}.sock\"", name));
-  }
-  SLUICE_TRY(reader.result());
-  return port;
-}
-
-Result<RuleConfig> ConfigReader::read_rule(const std::string& path, const toml::table& table) {
-  RuleConfig rule;
-  TableReader reader(*this, path, "rule", table, kRuleKeys);
-  reader.text("nic", rule.nic);
-  reader.text("match", rule.match);
-  reader.text("to", rule.to);
-  reader.integer("priority", rule.priority, kPriority);
-  reader.boolean("shed", rule.shed);
-  if (!table.contains("match")) {
-    reader.missing("match", "\"ip_proto udp dst_port 53\"");
-  } else if (!table.contains("to")) {
-    reader.missing("to", "\"kernel\"");
-  }
-  SLUICE_TRY(reader.result());
-  return rule;
-}
-
 Result<void> ConfigReader::read_sections(const toml::table& root, Config& config) {
   for (std::string_view section : {"nic", "port"}) {
     const toml::node* node = root.get(section);
@@ -340,59 +229,6 @@ Result<Config> load_config(const std::string& path) {
     return fail("{}:1: the file is longer than {} MiB; is it the config file?", path, kMaxConfigBytes >> 20);
   }
   return parse_config(text, path);
-}
-
-namespace {
-
-// JSON's values are TOML's, but for null; numbers beyond 64 bits and nested tables do not occur in ports and
-// rules.
-Result<toml::table> toml_from_json(const nlohmann::json& object) {
-  if (!object.is_object()) {
-    return fail("the parameters are not an object; write names and values");
-  }
-  toml::table table;
-  auto put = [](auto&& insert, const nlohmann::json& value) {
-    if (value.is_string()) {
-      insert(value.get_ref<const std::string&>());
-    } else if (value.is_boolean()) {
-      insert(value.get<bool>());
-    } else if (value.is_number_integer()) {
-      insert(value.is_number_unsigned() && value.get<std::uint64_t>() > INT64_MAX
-                 ? INT64_MAX
-                 : value.get<std::int64_t>());
-    } else {
-      insert(0.5);  // what no key takes: the reader says what it wants
-    }
-  };
-  for (const auto& [key, value] : object.items()) {
-    if (value.is_null()) {
-      continue;
-    }
-    if (value.is_array()) {
-      toml::array list;
-      for (const auto& item : value) {
-        put([&](auto&& v) { list.push_back(v); }, item);
-      }
-      table.insert_or_assign(key, std::move(list));
-    } else {
-      put([&, &name = key](auto&& v) { table.insert_or_assign(name, v); }, value);
-    }
-  }
-  return table;
-}
-
-}  // namespace
-
-Result<PortConfig> port_from_json(const std::string& name, const nlohmann::json& object) {
-  auto table = toml_from_json(object);
-  SLUICE_TRY(table);
-  return ConfigReader("").read_port(name, *table);
-}
-
-Result<RuleConfig> rule_from_json(const nlohmann::json& object) {
-  auto table = toml_from_json(object);
-  SLUICE_TRY(table);
-  return ConfigReader("").read_rule("rule", *table);
 }
 
 }  // namespace sluice

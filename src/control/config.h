@@ -10,10 +10,12 @@
 #include <string_view>
 #include <vector>
 
+#include "base/mac.h"
 #include "base/result.h"
 #include "demux/rule.h"
-#include "port/app/app_port.h"
+#include "port/guest/guest_port.h"
 #include "port/nic/queue.h"
+#include "worker/switch.h"
 #include "worker/worker.h"
 
 namespace sluice {
@@ -33,27 +35,50 @@ struct QueueName {
   auto operator<=>(const QueueName&) const = default;
 };
 
+// Keys that do not belong to the type have their default.
 struct PortConfig {
   std::string name;
-  std::string type;  // "app"; "guest" and "host" are words that are kept for later: a clear error today
-  std::string socket;
-  std::vector<std::string> allow_users;  // names or numbers
-  std::uint32_t pages = 4096;            // 64 .. 1048576
-  std::uint32_t ring = 0;                // rx ring entries per lane, 0: chosen from pages
-  std::vector<QueueName> queues;         // owned
-  std::vector<MacAddress> mac;           // allowed sources; empty: the uplink's own
-  std::string uplink;                    // netdev; empty: the only NIC, or the one whose queues it owns
-  std::uint32_t stall_timeout_ms = 0;    // 0: never cut off
+  std::string type;                      // "app", "guest", "host"
+  std::string socket;                    // app, guest
+  std::vector<std::string> allow_users;  // app, guest: names or numbers
+  std::vector<MacAddress>
+      mac;             // allowed sources, and a guest's or host's own; app: empty is the uplink's own
+  std::string uplink;  // netdev; empty: the only NIC, or the one whose queues it owns
+
+  // app
+  std::uint32_t pages = 4096;          // 64 .. 1048576
+  std::uint32_t ring = 0;              // rx ring entries per lane, 0: chosen from pages
+  std::vector<QueueName> queues;       // owned
+  std::uint32_t stall_timeout_ms = 0;  // 0: never cut off
   bool observe = false;  // D5: its owned queues may run in driver zero-copy mode whatever lands there
+
+  // guest, host
+  std::uint16_t vlan = 0;  // access VLAN, 1 .. 4094; 0: none
+  SwitchMode mode = SwitchMode::kBridge;
+
+  // guest
+  GuestPortOptions::Role role = GuestPortOptions::Role::kServer;
+  bool trust = false;             // its source addresses and tags are not checked
+  std::uint32_t queue_pairs = 1;  // 1 .. 64
+
+  // host
+  std::string netdev;                // of the tap that is made
+  std::vector<std::string> address;  // "192.0.2.1/24"
+  std::uint32_t mtu = 1500;          // 68 .. 65521
+
+  // It has addresses of its own on the switch (worker/switch.h), and needs no rule to receive.
+  bool is_member() const { return type == "guest" || type == "host"; }
   bool operator==(const PortConfig&) const = default;
 };
 
+// Stands on what comes from the wire, or on what one port sends.
 struct RuleConfig {
-  std::string nic;    // empty: every NIC
+  std::string nic;    // empty: every NIC; of a rule on a port always
   std::string match;  // as written
-  std::string to;     // port name, "kernel", "drop", "netdev:NAME"
+  std::string to;  // port name, "kernel", "drop", "netdev:NAME"; of a rule on a port: a port name or "drop"
   std::int32_t priority = 0;
   bool shed = false;
+  std::string port;  // whose frames; empty: those from the wire
   auto operator<=>(const RuleConfig&) const = default;
 };
 
@@ -77,7 +102,7 @@ struct Config {
 
 // Errors: "FILE:LINE: what is wrong; what would be right". Unknown keys, wrong types, values out of range,
 // rules to unknown ports, NICs or users that are not configured, a queue owned twice, owned queues outside a
-// NIC's queues, equal sockets.
+// NIC's queues, equal sockets, one address twice on one switch.
 Result<Config> parse_config(std::string_view text, std::string_view file_name);
 Result<Config> load_config(const std::string& path);
 
@@ -99,11 +124,17 @@ std::optional<std::string> uplink_of(const Config& config, const PortConfig& por
 
 // The rules that stand on this NIC, those for every NIC among them, in order.
 std::vector<RuleConfig> rules_of(const Config& config, std::string_view netdev);
+// The rules that stand on what this port sends, in order.
+std::vector<RuleConfig> rules_of_port(const Config& config, std::string_view port);
 
 // A name or a number from allow_users.
 Result<std::uint32_t> read_user(const std::string& user);
 Result<MacAddress> read_mac(std::string_view text);
 std::string mac_text(const MacAddress& mac);
 std::string_view bind_mode_text(BindMode mode);
+std::string_view switch_mode_text(SwitchMode mode);
+std::string_view role_text(GuestPortOptions::Role role);
+// An address with its prefix, for a host port: "192.0.2.1/24", "2001:db8::1/64".
+bool is_cidr(const std::string& text);
 
 }  // namespace sluice

@@ -2,12 +2,11 @@
 // groups.
 #include <grp.h>
 #include <net/if.h>
-#include <pwd.h>
 #include <sys/un.h>
 
 #include <algorithm>
-#include <charconv>
 #include <set>
+#include <tuple>
 
 #include "control/config.h"
 #include "control/config_read.h"
@@ -128,6 +127,48 @@ Fault check_owned_queues(const Config& config, const PortConfig& port,
   return std::nullopt;
 }
 
+Fault check_macs(const std::string& path, const PortConfig& port) {
+  if (port.is_member() && port.mac.empty()) {
+    return fault(path, "{} has no mac; write for example mac = \"52:54:00:00:00:01\"", path);
+  }
+  for (std::size_t i = 0; i < port.mac.size(); ++i) {
+    if ((port.mac[i][0] & 1) != 0) {
+      return fault(fmt::format("{}.mac[{}]", path, i),
+                   "{}.mac: {} is a group address and cannot be a source; the first byte must be even", path,
+                   mac_text(port.mac[i]));
+    }
+    if (port.is_member() && port.mac[i] == MacAddress{}) {
+      return fault(fmt::format("{}.mac[{}]", path, i), "{}.mac: {} is nobody's address; choose another", path,
+                   mac_text(port.mac[i]));
+    }
+  }
+  if (port.type == "host" && port.mac.size() != 1) {
+    return fault(path + ".mac", "{}.mac has {} addresses; a network device has one", path, port.mac.size());
+  }
+  return std::nullopt;
+}
+
+Fault check_host(const std::string& path, const Config& config, const PortConfig& port) {
+  if (!valid_netdev(port.netdev)) {
+    return fault(path + ".netdev",
+                 "{}.netdev is \"{}\"; it must be the name of a network device, 1 to {} characters", path,
+                 port.netdev, IFNAMSIZ - 1);
+  }
+  if (config.nics.contains(port.netdev)) {
+    return fault(path + ".netdev",
+                 "{}.netdev: {} is a NIC; it is a new device that is made, choose another name", path,
+                 port.netdev);
+  }
+  for (std::size_t i = 0; i < port.address.size(); ++i) {
+    if (!is_cidr(port.address[i])) {
+      return fault(fmt::format("{}.address[{}]", path, i),
+                   "{}.address: \"{}\" is not an address with its prefix, for example \"192.0.2.1/24\"", path,
+                   port.address[i]);
+    }
+  }
+  return std::nullopt;
+}
+
 Fault check_port(const Config& config, const PortConfig& port) {
   std::string path = "port." + port.name;
   if (!valid_port_name(port.name)) {
@@ -137,12 +178,11 @@ Fault check_port(const Config& config, const PortConfig& port) {
   if (port.name == "kernel" || port.name == "drop") {
     return fault(path, "port.{} takes the name of a port that every NIC has; choose another name", port.name);
   }
-  if (port.type != "app") {
-    bool later = port.type == "guest" || port.type == "host";
-    return fault(path + ".type", "{}.type \"{}\" is {}; write type = \"app\"", path, port.type,
-                 later ? "not supported by this version" : "not a type that Sluice knows");
-  }
-  if (auto wrong = check_socket_path(path + ".socket", port.socket)) {
+  if (port.type != "host") {
+    if (auto wrong = check_socket_path(path + ".socket", port.socket)) {
+      return wrong;
+    }
+  } else if (auto wrong = check_host(path, config, port)) {
     return wrong;
   }
   for (std::size_t i = 0; i < port.allow_users.size(); ++i) {
@@ -151,16 +191,69 @@ Fault check_port(const Config& config, const PortConfig& port) {
                    user.error().message);
     }
   }
-  for (std::size_t i = 0; i < port.mac.size(); ++i) {
-    if ((port.mac[i][0] & 1) != 0) {
-      return fault(fmt::format("{}.mac[{}]", path, i),
-                   "{}.mac: {} is a group address and cannot be a source; the first byte must be even", path,
-                   mac_text(port.mac[i]));
-    }
+  if (!port.allow_users.empty() && port.role == GuestPortOptions::Role::kClient) {
+    return fault(path + ".allow_users",
+                 "{}.allow_users says who may connect, but in the client role Sluice connects; leave it out",
+                 path);
+  }
+  if (auto wrong = check_macs(path, port)) {
+    return wrong;
   }
   if (!port.uplink.empty() && !config.nics.contains(port.uplink)) {
     return fault(path + ".uplink", "{}.uplink: NIC {} is not configured; add a section [nic.{}]{}", path,
                  port.uplink, port.uplink, suggestion(port.uplink, keys_of(config.nics), "NICs"));
+  }
+  return std::nullopt;
+}
+
+// On one switch, that is one uplink and one VLAN, an address leads to one port.
+class Addresses {
+ public:
+  Fault add(const Config& config, const PortConfig& port) {
+    for (std::size_t i = 0; port.is_member() && i < port.mac.size(); ++i) {
+      auto [other, is_new] =
+          taken_.emplace(std::tuple(uplink_of(config, port).value_or(""), port.vlan, port.mac[i]), port.name);
+      std::string path = fmt::format("port.{}.mac[{}]", port.name, i);
+      if (!is_new && other->second == port.name) {
+        return fault(path, "port.{}.mac names {} twice; once is enough", port.name, mac_text(port.mac[i]));
+      }
+      if (!is_new) {
+        return fault(path,
+                     "port.{}.mac: {} is port {}'s already; on one uplink and VLAN an address is one port's",
+                     port.name, mac_text(port.mac[i]), other->second);
+      }
+    }
+    return std::nullopt;
+  }
+
+ private:
+  std::map<std::tuple<std::string, std::uint16_t, MacAddress>, std::string> taken_;
+};
+
+// What is different for a rule on what a port sends: no XDP program sees those frames.
+Fault check_port_rule(const Config& config, const RuleConfig& rule, std::size_t index) {
+  auto path = [index](std::string_view key) { return fmt::format("rule[{}].{}", index, key); };
+  if (!rule.nic.empty()) {
+    return fault(path("port"),
+                 "rule has nic and port; it stands on what comes from a NIC or on what a port sends, "
+                 "write two rules for both");
+  }
+  if (!config.ports.contains(rule.port)) {
+    return fault(path("port"), "rule.port: there is no port \"{}\"{}", rule.port,
+                 suggestion(rule.port, keys_of(config.ports), "ports"));
+  }
+  if (rule.to == "kernel" || rule.to.starts_with(kNetdevPrefix)) {
+    return fault(
+        path("to"),
+        "rule.to: {} is for packets from the wire; what a port sends goes to another port or to \"drop\" "
+        "(a port of type \"host\" leads into the kernel)",
+        rule.to);
+  }
+  if (rule.to == rule.port) {
+    return fault(path("to"), "rule.to: port {} would get its own frames back; name another port", rule.to);
+  }
+  if (rule.shed) {
+    return fault(path("shed"), "rule.shed is for packets from the wire, which XDP drops early; leave it out");
   }
   return std::nullopt;
 }
@@ -174,6 +267,11 @@ Fault check_rule(const Config& config, const RuleConfig& rule, std::size_t index
   }
   if (auto match = parse_match(rule.match); !match) {
     return fault(path("match"), "rule.match: {}", match.error().message);
+  }
+  if (!rule.port.empty()) {
+    if (auto wrong = check_port_rule(config, rule, index)) {
+      return wrong;
+    }
   }
   if (rule.to.starts_with(kNetdevPrefix)) {
     std::string_view netdev = std::string_view(rule.to).substr(kNetdevPrefix.size());
@@ -195,33 +293,20 @@ Fault check_rule(const Config& config, const RuleConfig& rule, std::size_t index
     return fault(path("to"), "rule.to: there is no port \"{}\"{}", rule.to,
                  suggestion(rule.to, known, "targets"));
   }
-  if (rule.shed && !config.ports.contains(rule.to)) {
+  if (auto to = config.ports.find(rule.to);
+      rule.shed && (to == config.ports.end() || to->second.type != "app")) {
     return fault(path("shed"),
-                 "rule.shed: {} has no pages to run out of; shed is for rules to a port with a reader",
+                 "rule.shed: {} has no pages to run out of; shed is for rules to a port of type \"app\"",
                  rule.to);
   }
   return std::nullopt;
 }
 
-// Rules on every NIC count on each.
-Fault check_limits(const Config& config) {
-  std::size_t everywhere = 0;
-  std::map<std::string_view, std::size_t> rules;
+Fault check_port_table(const Config& config) {
   std::set<std::string_view> netdevs;
-  for (std::size_t i = 0; i < config.rules.size(); ++i) {
-    const RuleConfig& rule = config.rules[i];
-    std::size_t count = rule.nic.empty() ? ++everywhere : ++rules[rule.nic];
-    if (count > kMaxRules) {
-      return fault(fmt::format("rule[{}]", i), "rule {} is one too many; a NIC has at most {} rules", i + 1,
-                   kMaxRules);
-    }
+  for (const RuleConfig& rule : config.rules) {
     if (rule.to.starts_with(kNetdevPrefix)) {
       netdevs.insert(rule.to);
-    }
-  }
-  for (const auto& [nic, count] : rules) {
-    if (count + everywhere > kMaxRules) {
-      return fault("rule", "NIC {} has {} rules; a NIC has at most {}", nic, count + everywhere, kMaxRules);
     }
   }
   std::size_t entries = config.ports.size() + config.nics.size() + netdevs.size();
@@ -229,6 +314,40 @@ Fault check_limits(const Config& config) {
     return fault("port", "{} ports, NICs and netdev targets; the port table has room for {}", entries, room);
   }
   return std::nullopt;
+}
+
+// Rules on every NIC count on each, and so do the addresses of the ports behind it: each is a rule of the
+// engine's own.
+Fault check_limits(const Config& config) {
+  std::size_t everywhere = 0;
+  std::map<std::string_view, std::size_t> rules, of_ports;
+  for (std::size_t i = 0; i < config.rules.size(); ++i) {
+    const RuleConfig& rule = config.rules[i];
+    std::size_t count = !rule.port.empty() ? ++of_ports[rule.port]
+                        : rule.nic.empty() ? ++everywhere
+                                           : ++rules[rule.nic];
+    if (count > kMaxRules) {
+      return fault(fmt::format("rule[{}]", i), "rule {} is one too many; a {} has at most {} rules", i + 1,
+                   rule.port.empty() ? "NIC" : "port", kMaxRules);
+    }
+  }
+  for (const auto& [nic, count] : rules) {
+    if (count + everywhere > kMaxRules) {
+      return fault("rule", "NIC {} has {} rules; a NIC has at most {}", nic, count + everywhere, kMaxRules);
+    }
+  }
+  std::map<std::string, std::size_t> addresses;
+  for (const auto& [name, port] : config.ports) {
+    if (auto uplink = uplink_of(config, port); uplink && port.is_member()) {
+      std::size_t count = addresses[*uplink] += port.mac.size();
+      if (count + everywhere + rules[*uplink] > kMaxRules) {
+        return fault("port." + name + ".mac",
+                     "NIC {} has {} rules, and {} addresses of ports behind it; it has room for {} together",
+                     *uplink, everywhere + rules[*uplink], count, kMaxRules);
+      }
+    }
+  }
+  return check_port_table(config);
 }
 
 }  // namespace
@@ -243,13 +362,27 @@ std::optional<ConfigFault> find_config_fault(const Config& config) {
     }
   }
   std::map<QueueName, std::string> owners;
+  Addresses addresses;
   std::map<std::string, std::string> sockets{{config.daemon.control, "daemon.control"}};
+  std::map<std::string, std::string> netdevs;
   for (const auto& [name, port] : config.ports) {
     if (auto wrong = check_port(config, port)) {
       return wrong;
     }
     if (auto wrong = check_owned_queues(config, port, owners)) {
       return wrong;
+    }
+    if (auto wrong = addresses.add(config, port)) {
+      return wrong;
+    }
+    if (port.type == "host") {
+      auto [other, is_new] = netdevs.emplace(port.netdev, name);
+      if (!is_new) {
+        return fault("port." + name + ".netdev",
+                     "port.{}.netdev: {} is port {}'s already; choose another name", name, port.netdev,
+                     other->second);
+      }
+      continue;
     }
     auto [other, is_new] = sockets.emplace(port.socket, "port." + name + ".socket");
     if (!is_new) {
@@ -289,45 +422,17 @@ std::optional<std::string> uplink_of(const Config& config, const PortConfig& por
 
 std::vector<RuleConfig> rules_of(const Config& config, std::string_view netdev) {
   std::vector<RuleConfig> rules;
-  std::ranges::copy_if(config.rules, std::back_inserter(rules),
-                       [&](const RuleConfig& rule) { return rule.nic.empty() || rule.nic == netdev; });
+  std::ranges::copy_if(config.rules, std::back_inserter(rules), [&](const RuleConfig& rule) {
+    return rule.port.empty() && (rule.nic.empty() || rule.nic == netdev);
+  });
   return rules;
 }
 
-Result<std::uint32_t> read_user(const std::string& user) {
-  std::uint32_t uid = 0;
-  auto [end, error] = std::from_chars(user.data(), user.data() + user.size(), uid);
-  if (error == std::errc{} && end == user.data() + user.size() && uid != UINT32_MAX) {
-    return uid;
-  }
-  // getpwnam: the control thread is the only one that asks.
-  const passwd* entry = user.empty() ? nullptr : ::getpwnam(user.c_str());
-  if (entry == nullptr) {
-    return fail("there is no user \"{}\"; create it or write a number", user);
-  }
-  return entry->pw_uid;
-}
-
-Result<MacAddress> read_mac(std::string_view text) {
-  MacAddress mac{};
-  bool good = text.size() == 17;
-  for (std::size_t i = 0; good && i < mac.size(); ++i) {
-    const char* digits = text.data() + 3 * i;
-    auto [end, error] = std::from_chars(digits, digits + 2, mac[i], 16);
-    good = error == std::errc{} && end == digits + 2 && (i == 5 || digits[2] == ':');
-  }
-  if (!good) {
-    return fail("is \"{}\"; it must be a MAC address, for example \"52:54:00:00:00:01\"", text);
-  }
-  return mac;
-}
-
-std::string mac_text(const MacAddress& mac) {
-  return fmt::format("{:02x}", fmt::join(mac, ":"));
-}
-
-std::string_view bind_mode_text(BindMode mode) {
-  return mode == BindMode::kZeroCopy ? "zerocopy" : mode == BindMode::kCopy ? "copy" : "auto";
+std::vector<RuleConfig> rules_of_port(const Config& config, std::string_view port) {
+  std::vector<RuleConfig> rules;
+  std::ranges::copy_if(config.rules, std::back_inserter(rules),
+                       [&](const RuleConfig& rule) { return rule.port == port; });
+  return rules;
 }
 
 bool DaemonConfig::operator==(const DaemonConfig& other) const {

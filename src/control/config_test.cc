@@ -96,11 +96,11 @@ to = "netdev:eth3"
                  .type = "app",
                  .socket = "/tmp/dns.sock",
                  .allow_users = {"root", "103"},
+                 .mac = {{0x52, 0x54, 0, 0, 0, 1}, {0x52, 0x54, 0, 0, 0, 2}},
+                 .uplink = "eth2",
                  .pages = 64,
                  .ring = 128,
                  .queues = {{"eth1", 3}},
-                 .mac = {{0x52, 0x54, 0, 0, 0, 1}, {0x52, 0x54, 0, 0, 0, 2}},
-                 .uplink = "eth2",
                  .stall_timeout_ms = 500,
                  .observe = true};
   EXPECT_EQ(config->ports["dns"], dns);
@@ -206,12 +206,10 @@ const WrongCase kWrong[] = {
     {"[port.p]\nsocket = \"/s\"\n", "f:21: port.p has no type; write for example type = \"app\""},
     {"[port.p]\ntype = \"app\"\n",
      "f:21: port.p has no socket; write for example socket = \"/run/sluice/p.sock\""},
-    {"[port.p]\ntype = \"guest\"\nsocket = \"/s\"\nmac = \"52:54:00:00:00:01\"\nmode = \"bridge\"\n",
-     "f:22: port.p.type \"guest\" is not supported by this version; write type = \"app\""},
-    {"[port.p]\ntype = \"host\"\n",
-     "f:22: port.p.type \"host\" is not supported by this version; write type = \"app\""},
     {"[port.p]\ntype = \"tap\"\nsocket = \"/s\"\n",
-     "f:22: port.p.type \"tap\" is not a type that Sluice knows; write type = \"app\""},
+     "f:22: port.p.type \"tap\" is not a type that Sluice knows; write type = \"app\", \"guest\" or "
+     "\"host\""},
+    {"[port.p]\ntype = 3\n", "f:22: port.p.type is an integer; it must be a string"},
     {"[port.p]\ntype = \"app\"\nsocket = \"s\"\n",
      "f:23: port.p.socket is \"s\"; it must be an absolute path, for example \"/run/sluice/name.sock\""},
     {"[port.p]\ntype = \"app\"\nsocket = \"/run/sluice/dns.sock\"\n",
@@ -280,13 +278,13 @@ const WrongCase kWrong[] = {
     {"[[rule]]\nnic = \"eth\"\nmatch = \"\"\nto = \"dns\"\n",
      "f:22: rule.nic: NIC eth is not configured; add a section [nic.eth]; did you mean \"eth1\"?"},
     {"[[rule]]\nmatch = \"\"\nto = \"kernel\"\nshed = true\n",
-     "f:24: rule.shed: kernel has no pages to run out of; shed is for rules to a port with a reader"},
+     "f:24: rule.shed: kernel has no pages to run out of; shed is for rules to a port of type \"app\""},
     {"[[rule]]\nmatch = \"\"\nto = \"dns\"\nshed = 1\n",
      "f:24: rule.shed is an integer; it must be true or false"},
     {"[[rule]]\nmatch = \"\"\nto = \"dns\"\npriority = 2147483648\n",
      "f:24: rule.priority is 2147483648; it must be a number from -2147483648 to 2147483647"},
     {"[[rule]]\nmatch = \"\"\nto = \"dns\"\nprio = 1\n",
-     "f:24: rule.prio is not a key that Sluice knows; known keys: nic, match, to, priority, shed"},
+     "f:24: rule.prio is not a key that Sluice knows; known keys: nic, port, match, to, priority, shed"},
 };
 
 TEST(Config, NamesFileAndLineOfEveryErrorAndWhatWouldBeRight) {
@@ -302,6 +300,211 @@ TEST(Config, NamesFileAndLineOfEveryErrorAndWhatWouldBeRight) {
       EXPECT_EQ(config.error().message, wrong.message) << wrong.text;
     }
   }
+}
+
+// More of the same, on top of a guest and a host port.
+constexpr std::string_view kMembers = R"([nic.eth1]
+[nic.eth2]
+[port.vm0]
+type = "guest"
+socket = "/vm0"
+mac = "52:54:00:00:00:01"
+uplink = "eth1"
+[port.host0]
+type = "host"
+netdev = "sluice0"
+mac = "52:54:00:00:00:02"
+uplink = "eth1"
+)";
+
+constexpr const char* kGuest = "[port.p]\ntype = \"guest\"\nsocket = \"/s\"\nmac = \"52:54:00:00:00:07\"\n";
+constexpr const char* kHost = "[port.p]\ntype = \"host\"\nnetdev = \"tap7\"\nmac = \"52:54:00:00:00:07\"\n";
+
+struct WrongMember {
+  std::string text;
+  std::string message;
+};
+const WrongMember kWrongMembers[] = {
+    {"[port.p]\ntype = \"guest\"\nmac = \"52:54:00:00:00:07\"\n",
+     "f:13: port.p has no socket; write for example socket = \"/run/sluice/p.sock\""},
+    {"[port.p]\ntype = \"guest\"\nsocket = \"/s\"\n",
+     "f:13: port.p has no mac; write for example mac = \"52:54:00:00:00:01\""},
+    {"[port.p]\ntype = \"guest\"\nsocket = \"/s\"\nmac = []\n",
+     "f:13: port.p has no mac; write for example mac = \"52:54:00:00:00:01\""},
+    {"[port.p]\ntype = \"guest\"\nsocket = \"/s\"\nmac = \"52-54\"\n",
+     "f:16: port.p.mac is \"52-54\"; it must be a MAC address, for example \"52:54:00:00:00:01\""},
+    {"[port.p]\ntype = \"guest\"\nsocket = \"/s\"\nmac = [\"52:54:00:00:00:07\",\n\"33:33:00:00:00:01\"]\n",
+     "f:17: port.p.mac: 33:33:00:00:00:01 is a group address and cannot be a source; the first byte must be "
+     "even"},
+    {"[port.p]\ntype = \"guest\"\nsocket = \"/s\"\nmac = \"00:00:00:00:00:00\"\n",
+     "f:16: port.p.mac: 00:00:00:00:00:00 is nobody's address; choose another"},
+    {"[port.p]\ntype = \"guest\"\nsocket = \"/s\"\nmac = [\"52:54:00:00:00:07\",\n\"52:54:00:00:00:07\"]\n",
+     "f:17: port.p.mac names 52:54:00:00:00:07 twice; once is enough"},
+    {"[port.p]\ntype = \"guest\"\nsocket = \"/s\"\nuplink = \"eth1\"\nmac = \"52:54:00:00:00:02\"\n",
+     "f:17: port.p.mac: 52:54:00:00:00:02 is port host0's already; on one uplink and VLAN an address is one "
+     "port's"},
+    {std::string(kGuest) + "uplink = \"eth9\"\n",
+     "f:17: port.p.uplink: NIC eth9 is not configured; add a section [nic.eth9]; did you mean \"eth1\"?"},
+    {std::string(kGuest) + "role = \"master\"\n",
+     "f:17: port.p.role is \"master\"; it must be one of server, client"},
+    {std::string(kGuest) + "role = \"client\"\nallow_users = [\"root\"]\n",
+     "f:18: port.p.allow_users says who may connect, but in the client role Sluice connects; leave it out"},
+    {std::string(kGuest) + "allow_users = [\"no such\"]\n",
+     "f:17: port.p.allow_users: there is no user \"no such\"; create it or write a number"},
+    {std::string(kGuest) + "vlan = 4095\n", "f:17: port.p.vlan is 4095; it must be a number from 0 to 4094"},
+    {std::string(kGuest) + "mode = \"passthru\"\n",
+     "f:17: port.p.mode is \"passthru\"; it must be one of bridge, vepa, private"},
+    {std::string(kGuest) + "trust = 1\n", "f:17: port.p.trust is an integer; it must be true or false"},
+    {std::string(kGuest) + "queue_pairs = 65\n",
+     "f:17: port.p.queue_pairs is 65; it must be a number from 1 to 64"},
+    {std::string(kGuest) + "queues = [\"eth1:0\"]\n",
+     "f:17: port.p.queues are for apps: a guest that owns a queue is for a later version; leave the key out, "
+     "and it shares the queues of its uplink"},
+    {std::string(kGuest) + "pages = 64\n",
+     "f:17: port.p.pages is not a key of a port of type \"guest\"; its keys: type, socket, role, "
+     "allow_users, "
+     "mac, vlan, uplink, mode, trust, queue_pairs"},
+    {std::string(kGuest) + "vlna = 7\n",
+     "f:17: port.p.vlna is not a key that Sluice knows; did you mean \"vlan\"?"},
+    {"[port.w]\ntype = \"guest\"\nsocket = \"/vm0\"\nmac = \"52:54:00:00:00:07\"\n",
+     "f:15: port.w.socket is \"/vm0\", as port.vm0.socket is; each needs a path of its own"},
+
+    {"[port.p]\ntype = \"host\"\nmac = \"52:54:00:00:00:07\"\n",
+     "f:13: port.p has no netdev; write for example netdev = \"sluice0\""},
+    {"[port.p]\ntype = \"host\"\nnetdev = \"tap7\"\n",
+     "f:13: port.p has no mac; write for example mac = \"52:54:00:00:00:01\""},
+    {"[port.p]\ntype = \"host\"\nnetdev = \"tap7\"\nmac = [\"52:54:00:00:00:07\", \"52:54:00:00:00:08\"]\n",
+     "f:16: port.p.mac has 2 addresses; a network device has one"},
+    {"[port.p]\ntype = \"host\"\nnetdev = \"a name too long\"\nmac = \"52:54:00:00:00:07\"\n",
+     "f:15: port.p.netdev is \"a name too long\"; it must be the name of a network device, 1 to 15 "
+     "characters"},
+    {"[port.p]\ntype = \"host\"\nnetdev = \"eth2\"\nmac = \"52:54:00:00:00:07\"\n",
+     "f:15: port.p.netdev: eth2 is a NIC; it is a new device that is made, choose another name"},
+    {"[port.p]\ntype = \"host\"\nnetdev = \"sluice0\"\nmac = \"52:54:00:00:00:07\"\n",
+     "f:15: port.p.netdev: sluice0 is port host0's already; choose another name"},
+    {std::string(kHost) + "address = \"192.0.2.1\"\n",
+     "f:17: port.p.address is \"192.0.2.1\"; it must be an address with its prefix, for example "
+     "\"192.0.2.1/24\""},
+    {std::string(kHost) + "address = [\"192.0.2.1/24\",\n\"2001:db8::1/129\"]\n",
+     "f:18: port.p.address[1] is \"2001:db8::1/129\"; it must be an address with its prefix, for example "
+     "\"192.0.2.1/24\""},
+    {std::string(kHost) + "mtu = 67\n", "f:17: port.p.mtu is 67; it must be a number from 68 to 65521"},
+    {std::string(kHost) + "socket = \"/s\"\n",
+     "f:17: port.p.socket is not a key of a port of type \"host\"; its keys: type, netdev, mac, address, "
+     "mtu, "
+     "vlan, uplink, mode"},
+    {std::string(kHost) + "trust = true\n",
+     "f:17: port.p.trust is not a key of a port of type \"host\"; its keys: type, netdev, mac, address, mtu, "
+     "vlan, uplink, mode"},
+    {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nmode = \"bridge\"\n",
+     "f:16: port.p.mode is not a key of a port of type \"app\"; its keys: type, socket, allow_users, pages, "
+     "ring, queues, mac, uplink, stall_timeout_ms, observe"},
+
+    {"[[rule]]\nport = \"vm9\"\nmatch = \"\"\nto = \"drop\"\n",
+     "f:14: rule.port: there is no port \"vm9\"; did you mean \"vm0\"?"},
+    {"[[rule]]\nnic = \"eth1\"\nport = \"vm0\"\nmatch = \"\"\nto = \"drop\"\n",
+     "f:15: rule has nic and port; it stands on what comes from a NIC or on what a port sends, write two "
+     "rules "
+     "for both"},
+    {"[[rule]]\nport = \"vm0\"\nmatch = \"\"\nto = \"kernel\"\n",
+     "f:16: rule.to: kernel is for packets from the wire; what a port sends goes to another port or to "
+     "\"drop\" (a port of type \"host\" leads into the kernel)"},
+    {"[[rule]]\nport = \"vm0\"\nmatch = \"\"\nto = \"netdev:eth2\"\n",
+     "f:16: rule.to: netdev:eth2 is for packets from the wire; what a port sends goes to another port or to "
+     "\"drop\" (a port of type \"host\" leads into the kernel)"},
+    {"[[rule]]\nport = \"vm0\"\nmatch = \"\"\nto = \"vm0\"\n",
+     "f:16: rule.to: port vm0 would get its own frames back; name another port"},
+    {"[[rule]]\nport = \"vm0\"\nmatch = \"\"\nto = \"host0\"\nshed = true\n",
+     "f:17: rule.shed is for packets from the wire, which XDP drops early; leave it out"},
+    {"[[rule]]\nmatch = \"\"\nto = \"vm0\"\nshed = true\n",
+     "f:16: rule.shed: vm0 has no pages to run out of; shed is for rules to a port of type \"app\""},
+};
+
+TEST(Config, NamesWhatIsWrongWithGuestsHostsAndRulesOnPorts) {
+  ASSERT_TRUE(parse_config(kMembers, "f")) << parse_config(kMembers, "f").error().message;
+  for (const WrongMember& wrong : kWrongMembers) {
+    auto config = parse_config(std::string(kMembers) + wrong.text, "f");
+    ASSERT_FALSE(config) << wrong.text;
+    EXPECT_EQ(config.error().message, wrong.message) << wrong.text;
+  }
+}
+
+TEST(Config, ReadsEveryKeyOfGuestsAndHosts) {
+  auto config = parse_config(R"(
+[nic.eth1]
+[port.vm0]
+type = "guest"
+socket = "/vm0"
+role = "server"
+allow_users = ["root"]
+mac = ["52:54:00:00:00:01", "52:54:00:00:00:02"]
+vlan = 7
+uplink = "eth1"
+mode = "private"
+trust = true
+queue_pairs = 8
+[port.vm1]
+type = "guest"
+socket = "/vm1"
+role = "client"
+mac = "52:54:00:00:00:03"
+[port.host0]
+type = "host"
+netdev = "sluice0"
+mac = "52:54:00:00:00:04"
+address = ["192.0.2.1/24", "2001:db8::1/64"]
+mtu = 9000
+vlan = 7
+mode = "vepa"
+[[rule]]
+port = "vm0"
+match = "ip_proto tcp"
+to = "host0"
+)",
+                             "f");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->ports["vm0"], (PortConfig{.name = "vm0",
+                                              .type = "guest",
+                                              .socket = "/vm0",
+                                              .allow_users = {"root"},
+                                              .mac = {{0x52, 0x54, 0, 0, 0, 1}, {0x52, 0x54, 0, 0, 0, 2}},
+                                              .uplink = "eth1",
+                                              .vlan = 7,
+                                              .mode = SwitchMode::kPrivate,
+                                              .trust = true,
+                                              .queue_pairs = 8}));
+  EXPECT_EQ(config->ports["vm1"], (PortConfig{.name = "vm1",
+                                              .type = "guest",
+                                              .socket = "/vm1",
+                                              .mac = {{0x52, 0x54, 0, 0, 0, 3}},
+                                              .role = GuestPortOptions::Role::kClient}));
+  EXPECT_EQ(config->ports["host0"], (PortConfig{.name = "host0",
+                                                .type = "host",
+                                                .mac = {{0x52, 0x54, 0, 0, 0, 4}},
+                                                .vlan = 7,
+                                                .mode = SwitchMode::kVepa,
+                                                .netdev = "sluice0",
+                                                .address = {"192.0.2.1/24", "2001:db8::1/64"},
+                                                .mtu = 9000}));
+  EXPECT_EQ(uplink_of(*config, config->ports["vm1"]), "eth1");
+  EXPECT_EQ(config->rules, (std::vector<RuleConfig>{{"", "ip_proto tcp", "host0", 0, false, "vm0"}}));
+  EXPECT_TRUE(rules_of(*config, "eth1").empty()) << "it does not stand on NICs";
+  EXPECT_EQ(rules_of_port(*config, "vm0"), config->rules);
+  EXPECT_TRUE(rules_of_port(*config, "vm1").empty());
+}
+
+TEST(Config, OneAddressMayBeOnTwoSwitches) {
+  std::string other_vlan = std::string(kGuest) + "uplink = \"eth1\"\nvlan = 5\n" +
+                           "[port.q]\ntype = \"guest\"\nsocket = \"/q\"\nmac = \"52:54:00:00:00:07\"\n";
+  EXPECT_TRUE(parse_config(std::string(kMembers) + other_vlan + "uplink = \"eth1\"\n", "f"));
+  EXPECT_TRUE(parse_config(std::string(kMembers) + other_vlan + "uplink = \"eth2\"\nvlan = 5\n", "f"));
+  EXPECT_FALSE(parse_config(std::string(kMembers) + other_vlan + "uplink = \"eth1\"\nvlan = 5\n", "f"));
+}
+
+TEST(Config, GuestsWithoutAnyNicAreASwitchOfTheirOwn) {
+  auto config = parse_config(kGuest, "f");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(uplink_of(*config, config->ports["p"]), std::nullopt);
 }
 
 TEST(Config, PassesOnWhatIsWrongWithAMatch) {
@@ -400,6 +603,47 @@ TEST(ConfigWarnings, NamePortsThatNeitherReceiveNorSend) {
       "port web cannot send: there are several NICs and it names none; add uplink = \"eth1\"",
       "port web receives nothing: no rule has to = \"web\""};
   EXPECT_EQ(config_warnings(config), expected);
+}
+
+TEST(ConfigWarnings, SayWhatATrustedGuestMayDoAndWhoseAddressAnAppSendsFrom) {
+  Config config =
+      parse_config(std::string(kMembers) +
+                       "[port.web]\ntype = \"app\"\nsocket = \"/w\"\nmac = \"52:54:00:00:00:01\"\n"
+                       "uplink = \"eth1\"\n"
+                       "[[rule]]\nport = \"vm0\"\nmatch = \"ip_proto tcp\"\nto = \"web\"\n",
+                   "f")
+          .value();
+  config.ports["vm0"].trust = true;
+  EXPECT_EQ(
+      config_warnings(config),
+      (std::vector<std::string>{
+          "port vm0 has trust = true: it can send from any address and into any VLAN, those of other ports "
+          "too",
+          "port web can send from 52:54:00:00:00:01, which is port vm0's address"}));
+}
+
+TEST(ConfigWarnings, SayWhenARuleTakesWhatIsForAddresses) {
+  Config config = parse_config(std::string(kMembers) +
+                                   "[[rule]]\nnic = \"eth1\"\nmatch = \"\"\nto = \"drop\"\n"
+                                   "[[rule]]\nport = \"vm0\"\nmatch = \"\"\nto = \"drop\"\n"
+                                   "[[rule]]\nport = \"vm0\"\nmatch = \"dst_port 1\"\nto = \"host0\"\n",
+                               "f")
+                      .value();
+  EXPECT_EQ(
+      config_warnings(config),
+      (std::vector<std::string>{
+          "rule 3 (match \"dst_port 1\" to host0) never matches on vm0: rule 2 (match \"\" to drop) comes "
+          "first",
+          "port host0 gets no unicast from eth1: rule 1 (match \"\" to drop) takes everything ahead of "
+          "addresses",
+          "port vm0 gets no unicast from eth1: rule 1 (match \"\" to drop) takes everything ahead of "
+          "addresses"}));
+  config.rules.clear();
+  config.ports["vm0"].uplink = "";
+  EXPECT_EQ(
+      config_warnings(config),
+      (std::vector<std::string>{
+          "port vm0 reaches no wire: there are several NICs and it names none; add uplink = \"eth1\""}));
 }
 
 TEST(ConfigWarnings, AreSilentAboutAGoodConfig) {

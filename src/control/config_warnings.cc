@@ -11,13 +11,23 @@ std::string rule_text(const RuleConfig& rule, std::size_t index) {
   return fmt::format("rule {} (match \"{}\" to {})", index + 1, rule.match, rule.to);
 }
 
+bool stands_on_nic(const RuleConfig& rule, const std::string& nic) {
+  return rule.port.empty() && (rule.nic.empty() || rule.nic == nic);
+}
+
+bool stands_on_port(const RuleConfig& rule, const std::string& port) {
+  return rule.port == port;
+}
+
 // A rule never matches when one that is looked at earlier has the same match, or matches everything.
 // Other overlaps are left alone: a wide rule behind narrow ones is how rules are meant to be written.
-void warn_of_shadowed_rules(const Config& config, const std::string& nic,
-                            std::vector<std::string>& warnings) {
+// Returns the rule that matches everything, if there is one.
+std::optional<std::size_t> warn_of_shadowed_rules(const Config& config, const std::string& place,
+                                                  bool (*stands_on)(const RuleConfig&, const std::string&),
+                                                  std::vector<std::string>& warnings) {
   std::vector<std::size_t> order;
   for (std::size_t i = 0; i < config.rules.size(); ++i) {
-    if (config.rules[i].nic.empty() || config.rules[i].nic == nic) {
+    if (stands_on(config.rules[i], place)) {
       order.push_back(i);
     }
   }
@@ -36,12 +46,13 @@ void warn_of_shadowed_rules(const Config& config, const std::string& nic,
     if (catch_all || !is_new) {
       std::size_t winner = catch_all ? *catch_all : same->second;
       warnings.push_back(fmt::format("{} never matches on {}: {} comes first", rule_text(config.rules[i], i),
-                                     nic, rule_text(config.rules[winner], winner)));
+                                     place, rule_text(config.rules[winner], winner)));
     }
     if (*match == Match{} && !catch_all) {
       catch_all = i;
     }
   }
+  return catch_all;
 }
 
 // D5: whatever arrives on an owned queue is in the owner's pages before it is copied to where its rule says.
@@ -56,8 +67,7 @@ void warn_of_observers(const Config& config, const PortConfig& port, std::vector
     }
     for (std::size_t i = 0; i < config.rules.size(); ++i) {
       const RuleConfig& rule = config.rules[i];
-      if ((rule.nic.empty() || rule.nic == queue.netdev) && rule.to != port.name &&
-          config.ports.contains(rule.to)) {
+      if (stands_on_nic(rule, queue.netdev) && rule.to != port.name && config.ports.contains(rule.to)) {
         warnings.push_back(
             fmt::format("port {} owns {} and can read packets of {} that arrive there; steer them to another "
                         "queue (ethtool -N {}) or let {} share the queues",
@@ -66,6 +76,38 @@ void warn_of_observers(const Config& config, const PortConfig& port, std::vector
       }
     }
   }
+}
+
+void warn_of_addresses(const Config& config, const PortConfig& port, std::vector<std::string>& warnings) {
+  if (port.trust) {
+    warnings.push_back(
+        fmt::format("port {} has trust = true: it can send from any address and into any VLAN, "
+                    "those of other ports too",
+                    port.name));
+  }
+  for (const auto& [name, other] : config.ports) {
+    for (const MacAddress& mac : other.mac) {
+      if (port.type == "app" && other.is_member() && std::ranges::find(port.mac, mac) != port.mac.end()) {
+        warnings.push_back(fmt::format("port {} can send from {}, which is port {}'s address", port.name,
+                                       mac_text(mac), name));
+      }
+    }
+  }
+}
+
+void warn_of_port(const Config& config, const PortConfig& port, std::vector<std::string>& warnings) {
+  if (!uplink_of(config, port) && !config.nics.empty()) {
+    warnings.push_back(
+        fmt::format("port {} {}: there are several NICs and it names none; add uplink = \"{}\"", port.name,
+                    port.is_member() ? "reaches no wire" : "cannot send", config.nics.begin()->first));
+  }
+  if (!port.is_member() &&
+      std::ranges::find(config.rules, port.name, &RuleConfig::to) == config.rules.end()) {
+    warnings.push_back(
+        fmt::format("port {} receives nothing: no rule has to = \"{}\"", port.name, port.name));
+  }
+  warn_of_observers(config, port, warnings);
+  warn_of_addresses(config, port, warnings);
 }
 
 }  // namespace
@@ -84,18 +126,18 @@ std::vector<std::string> config_warnings(const Config& config) {
     }
   }
   for (const auto& [name, port] : config.ports) {
-    if (!uplink_of(config, port) && !config.nics.empty()) {
-      warnings.push_back(
-          fmt::format("port {} cannot send: there are several NICs and it names none; add uplink = \"{}\"",
-                      name, config.nics.begin()->first));
-    }
-    if (std::ranges::find(config.rules, name, &RuleConfig::to) == config.rules.end()) {
-      warnings.push_back(fmt::format("port {} receives nothing: no rule has to = \"{}\"", name, name));
-    }
-    warn_of_observers(config, port, warnings);
+    warn_of_port(config, port, warnings);
+    warn_of_shadowed_rules(config, name, stands_on_port, warnings);
   }
   for (const auto& [nic, unused] : config.nics) {
-    warn_of_shadowed_rules(config, nic, warnings);
+    auto catch_all = warn_of_shadowed_rules(config, nic, stands_on_nic, warnings);
+    for (const auto& [name, port] : config.ports) {
+      if (catch_all && port.is_member() && uplink_of(config, port) == nic) {
+        warnings.push_back(
+            fmt::format("port {} gets no unicast from {}: {} takes everything ahead of addresses", name, nic,
+                        rule_text(config.rules[*catch_all], *catch_all)));
+      }
+    }
   }
   return warnings;
 }

@@ -85,20 +85,35 @@ void put_daemon(std::string& out, const DaemonConfig& daemon) {
   put(out, "workers", "[" + workers + "]");
 }
 
-void put_port(std::string& out, const PortConfig& port) {
-  const PortConfig by_default;
-  out += fmt::format("\n[port.{}]\n", key_text(port.name));
-  put(out, "type", quoted(port.type));
-  put(out, "socket", quoted(port.socket));
-  put_list(out, "allow_users", port.allow_users, [](const std::string& user) { return user; });
+void put_app(std::string& out, const PortConfig& port, const PortConfig& by_default) {
   put_number(out, "pages", port.pages, by_default.pages);
   put_number(out, "ring", port.ring, by_default.ring);
   put_list(out, "queues", port.queues,
            [](const QueueName& q) { return fmt::format("{}:{}", q.netdev, q.queue); });
-  put_list(out, "mac", port.mac, mac_text);
-  put_text(out, "uplink", port.uplink, "");
   put_number(out, "stall_timeout_ms", port.stall_timeout_ms, by_default.stall_timeout_ms);
   put_number(out, "observe", port.observe, by_default.observe);
+}
+
+void put_port(std::string& out, const PortConfig& port) {
+  const PortConfig by_default;
+  out += fmt::format("\n[port.{}]\n", key_text(port.name));
+  put(out, "type", quoted(port.type));
+  if (port.type == "host") {
+    put(out, "netdev", quoted(port.netdev));
+  } else {
+    put(out, "socket", quoted(port.socket));
+  }
+  put_text(out, "role", std::string(role_text(port.role)), "server");
+  put_list(out, "allow_users", port.allow_users, [](const std::string& user) { return user; });
+  put_list(out, "mac", port.mac, mac_text);
+  put_list(out, "address", port.address, [](const std::string& address) { return address; });
+  put_number(out, "mtu", port.mtu, by_default.mtu);
+  put_number(out, "vlan", port.vlan, by_default.vlan);
+  put_text(out, "uplink", port.uplink, "");
+  put_text(out, "mode", std::string(switch_mode_text(port.mode)), "bridge");
+  put_number(out, "trust", port.trust, by_default.trust);
+  put_number(out, "queue_pairs", port.queue_pairs, by_default.queue_pairs);
+  put_app(out, port, by_default);
 }
 
 }  // namespace
@@ -118,6 +133,7 @@ std::string to_toml(const Config& config) {
   for (const RuleConfig& rule : config.rules) {
     out += "\n[[rule]]\n";
     put_text(out, "nic", rule.nic, "");
+    put_text(out, "port", rule.port, "");
     put(out, "match", quoted(rule.match));
     put(out, "to", quoted(rule.to));
     put_number(out, "priority", rule.priority, 0);

@@ -39,15 +39,35 @@ TEST(ConfigJson, HasTheKeysOfTheFile) {
                       .type = "app",
                       .socket = "/s",
                       .allow_users = {"root", "103"},
+                      .mac = {{2, 0, 0, 0, 0, 1}},
                       .pages = 64,
                       .queues = {{"eth1", 1}},
-                      .mac = {{2, 0, 0, 0, 0, 1}},
                       .observe = true};
   EXPECT_EQ(*port, expected);
   auto rule = rule_from_json(
       {{"match", "dst_port 53"}, {"to", "dns"}, {"priority", -3}, {"shed", true}, {"nic", "eth1"}});
   ASSERT_TRUE(rule) << rule.error().message;
   EXPECT_EQ(*rule, (RuleConfig{"eth1", "dst_port 53", "dns", -3, true}));
+}
+
+TEST(ConfigJson, HasGuestsHostsAndRulesOnPorts) {
+  auto guest = port_from_json(
+      "vm0",
+      {{"type", "guest"}, {"socket", "/s"}, {"mac", {"02:00:00:00:00:01"}}, {"vlan", 7}, {"trust", true}});
+  ASSERT_TRUE(guest) << guest.error().message;
+  EXPECT_EQ(*guest, (PortConfig{.name = "vm0",
+                                .type = "guest",
+                                .socket = "/s",
+                                .mac = {{2, 0, 0, 0, 0, 1}},
+                                .vlan = 7,
+                                .trust = true}));
+  auto host = port_from_json(
+      "h", {{"type", "host"}, {"netdev", "t0"}, {"mac", "02:00:00:00:00:01"}, {"address", "10.0.0.1/8"}});
+  ASSERT_TRUE(host) << host.error().message;
+  EXPECT_EQ(host->address, (std::vector<std::string>{"10.0.0.1/8"}));
+  auto rule = rule_from_json({{"match", ""}, {"to", "drop"}, {"port", "vm0"}});
+  ASSERT_TRUE(rule) << rule.error().message;
+  EXPECT_EQ(rule->port, "vm0");
 }
 
 TEST(ConfigJson, HasTheSentencesOfTheFileWithoutAPlace) {
@@ -62,7 +82,7 @@ TEST(ConfigJson, HasTheSentencesOfTheFileWithoutAPlace) {
   EXPECT_EQ(message({{"type", "app"}, {"socket", "/s"}, {"pages", {{"a", 1}}}}),
             "port.dns.pages is a fraction; it must be a number from 64 to 1048576");
   EXPECT_EQ(message({{"type", "guest"}}),
-            "port.dns.type \"guest\" is not supported by this version; write type = \"app\"");
+            "port.dns has no socket; write for example socket = \"/run/sluice/dns.sock\"");
   EXPECT_EQ(message({{"type", "app"}}),
             "port.dns has no socket; write for example socket = \"/run/sluice/dns.sock\"");
   EXPECT_EQ(message(nlohmann::json::array()), "the parameters are not an object; write names and values");

@@ -73,6 +73,25 @@ std::vector<RuleConfig> standing_rules(const Config& config, const std::string& 
   return rules;
 }
 
+// What stays of the rules on what ports send when some ports leave, and the steps to there.
+std::map<std::string, std::vector<RuleConfig>> keep_port_rules(const Config& old, const Leaving& leaving,
+                                                               std::vector<Action>& actions) {
+  std::map<std::string, std::vector<RuleConfig>> standing;
+  for (const auto& [name, unused] : old.ports) {
+    if (leaving.ports.contains(name)) {
+      continue;
+    }
+    std::vector<RuleConfig> rules = rules_of_port(old, name);
+    std::vector<RuleConfig>& kept = standing[name];
+    std::ranges::copy_if(rules, std::back_inserter(kept),
+                         [&](const auto& rule) { return !leaving.ports.contains(rule.to); });
+    if (kept.size() != rules.size()) {
+      actions.emplace_back(SetPortRules{name, kept});
+    }
+  }
+  return standing;
+}
+
 }  // namespace
 
 std::vector<Action> diff(const Config& old, const Config& fresh) {
@@ -98,6 +117,7 @@ std::vector<Action> diff(const Config& old, const Config& fresh) {
     }
     standing[nic] = std::move(kept);
   }
+  std::map<std::string, std::vector<RuleConfig>> of_ports = keep_port_rules(old, leaving, actions);
   for (const std::string& port : leaving.ports) {
     actions.emplace_back(RemovePort{port});
   }
@@ -120,6 +140,12 @@ std::vector<Action> diff(const Config& old, const Config& fresh) {
       actions.emplace_back(SetRules{nic, std::move(rules)});
     }
   }
+  for (const auto& [name, unused] : fresh.ports) {
+    std::vector<RuleConfig> rules = rules_of_port(fresh, name);
+    if (rules != of_ports[name]) {
+      actions.emplace_back(SetPortRules{name, std::move(rules)});
+    }
+  }
   return actions;
 }
 
@@ -134,6 +160,9 @@ std::string to_string(const Action& action) {
   struct Text {
     std::string operator()(const SetRules& a) const {
       return fmt::format("set {} rules on {}", a.rules.size(), a.nic);
+    }
+    std::string operator()(const SetPortRules& a) const {
+      return fmt::format("set {} rules on what port {} sends", a.rules.size(), a.port);
     }
     std::string operator()(const RemovePort& a) const { return "remove port " + a.name; }
     std::string operator()(const RemoveNic& a) const { return "remove nic " + a.netdev; }

@@ -16,7 +16,13 @@ struct SetRules {
   std::vector<RuleConfig> rules;
   bool operator==(const SetRules&) const = default;
 };
-// No rule leads to the port any more. Its owned queues become the host's.
+// Replaces all rules on what a port sends. The port exists, and so do those that `rules` lead to.
+struct SetPortRules {
+  std::string port;
+  std::vector<RuleConfig> rules;
+  bool operator==(const SetPortRules&) const = default;
+};
+// No rule leads to the port any more; rules on what it sends go with it. Its owned queues become the host's.
 struct RemovePort {
   std::string name;
   bool operator==(const RemovePort&) const = default;
@@ -47,7 +53,8 @@ struct RestartNeeded {
   bool operator==(const RestartNeeded&) const = default;
 };
 
-using Action = std::variant<RestartNeeded, SetLogLevel, SetRules, RemovePort, RemoveNic, AddNic, AddPort>;
+using Action =
+    std::variant<RestartNeeded, SetLogLevel, SetRules, SetPortRules, RemovePort, RemoveNic, AddNic, AddPort>;
 
 // Taking the actions one by one, each is valid when its turn comes:
 //   RestartNeeded, SetLogLevel; rules that lead to a port which goes; ports; NICs; new NICs; new ports; the

@@ -23,6 +23,9 @@ class Model {
     for (const auto& [name, nic] : start.nics) {
       EXPECT_EQ(take(SetRules{name, on_one_nic(start, name)}), "");
     }
+    for (const auto& [name, port] : start.ports) {
+      EXPECT_EQ(take(SetPortRules{name, rules_of_port(start, name)}), "");
+    }
     log_ = start.daemon.log;
   }
 
@@ -34,7 +37,7 @@ class Model {
   bool is(const Config& config) const {
     Model other(config);
     return nics_ == other.nics_ && ports_ == other.ports_ && uplinks_ == other.uplinks_ &&
-           rules_ == other.rules_ && log_ == other.log_;
+           rules_ == other.rules_ && port_rules_ == other.port_rules_ && log_ == other.log_;
   }
 
  private:
@@ -85,8 +88,11 @@ class Model {
       }
     }
     for (const auto& [name, other] : ports_) {
-      if (other.socket == a.port.socket) {
+      if (other.socket == a.port.socket && a.port.type != "host") {
         return "socket in use";
+      }
+      if (other.netdev == a.port.netdev && a.port.type == "host") {
+        return "netdev in use";
       }
     }
     if (a.uplink && !nics_.contains(*a.uplink)) {
@@ -103,6 +109,12 @@ class Model {
         return "a rule leads to the port";
       }
     }
+    for (const auto& [port, rules] : port_rules_) {
+      if (port != a.name && std::ranges::find(rules, a.name, &RuleConfig::to) != rules.end()) {
+        return "a rule on port " + port + " leads to the port";
+      }
+    }
+    port_rules_.erase(a.name);
     uplinks_.erase(a.name);
     return ports_.erase(a.name) == 1 ? "" : "no such port";
   }
@@ -120,10 +132,26 @@ class Model {
     return "";
   }
 
+  std::string step(const SetPortRules& a) {
+    if (!ports_.contains(a.port)) {
+      return "no such port";
+    }
+    for (const RuleConfig& rule : a.rules) {
+      if (rule.port != a.port || (rule.to != "drop" && !ports_.contains(rule.to))) {
+        return "rule to nowhere";
+      }
+    }
+    port_rules_.erase(a.port);
+    if (!a.rules.empty()) {
+      port_rules_[a.port] = a.rules;
+    }
+    return "";
+  }
+
   std::map<std::string, NicConfig> nics_;
   std::map<std::string, PortConfig> ports_;
   std::map<std::string, std::string> uplinks_;
-  std::map<std::string, std::vector<RuleConfig>> rules_;
+  std::map<std::string, std::vector<RuleConfig>> rules_, port_rules_;
   std::string log_;
 };
 
@@ -235,6 +263,70 @@ TEST(Diff, SecondNicTakesTheDefaultUplinkAwaySoThePortIsMadeAnew) {
   EXPECT_EQ(list(diff(old, fresh)),
             "set 0 rules on eth1; remove port dns; add nic eth2; add port dns; add port web; set 2 rules on "
             "eth1; ");
+}
+
+Config with_guests() {
+  return parse_config(R"(
+[nic.eth1]
+[port.dns]
+type = "app"
+socket = "/dns"
+[port.vm0]
+type = "guest"
+socket = "/vm0"
+mac = "52:54:00:00:00:01"
+[port.vm1]
+type = "guest"
+socket = "/vm1"
+mac = "52:54:00:00:00:02"
+[port.host0]
+type = "host"
+netdev = "sluice0"
+mac = "52:54:00:00:00:03"
+[[rule]]
+port = "vm0"
+match = "ip_proto udp dst_port 53"
+to = "dns"
+[[rule]]
+port = "vm0"
+match = "ip_proto tcp dst_port 25"
+to = "drop"
+[[rule]]
+match = "dst_port 53"
+to = "dns"
+)",
+                      "f")
+      .value();
+}
+
+TEST(Diff, RulesOnWhatAPortSendsAreAStepOfTheirOwn) {
+  Config fresh = with_guests();
+  fresh.rules[1].to = "vm1";
+  EXPECT_EQ(list(diff(with_guests(), fresh)), "set 2 rules on what port vm0 sends; ");
+  fresh.rules[1].port = "host0";
+  EXPECT_EQ(list(diff(with_guests(), fresh)),
+            "set 1 rules on what port host0 sends; set 1 rules on what port vm0 sends; ");
+}
+
+TEST(Diff, GuestThatChangesLeavesTheOthersAlone) {
+  Config fresh = with_guests();
+  fresh.ports["vm1"].trust = true;
+  EXPECT_EQ(list(diff(with_guests(), fresh)), "remove port vm1; add port vm1; ");
+  fresh = with_guests();
+  fresh.ports["vm0"].queue_pairs = 2;
+  EXPECT_EQ(list(diff(with_guests(), fresh)),
+            "remove port vm0; add port vm0; set 2 rules on what port vm0 sends; ");
+  fresh = with_guests();
+  fresh.ports["host0"].address = {"192.0.2.1/24"};
+  EXPECT_EQ(list(diff(with_guests(), fresh)), "remove port host0; add port host0; ");
+}
+
+TEST(Diff, RulesOnAPortThatLeadToOneThatGoesAreTakenAwayFirst) {
+  Config fresh = with_guests();
+  fresh.ports.erase("dns");
+  std::erase_if(fresh.rules, [](const RuleConfig& rule) { return rule.to == "dns"; });
+  EXPECT_EQ(list(diff(with_guests(), fresh)),
+            "set 0 rules on eth1; set 1 rules on what port vm0 sends; remove port dns; ");
 }
 
 TEST(Diff, DaemonKeysAreNamed) {

@@ -30,6 +30,11 @@ class RandomConfig {
         make_port(config, name, free);
       }
     }
+    for (const char* name : {"vm0", "vm1", "host0"}) {
+      if (one_in(2)) {
+        make_member(config, name);
+      }
+    }
     for (std::size_t i = below(6); i > 0; --i) {
       make_rule(config);
     }
@@ -93,7 +98,63 @@ class RandomConfig {
     config.ports.emplace(name, std::move(port));
   }
 
+  // Its addresses are its own, whatever its uplink and VLAN.
+  void make_member(Config& config, const std::string& name) {
+    PortConfig port;
+    port.name = name;
+    port.type = name == "host0" ? "host" : "guest";
+    auto last = static_cast<std::uint8_t>(name.back() == '0' ? name.front() : name.back());
+    port.mac = {{0x52, 0x54, 0, 0, 0, last}};
+    port.vlan = one_of({std::uint16_t{0}, std::uint16_t{0}, std::uint16_t{7}, std::uint16_t{4094}});
+    port.mode = one_of({SwitchMode::kBridge, SwitchMode::kBridge, SwitchMode::kVepa, SwitchMode::kPrivate});
+    if (!config.nics.empty() && one_in(2)) {
+      port.uplink =
+          std::next(config.nics.begin(), static_cast<std::ptrdiff_t>(below(config.nics.size())))->first;
+    }
+    if (port.type == "host") {
+      port.netdev = one_of({"sluice0", "host.7"});
+      port.address =
+          one_of<std::vector<std::string>>({{}, {"192.0.2.1/24"}, {"10.0.0.1/8", "2001:db8::1/64"}});
+      port.mtu = one_of({1500u, 9000u});
+    } else {
+      port.socket = "/run/sluice/" + name + one_of({".sock", ".s"});
+      port.role = one_of({GuestPortOptions::Role::kServer, GuestPortOptions::Role::kClient});
+      if (port.role == GuestPortOptions::Role::kServer) {
+        port.allow_users = one_of<std::vector<std::string>>({{}, {"root"}});
+      }
+      if (one_in(2)) {
+        port.mac.push_back({0x52, 0x54, 0, 0, 1, last});
+      }
+      port.trust = one_in(4);
+      port.queue_pairs = one_of({1u, 1u, 4u, 64u});
+    }
+    config.ports.emplace(name, std::move(port));
+  }
+
   void make_rule(Config& config) {
+    if (!config.ports.empty() && one_in(3)) {
+      make_port_rule(config);
+    } else {
+      make_nic_rule(config);
+    }
+  }
+
+  void make_port_rule(Config& config) {
+    auto any_port = [&] {
+      return std::next(config.ports.begin(), static_cast<std::ptrdiff_t>(below(config.ports.size())))->first;
+    };
+    RuleConfig rule;
+    rule.port = any_port();
+    rule.match = one_of({"", "ip_proto tcp dst_port 80", "dst_ip 10.0.0.0/8"});
+    rule.to = any_port();
+    if (rule.to == rule.port) {
+      rule.to = "drop";
+    }
+    rule.priority = one_of({0, 100, -5});
+    config.rules.push_back(std::move(rule));
+  }
+
+  void make_nic_rule(Config& config) {
     RuleConfig rule;
     if (!config.nics.empty() && one_in(2)) {
       rule.nic =
@@ -107,7 +168,8 @@ class RandomConfig {
               : target == config.ports.size() + 1 ? "drop"
                                                   : "netdev:eth9";
     rule.priority = one_of({0, 100, -5});
-    rule.shed = config.ports.contains(rule.to) && one_in(2);
+    auto to = config.ports.find(rule.to);
+    rule.shed = to != config.ports.end() && to->second.type == "app" && one_in(2);
     config.rules.push_back(std::move(rule));
   }
 

@@ -49,17 +49,42 @@ bool in_range(std::int64_t value, IntegerRange range) {
 }  // namespace
 
 TableReader::TableReader(ConfigReader& reader, std::string path, std::string subject,
-                         const toml::table& table, std::span<const std::string_view> known_keys)
+                         const toml::table& table)
     : reader_(reader), path_(std::move(path)), subject_(std::move(subject)), table_(table) {
   reader_.lines_[path_] = table.source().begin.line;
   for (const auto& [key, value] : table) {
     reader_.lines_[path_ + "." + std::string(key.str())] = key.source().begin.line;
   }
-  for (const auto& [key, value] : table) {
-    if (std::ranges::find(known_keys, key.str()) == known_keys.end()) {
-      wrong(key.str(), "is not a key that Sluice knows" + suggestion(key.str(), known_keys, "keys"));
-      return;
+}
+
+TableReader::TableReader(ConfigReader& reader, std::string path, std::string subject,
+                         const toml::table& table, std::span<const std::string_view> known_keys)
+    : TableReader(reader, std::move(path), std::move(subject), table) {
+  only(known_keys);
+}
+
+void TableReader::only(std::span<const std::string_view> known_keys, std::string_view kind,
+                       std::initializer_list<std::span<const std::string_view>> of_any_kind) {
+  auto has = [](std::span<const std::string_view> keys, std::string_view key) {
+    return std::ranges::find(keys, key) != keys.end();
+  };
+  for (const auto& [key, value] : table_) {
+    if (has(known_keys, key.str())) {
+      continue;
     }
+    bool elsewhere = std::ranges::any_of(of_any_kind, [&](auto keys) { return has(keys, key.str()); });
+    if (elsewhere) {
+      wrong(key.str(),
+            fmt::format("is not a key of a port of type \"{}\"; its keys: {}", kind, join(known_keys, ", ")));
+    } else {
+      wrong(key.str(), "is not a key that Sluice knows" + suggestion(key.str(), known_keys, "keys"));
+    }
+  }
+}
+
+void TableReader::need(std::string_view key, std::string_view example) {
+  if (!table_.contains(key)) {
+    missing(key, example);
   }
 }
 

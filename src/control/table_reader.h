@@ -26,10 +26,14 @@ std::string_view type_text(const toml::node& node);  // "a string", "an integer"
 
 class TableReader {
  public:
-  // `path` is where the table stands, for lines; `subject` is what a sentence calls it. An unknown key is the
-  // first error.
+  // `path` is where the table stands, for lines; `subject` is what a sentence calls it.
+  TableReader(ConfigReader& reader, std::string path, std::string subject, const toml::table& table);
+  // An unknown key is the first error.
   TableReader(ConfigReader& reader, std::string path, std::string subject, const toml::table& table,
               std::span<const std::string_view> known_keys);
+  // For tables whose keys depend on one of them: a key that only another kind has is named as such.
+  void only(std::span<const std::string_view> known_keys, std::string_view kind = "",
+            std::initializer_list<std::span<const std::string_view>> of_any_kind = {});
 
   // Each leaves `out` alone when the key is absent, and does nothing once there was an error.
   void text(std::string_view key, std::string& out);
@@ -52,6 +56,7 @@ class TableReader {
   // The first error wins. `message` begins after "SUBJECT.KEY ".
   void wrong(std::string_view key, const std::string& message);
   void missing(std::string_view key, std::string_view example);
+  void need(std::string_view key, std::string_view example);  // missing(), if it is
   Result<void> result() const;
   bool ok() const { return !failed_; }
 

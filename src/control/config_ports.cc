@@ -1,0 +1,265 @@
+// Ports and rules: from TOML to Config, and from the JSON of the control socket by the same way.
+#include <nlohmann/json.hpp>
+
+#include "control/config_json.h"
+#include "control/config_read.h"
+#include "control/table_reader.h"
+#include "control/words.h"
+#include "port/guest/vring.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr std::string_view kTypes[] = {"app", "guest", "host"};
+constexpr std::string_view kAppKeys[] = {"type", "socket", "allow_users",      "pages",  "ring", "queues",
+                                         "mac",  "uplink", "stall_timeout_ms", "observe"};
+constexpr std::string_view kGuestKeys[] = {"type", "socket", "role", "allow_users", "mac",
+                                           "vlan", "uplink", "mode", "trust",       "queue_pairs"};
+constexpr std::string_view kHostKeys[] = {"type", "netdev", "mac",    "address",
+                                          "mtu",  "vlan",   "uplink", "mode"};
+constexpr std::string_view kRuleKeys[] = {"nic", "port", "match", "to", "priority", "shed"};
+constexpr std::string_view kRoles[] = {"server", "client"};
+constexpr std::string_view kSwitchModes[] = {"bridge", "vepa", "private"};
+
+using Range = IntegerRange;
+constexpr Range kPages{64, 1048576};
+constexpr Range kPortRing{64, 65536, Range::Kind::kPowerOfTwoOrZero};
+constexpr Range kStallTimeoutMs{0, 3'600'000};
+constexpr Range kVlan{0, 4094};  // IEEE 802.1Q: 4095 is reserved; 0 is no VLAN
+constexpr Range kQueuePairs{1, kMaxQueuePairs};
+constexpr Range kMtu{68, 65521};  // drivers/net/tun.c: MIN_MTU, MAX_MTU less an Ethernet header
+constexpr Range kPriority{std::numeric_limits<std::int32_t>::min(), std::numeric_limits<std::int32_t>::max()};
+
+// "eth1:1"; the last colon counts, as aliases have colons of their own.
+Result<QueueName> read_queue_name(const std::string& text) {
+  std::size_t colon = text.rfind(':');
+  std::string digits = colon == std::string::npos ? "" : text.substr(colon + 1);
+  bool number =
+      !digits.empty() && digits.size() <= 5 && digits.find_first_not_of("0123456789") == std::string::npos;
+  if (colon == 0 || !number || std::stoul(digits) > 65535) {
+    return fail("is \"{}\"; it must be NIC:QUEUE, for example \"eth1:1\"", text);
+  }
+  return QueueName{text.substr(0, colon), static_cast<std::uint16_t>(std::stoul(digits))};
+}
+
+// One string, or an array of them; calls `add` with each and its key, "mac" or "mac[1]".
+template <typename Add>
+void for_each_text(TableReader& table, std::string_view key, Add add) {
+  const toml::node* value = table.node(key);
+  if (value == nullptr) {
+    return;
+  }
+  auto take = [&](const toml::node& item, const std::string& item_key) {
+    std::string text;
+    table.item_text(item, item_key, text);
+    add(text, item_key);
+  };
+  if (const toml::array* list = value->as_array()) {
+    for (std::size_t i = 0; i < list->size(); ++i) {
+      take(*list->get(i), fmt::format("{}[{}]", key, i));
+    }
+  } else {
+    take(*value, std::string(key));
+  }
+}
+
+void read_macs(TableReader& table, std::vector<MacAddress>& out) {
+  for_each_text(table, "mac", [&](const std::string& text, const std::string& key) {
+    if (auto mac = read_mac(text); mac) {
+      out.push_back(*mac);
+    } else {
+      table.wrong(key, mac.error().message);
+    }
+  });
+}
+
+void read_users(TableReader& table, std::vector<std::string>& out) {
+  const toml::array* users = table.array("allow_users", "user names or numbers");
+  for (std::size_t i = 0; users != nullptr && i < users->size(); ++i) {
+    const toml::node& item = *users->get(i);
+    std::string user;
+    if (auto number = item.value_exact<std::int64_t>()) {
+      user = std::to_string(*number);
+    } else {
+      table.item_text(item, fmt::format("allow_users[{}]", i), user);
+    }
+    out.push_back(user);
+  }
+}
+
+void read_owned_queues(TableReader& table, std::vector<QueueName>& out) {
+  const toml::array* queues = table.array("queues", "NIC queues, for example [\"eth1:1\"]");
+  for (std::size_t i = 0; queues != nullptr && i < queues->size(); ++i) {
+    std::string key = fmt::format("queues[{}]", i), text;
+    table.item_text(*queues->get(i), key, text);
+    if (auto queue = read_queue_name(text)) {
+      out.push_back(*queue);
+    } else {
+      table.wrong(key, queue.error().message);
+    }
+  }
+}
+
+void read_switch_keys(TableReader& table, PortConfig& port) {
+  table.integer("vlan", port.vlan, kVlan);
+  std::string mode = "bridge";
+  table.choice("mode", mode, kSwitchModes);
+  port.mode = mode == "vepa"      ? SwitchMode::kVepa
+              : mode == "private" ? SwitchMode::kPrivate
+                                  : SwitchMode::kBridge;
+}
+
+void read_app(TableReader& table, PortConfig& port) {
+  table.text("socket", port.socket);
+  table.integer("pages", port.pages, kPages);
+  table.integer("ring", port.ring, kPortRing);
+  table.integer("stall_timeout_ms", port.stall_timeout_ms, kStallTimeoutMs);
+  table.boolean("observe", port.observe);
+  read_users(table, port.allow_users);
+  read_owned_queues(table, port.queues);
+  table.need("socket", fmt::format("\"/run/sluice/{}.sock\"", port.name));
+}
+
+void read_guest(TableReader& table, PortConfig& port) {
+  table.text("socket", port.socket);
+  std::string role = "server";
+  table.choice("role", role, kRoles);
+  port.role = role == "client" ? GuestPortOptions::Role::kClient : GuestPortOptions::Role::kServer;
+  read_users(table, port.allow_users);
+  table.boolean("trust", port.trust);
+  table.integer("queue_pairs", port.queue_pairs, kQueuePairs);
+  read_switch_keys(table, port);
+  table.need("socket", fmt::format("\"/run/sluice/{}.sock\"", port.name));
+  table.need("mac", "\"52:54:00:00:00:01\"");
+}
+
+void read_host(TableReader& table, PortConfig& port) {
+  table.text("netdev", port.netdev);
+  table.integer("mtu", port.mtu, kMtu);
+  for_each_text(table, "address", [&](const std::string& text, const std::string& key) {
+    if (is_cidr(text)) {
+      port.address.push_back(text);
+    } else {
+      table.wrong(key, fmt::format("is \"{}\"; it must be an address with its prefix, for example "
+                                   "\"192.0.2.1/24\"",
+                                   text));
+    }
+  });
+  read_switch_keys(table, port);
+  table.need("netdev", "\"sluice0\"");
+  table.need("mac", "\"52:54:00:00:00:01\"");
+}
+
+std::span<const std::string_view> keys_of_type(std::string_view type) {
+  return type == "guest"  ? std::span<const std::string_view>(kGuestKeys)
+         : type == "host" ? std::span<const std::string_view>(kHostKeys)
+                          : std::span<const std::string_view>(kAppKeys);
+}
+
+}  // namespace
+
+Result<PortConfig> ConfigReader::read_port(const std::string& name, const toml::table& table) {
+  PortConfig port;
+  port.name = name;
+  const std::string type = table["type"].value<std::string>().value_or("");
+  const std::string path = "port." + name;
+  // The type decides which keys there are, so it is looked at first.
+  TableReader reader(*this, path, path, table);
+  reader.need("type", "\"app\"");
+  reader.text("type", port.type);
+  if (reader.ok() && std::ranges::find(kTypes, port.type) == std::end(kTypes)) {
+    reader.wrong("type",
+                 fmt::format("\"{}\" is not a type that Sluice knows; write type = \"app\", \"guest\" "
+                             "or \"host\"",
+                             port.type));
+  }
+  if (type == "guest" && table.contains("queues")) {
+    reader.wrong("queues",
+                 "are for apps: a guest that owns a queue is for a later version; leave the key out, "
+                 "and it shares the queues of its uplink");
+  }
+  reader.only(keys_of_type(type), type, {kAppKeys, kGuestKeys, kHostKeys});
+  reader.text("uplink", port.uplink);
+  read_macs(reader, port.mac);
+  if (type == "guest") {
+    read_guest(reader, port);
+  } else if (type == "host") {
+    read_host(reader, port);
+  } else {
+    read_app(reader, port);
+  }
+  SLUICE_TRY(reader.result());
+  return port;
+}
+
+Result<RuleConfig> ConfigReader::read_rule(const std::string& path, const toml::table& table) {
+  RuleConfig rule;
+  TableReader reader(*this, path, "rule", table);
+  reader.only(kRuleKeys);
+  reader.text("nic", rule.nic);
+  reader.text("port", rule.port);
+  reader.text("match", rule.match);
+  reader.text("to", rule.to);
+  reader.integer("priority", rule.priority, kPriority);
+  reader.boolean("shed", rule.shed);
+  reader.need("match", "\"ip_proto udp dst_port 53\"");
+  reader.need("to", "\"kernel\"");
+  SLUICE_TRY(reader.result());
+  return rule;
+}
+
+namespace {
+
+// JSON's values are TOML's, but for null; numbers beyond 64 bits and nested tables do not occur in ports and
+// rules.
+Result<toml::table> toml_from_json(const nlohmann::json& object) {
+  if (!object.is_object()) {
+    return fail("the parameters are not an object; write names and values");
+  }
+  toml::table table;
+  auto put = [](auto&& insert, const nlohmann::json& value) {
+    if (value.is_string()) {
+      insert(value.get_ref<const std::string&>());
+    } else if (value.is_boolean()) {
+      insert(value.get<bool>());
+    } else if (value.is_number_integer()) {
+      insert(value.is_number_unsigned() && value.get<std::uint64_t>() > INT64_MAX
+                 ? INT64_MAX
+                 : value.get<std::int64_t>());
+    } else {
+      insert(0.5);  // what no key takes: the reader says what it wants
+    }
+  };
+  for (const auto& [key, value] : object.items()) {
+    if (value.is_null()) {
+      continue;
+    }
+    if (value.is_array()) {
+      toml::array list;
+      for (const auto& item : value) {
+        put([&](auto&& v) { list.push_back(v); }, item);
+      }
+      table.insert_or_assign(key, std::move(list));
+    } else {
+      put([&, &name = key](auto&& v) { table.insert_or_assign(name, v); }, value);
+    }
+  }
+  return table;
+}
+
+}  // namespace
+
+Result<PortConfig> port_from_json(const std::string& name, const nlohmann::json& object) {
+  auto table = toml_from_json(object);
+  SLUICE_TRY(table);
+  return ConfigReader("").read_port(name, *table);
+}
+
+Result<RuleConfig> rule_from_json(const nlohmann::json& object) {
+  auto table = toml_from_json(object);
+  SLUICE_TRY(table);
+  return ConfigReader("").read_rule("rule", *table);
+}
+
+}  // namespace sluice
