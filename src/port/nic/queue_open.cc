@@ -16,9 +16,10 @@ namespace sluice {
 
 namespace {
 
-// A previous socket's pool is torn down by a work item that waits for RTNL: milliseconds, on a busy machine
-// more.
+// A previous socket's pool is torn down after an RCU grace period by a work item that waits for RTNL:
+// milliseconds; 0.2 s were seen with both CPUs sending as fast as they can.
 constexpr std::uint64_t kBindPatienceNs = 8'000'000'000;
+constexpr std::uint64_t kSlowBindNs = 1'000'000'000;  // from here on the wait is worth a line in the log
 // Closing: after this the wait is reported; after the second one there is no safe way on.
 constexpr std::uint64_t kTeardownPatienceNs = 5'000'000'000;
 constexpr std::uint64_t kTeardownLimitNs = 60'000'000'000;
@@ -167,9 +168,13 @@ Result<void> NicQueue::bind(std::uint16_t flags, int shared_fd) {
   if (shared_fd >= 0) {
     address.sxdp_shared_umem_fd = static_cast<std::uint32_t>(shared_fd);
   }
-  std::uint64_t deadline = now_ns() + kBindPatienceNs;
+  const std::uint64_t begun_ns = now_ns(), deadline = begun_ns + kBindPatienceNs;
   for (;;) {
     if (::bind(socket_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
+      if (std::uint64_t waited_ns = now_ns() - begun_ns; waited_ns >= kSlowBindNs) {
+        log::warn("{} queue {}: another socket, or the kernel taking one down, had it for {} ms",
+                  options_.netdev, raw(options_.queue), waited_ns / 1'000'000);
+      }
       return {};
     }
     if (errno != EBUSY || now_ns() >= deadline) {
