@@ -1,72 +1,152 @@
-// GuestDevice: the data half of a guest port: its virtqueues and the memory they lie in.
-// GuestLane: one worker's end of it.
+// GuestLane: one worker's end of a guest port. Hot path; used by that worker's thread alone.
 //
-// The control thread changes a device only inside GuestPortHost::quiesce(), when no worker is in any lane of
-// it. A transmit queue is served by one worker; a receive queue may be filled by several, one burst at a time
-// (BurstLock), because a guest may have fewer queues than we have workers.
+//   guest_receive.cc    frames into the guest's receive queues: copy_in(), hand_over()
+//   guest_transmit.cc   frames out of its transmit queues: tx_burst(), tx_done()
+//   guest_lane.cc       sleeping, waking, calling
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "base/fd.h"
 #include "base/ids.h"
-#include "base/mac.h"
-#include "base/result.h"
-#include "port/guest/guest_memory.h"
-#include "port/guest/vring.h"
+#include "port/guest/call_sender.h"
+#include "port/guest/guest_buffer.h"
+#include "port/guest/guest_device.h"
+#include "port/guest/virtqueue.h"
 #include "port/port.h"
+#include "port/vlan.h"
 #include "stats/counter.h"
 
 namespace sluice {
 
-class Virtqueue;  // virtqueue.h
+inline constexpr std::uint32_t kMinFrameBytes = 14;  // an Ethernet header
+inline constexpr std::uint32_t kMaxFrameBytes = 65535;
 
-struct GuestPolicy {
-  PortId port{0};
-  PortId uplink = PortId::kDrop;
-  std::vector<MacAddress> macs;
-  std::uint16_t vlan = 0;
-  bool trust = false;
+// Frames of a transmit burst that lie in several pieces are put together here; a burst ends when the next one
+// might not fit (D6).
+inline constexpr std::uint32_t kGatherBytes = 4 * 65536;
+
+// Kick descriptors looked at per wake-up (D6); one that is missed is found by the next look.
+inline constexpr int kKickEvents = 64;
+
+struct GuestLaneCounters {
+  Counter copied, copied_bytes;
+  Counter rx_packets, rx_bytes;  // towards the guest
+  Counter tx_packets, tx_bytes;  // from the guest, accepted
+  Counter tx_gathered;           // of those, put together from several pieces
+  Counter drop_not_running, drop_ring_full, drop_too_long, drop_vlan;
+  Counter drop_tx_source_mac, drop_tx_vlan, drop_tx_runt, drop_tx_too_long;
+  Counter fault_tx_header;
 };
 
-class GuestDevice {
+class GuestLane final : public Lane {
  public:
-  GuestDevice(GuestPolicy policy, std::vector<WorkerId> workers, std::uint32_t queue_pairs);
-  ~GuestDevice();
+  explicit GuestLane(const GuestPolicy& policy);
+  ~GuestLane() override;
 
-  // One lane per worker of the constructor's list; they live as long as the device.
-  Lane& lane(WorkerId worker);
+  DomainId domain() const override { return domain_of(policy_.port); }
+  // A guest has no pages of ours: the same as copy_in().
+  void hand_over(const Source& source, std::span<Packet> packets) override { copy_in(source, packets); }
+  void copy_in(const Source& source, std::span<Packet> packets) override;
+  std::uint32_t tx_burst(std::span<Packet> packets) override;
+  void tx_done(std::uint32_t count) override;
+  std::uint32_t poll() override;
+  int wake_fd() const override { return kicks_.get(); }
+  bool prepare_sleep() override;
+  void woken() override;
 
   // --- control thread, inside quiesce() ---
-  void set_memory(std::shared_ptr<const GuestMemory> memory);
-  // A ring begins: its place in memory is known. It carries nothing until it is enabled, and a receive and a
-  // transmit queue carry on their own.
-  void start_ring(std::uint32_t index, const VringSetup& setup);
-  void enable_ring(std::uint32_t index, bool enabled);
-  void set_call_fd(std::uint32_t index, int fd);
-  void set_kick_fd(std::uint32_t index, int fd);
-  // Ends it, and says where it stands: everything taken has been given back by then. Not started: base as it
-  // was set, or zeroes.
-  VringBase stop_ring(std::uint32_t index);
+  // Which queues it fills and which it serves: running ones only.
+  void set_queues(std::vector<Virtqueue*> receive, std::vector<Virtqueue*> transmit, bool several_pairs);
+  // The kick descriptor of a queue that it serves; before it changes or goes.
+  void watch(Virtqueue& queue);
+  void unwatch(Virtqueue& queue);
 
-  // --- any thread ---
-  struct RingState {
-    bool started = false, enabled = false;
-    bool broken = false;  // the guest put something into it that no driver may; stopped until started anew
-    std::uint64_t kicks = 0, calls = 0, calls_suppressed = 0, packets = 0;
-    WorkerId worker{0};
-  };
-  RingState ring_state(std::uint32_t index) const;
-  void visit(CounterVisitor& visitor) const;
+  const GuestLaneCounters& counters() const { return counters_; }
 
  private:
-  class Impl;
-  std::unique_ptr<Impl> impl_;
+  // Frames towards the guest.
+  void spread(std::span<const Packet> packets);
+  void deliver(Virtqueue& queue, std::span<const Packet> packets);
+  template <typename Ring>
+  void fill(Virtqueue& queue, Ring& ring, std::span<const Packet> packets);
+  struct Filled {
+    std::uint32_t buffers = 0;  // used, from the front of what was offered
+    std::uint32_t packets = 0;  // done with, delivered or dropped
+    bool wants_more = false;    // the next packet needs more buffers than were offered
+  };
+  Filled fill_buffers(Virtqueue& queue, std::span<GuestBuffer> buffers, std::span<const Packet> packets);
+  std::uint32_t fill_slowly(Virtqueue& queue, std::span<GuestBuffer> buffers, const Packet& packet,
+                            Filled& filled);
+
+  // Frames from the guest.
+  template <typename Ring>
+  std::uint32_t take_frames(Virtqueue& queue, Ring& ring, std::span<Packet> packets);
+  std::uint32_t copy_heads(const Virtqueue& queue, std::span<const GuestBuffer> buffers, std::uint32_t first);
+  bool take_in_pieces(const GuestBuffer& buffer, std::uint32_t header_bytes, std::uint32_t slot);
+  std::uint32_t judge_heads(std::span<Packet> packets, std::uint32_t first, std::uint32_t count);
+  bool admit_tag(std::byte*& head, std::uint32_t& head_bytes) const;
+  void finish_tx();
+  bool source_mac_allowed(const std::byte* frame) const;
+  std::byte* head_room(std::uint32_t slot) { return heads_[slot].data() + kHeadFront; }
+
+  void call();
+  void drain_kicks();
+  void arm_timer();
+  void touch(Virtqueue& queue);
+
+  const GuestPolicy& policy_;
+  std::vector<std::uint64_t> source_macs_;
+  const std::uint32_t most_head_;  // of a frame's bytes: a tag may be pushed in front of them
+  GuestLaneCounters counters_;
+
+  std::vector<Virtqueue*> receive_;
+  std::vector<Virtqueue*> transmit_;
+  bool several_pairs_ = false;
+  std::size_t transmit_first_ = 0;  // who begins the next burst
+
+  UniqueFd kicks_;               // epoll over the kick descriptors of its transmit queues
+  UniqueFd timer_;               // in there too: runs while it sleeps and a queue has no kick to wait for
+  std::uint32_t unwatched_ = 0;  // running transmit queues without a kick that can be waited for
+  std::optional<CallSender> calls_;
+  std::vector<Virtqueue*> touched_;            // got something since poll(): perhaps to be called
+  std::array<bool, kMaxVrings> is_touched_{};  // by index
+  std::uint32_t refused_ = 0;                  // frames of the guest that were dropped since poll()
+
+  // Of the present burst towards the guest.
+  std::array<GuestBuffer, kBurst> rx_buffers_;
+  std::array<Packet, kBurst> spread_;
+
+  // Of the transmit burst that is out.
+  struct Segment {
+    Virtqueue* queue = nullptr;
+    std::uint32_t first = 0, count = 0;  // in tx_buffers_
+  };
+  std::array<GuestBuffer, kBurst> tx_buffers_;
+  std::array<Segment, kBurst> segments_;
+  std::uint32_t segment_count_ = 0;
+  std::uint32_t tx_taken_ = 0;  // buffers
+  std::uint32_t tx_out_ = 0;    // packets
+  // Per buffer of it, until the burst is judged: where the frame's body is.
+  struct Body {
+    const std::byte* data = nullptr;
+    std::uint32_t bytes = 0;
+    std::uint32_t head_bytes = 0;  // 0: no frame
+  };
+  std::array<Body, kBurst> bodies_;
+  // D3: the first bytes of each frame; judged here, sent from here. With room in front for a tag.
+  static constexpr std::size_t kHeadFront = 16;
+  static_assert(kHeadFront >= kVlanTagBytes);
+  alignas(64) std::array<std::array<std::byte, kHeadFront + kMaxHead>, kBurst> heads_;
+  Mapping gather_;
+  std::uint32_t gathered_ = 0;  // bytes of it in use
+
+  PieceStore pieces_;
 };
 
 }  // namespace sluice

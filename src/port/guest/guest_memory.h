@@ -15,7 +15,8 @@
 
 namespace sluice {
 
-// Most regions of one guest: what GET_MAX_MEM_SLOTS answers (D6). QEMU's virtio-mem and hot-plug use hundreds.
+// Most regions of one guest: what GET_MAX_MEM_SLOTS answers (D6). QEMU's virtio-mem and hot-plug use
+// hundreds.
 inline constexpr std::size_t kMaxGuestRegions = 509;
 
 // One mapping of ours of a piece of guest memory, however it was made; unmaps it when the last table that
@@ -55,10 +56,38 @@ class GuestMemory {
   // Control. The same as at() for an address of the front-end's own.
   std::byte* at_user(std::uint64_t user_address, std::uint64_t bytes) const;
 
+  // The region that the byte at `guest_address` is in; null: none.
+  const GuestRegion* region_of(std::uint64_t guest_address) const;
+
   std::span<const GuestRegion> regions() const { return regions_; }
 
  private:
   std::vector<GuestRegion> regions_;  // by guest address
+};
+
+// GuestMemory as one virtqueue sees it: remembers the region of the last address, where the next one nearly
+// always is too. Worker; the memory is whatever the control thread set last.
+class GuestWindow {
+ public:
+  explicit GuestWindow(const GuestMemory& memory) : memory_(&memory) {}
+
+  // As GuestMemory::at(). `bytes` of 0 wraps to more than any region has.
+  std::byte* at(std::uint64_t guest_address, std::uint64_t bytes) {
+    const std::uint64_t offset = guest_address - address_;
+    if (offset < bytes_ && bytes - 1 < bytes_ - offset) [[likely]] {
+      return data_ + offset;
+    }
+    return look(guest_address, bytes);
+  }
+  const GuestMemory& memory() const { return *memory_; }
+
+ private:
+  std::byte* look(std::uint64_t guest_address, std::uint64_t bytes);
+
+  const GuestMemory* memory_;
+  std::uint64_t address_ = 0;
+  std::uint64_t bytes_ = 0;  // 0: nothing is in it yet
+  std::byte* data_ = nullptr;
 };
 
 }  // namespace sluice

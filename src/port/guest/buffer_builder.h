@@ -1,0 +1,91 @@
+// BufferBuilder: collects the descriptors of one chain into a GuestBuffer, for both ring formats. The path of
+// buffers that are not one plain descriptor in one region.
+#pragma once
+
+#include <algorithm>
+
+#include "port/guest/guest_buffer.h"
+#include "port/guest/guest_memory.h"
+
+namespace sluice {
+
+class BufferBuilder {
+ public:
+  BufferBuilder(GuestWindow& window, PieceStore& store, RingCounters& counters, Direction direction)
+      : window_(window), store_(store), counters_(counters), direction_(direction), first_(store.used) {}
+
+  // A lie about this buffer: it is bad from now on, and the first lie is counted.
+  void fault(Counter& counter) {
+    if (!bad_) {
+      bad_ = true;
+      counter.add(1);
+    }
+  }
+  bool bad() const { return bad_; }
+
+  void add(std::uint64_t address, std::uint32_t bytes, bool writable) {
+    if (bad_) {
+      return;
+    }
+    if (writable != (direction_ == Direction::kToGuest)) {
+      return fault(counters_.fault_buffer_direction);
+    }
+    if (bytes == 0) {
+      return fault(counters_.fault_buffer_empty);
+    }
+    if (total_ + bytes > UINT32_MAX) {
+      return fault(counters_.fault_buffer_pieces);
+    }
+    total_ += bytes;
+    if (std::byte* data = window_.at(address, bytes); data != nullptr) [[likely]] {
+      return add_piece(data, bytes);
+    }
+    add_straddling(address, bytes);
+  }
+
+  void finish(GuestBuffer& buffer) {
+    if (bad_) {
+      store_.used = first_;
+      buffer.data = nullptr;
+      buffer.bytes = 0;
+      buffer.pieces = 0;
+      return;
+    }
+    const std::uint32_t count = store_.used - first_;
+    buffer.bytes = static_cast<std::uint32_t>(total_);
+    buffer.data = count == 1 ? store_.piece[first_].data : nullptr;
+    buffer.first_piece = static_cast<std::uint16_t>(first_);
+    buffer.pieces = count == 1 ? std::uint16_t{0} : static_cast<std::uint16_t>(count);
+    store_.used = count == 1 ? first_ : store_.used;
+  }
+
+ private:
+  void add_piece(std::byte* data, std::uint32_t bytes) {
+    if (store_.used - first_ == kMaxPieces) {
+      return fault(counters_.fault_buffer_pieces);
+    }
+    store_.piece[store_.used++] = GuestPiece{data, bytes};
+  }
+  // Over the border of adjacent regions; at most one piece per region, and kMaxPieces.
+  void add_straddling(std::uint64_t address, std::uint32_t bytes) {
+    while (bytes > 0 && !bad_) {
+      const auto part = window_.memory().prefix(address, bytes);
+      if (part.empty()) {
+        return fault(counters_.fault_buffer_unmapped);
+      }
+      add_piece(part.data(), static_cast<std::uint32_t>(part.size()));
+      address += part.size();  // that wraps is nowhere: no region does
+      bytes -= static_cast<std::uint32_t>(part.size());
+    }
+  }
+
+  GuestWindow& window_;
+  PieceStore& store_;
+  RingCounters& counters_;
+  const Direction direction_;
+  const std::uint32_t first_;
+  std::uint64_t total_ = 0;
+  bool bad_ = false;
+};
+
+}  // namespace sluice

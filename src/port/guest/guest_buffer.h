@@ -1,0 +1,67 @@
+// GuestBuffer: what a ring hands out, one per buffer that the driver made available, with its pieces checked
+// and translated. It is private memory (D3); only what `data` points to is the guest's.
+//
+// A ring knows nothing of frames: it gives buffers and takes back how much was written. Whether somebody
+// copies into a buffer or a NIC writes there is not its business.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "stats/counter.h"
+
+namespace sluice {
+
+enum class Direction : std::uint8_t {
+  kToGuest,    // receive queues: every descriptor must be for us to write
+  kFromGuest,  // transmit queues: none may be
+};
+
+// Most pieces of one buffer, and most descriptors of one chain (D6). Linux uses up to MAX_SKB_FRAGS + 2 (47),
+// QEMU refuses more than 1024.
+inline constexpr std::uint32_t kMaxPieces = 256;
+// Pieces of one burst: a ring stops handing out when the next buffer might not fit (D6).
+inline constexpr std::uint32_t kPieceStore = 1024;
+
+struct GuestPiece {
+  std::byte* data = nullptr;
+  std::uint32_t bytes = 0;
+};
+
+struct PieceStore {
+  std::array<GuestPiece, kPieceStore> piece;
+  std::uint32_t used = 0;
+};
+
+struct GuestBuffer {
+  std::byte* data = nullptr;      // the buffer when it is in one piece; null: in pieces, or bad
+  std::uint32_t bytes = 0;        // of all pieces; 0: bad, to be given back unused (its fault is counted)
+  std::uint32_t written = 0;      // by us, when it is given back
+  std::uint16_t id = 0;           // names it when it is given back
+  std::uint16_t descriptors = 1;  // packed: how far the ring moves on
+  std::uint16_t position = 0;     // where it was taken: untake() goes back to it
+  std::uint16_t first_piece = 0;
+  std::uint16_t pieces = 0;  // in the store; 0 when `data` says all
+};
+static_assert(sizeof(GuestBuffer) == 32);
+
+// What a driver did that none may. Written by whoever serves the ring (one thread at a time).
+struct RingCounters {
+  // The ring stops: where it goes on is not known.
+  Counter fault_ring_index;  // split: the available index moved by more than the ring has
+  Counter fault_ring_head;   // split: a chain begins behind the table
+  Counter fault_ring_chain;  // a chain leaves the table, has no end, or mixes NEXT and INDIRECT
+  // One buffer is lost.
+  Counter fault_buffer_unmapped;   // not wholly in guest memory
+  Counter fault_buffer_empty;      // a descriptor of no bytes
+  Counter fault_buffer_direction;  // for reading where it should be for writing, or the other way round
+  Counter fault_buffer_pieces;     // more than kMaxPieces, or more than 4 GiB
+  Counter fault_buffer_indirect;   // a table of no whole descriptors, of too many, in a table, not negotiated
+  Counter fault_buffer_header;     // no room for the header
+
+  Counter packets, kicks, calls, calls_suppressed;
+  Counter fault_kick_fd, fault_call_fd;  // what the front-end gave to kick or call by is no eventfd
+};
+
+}  // namespace sluice

@@ -1,0 +1,188 @@
+#include "port/guest/guest_device.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "port/guest/guest_lane.h"
+#include "port/guest/virtqueue.h"
+
+namespace sluice {
+
+class GuestDevice::Impl {
+ public:
+  Impl(GuestPolicy policy, std::vector<WorkerId> workers, std::uint32_t queue_pairs);
+
+  GuestLane& lane_of(std::uint32_t index) { return *lanes_[lane_index(index)]; }
+  std::size_t lane_index(std::uint32_t index) const { return index / 2 % lanes_.size(); }
+  Virtqueue& queue(std::uint32_t index) {
+    SLUICE_CHECK(index < queues_.size(), "queue {} of {}", index, queues_.size());
+    return *queues_[index];
+  }
+  VringBase stop(std::uint32_t index);
+  void assign_queues();
+
+  const GuestPolicy policy_;
+  const std::vector<WorkerId> workers_;
+  std::shared_ptr<const GuestMemory> memory_ = std::make_shared<GuestMemory>();
+  std::vector<std::unique_ptr<Virtqueue>> queues_;
+  std::vector<std::unique_ptr<GuestLane>> lanes_;  // in the order of workers_
+};
+
+GuestDevice::Impl::Impl(GuestPolicy policy, std::vector<WorkerId> workers, std::uint32_t queue_pairs)
+    : policy_(std::move(policy)), workers_(std::move(workers)) {
+  SLUICE_CHECK(!workers_.empty() && queue_pairs >= 1 && queue_pairs <= kMaxQueuePairs, "{} workers, {} pairs",
+               workers_.size(), queue_pairs);
+  for (std::uint32_t i = 0; i < 2 * queue_pairs; ++i) {
+    queues_.push_back(std::make_unique<Virtqueue>(i));
+  }
+  for (std::size_t i = 0; i < workers_.size(); ++i) {
+    lanes_.push_back(std::make_unique<GuestLane>(policy_));
+  }
+}
+
+VringBase GuestDevice::Impl::stop(std::uint32_t index) {
+  lane_of(index).unwatch(queue(index));
+  return queue(index).stop();
+}
+
+// Pairs go round the workers. A worker sends to receive queues of its own pairs; one that has none, to all.
+void GuestDevice::Impl::assign_queues() {
+  std::vector<std::vector<Virtqueue*>> receive(lanes_.size()), transmit(lanes_.size());
+  std::vector<Virtqueue*> all_receive;
+  for (const auto& queue : queues_) {
+    if (!queue->running()) {
+      continue;
+    }
+    const std::size_t lane = lane_index(queue->index());
+    if (queue->direction() == Direction::kToGuest) {
+      receive[lane].push_back(queue.get());
+      all_receive.push_back(queue.get());
+    } else {
+      transmit[lane].push_back(queue.get());
+    }
+  }
+  const bool lanes_without = std::ranges::any_of(receive, [](const auto& own) { return own.empty(); });
+  for (Virtqueue* queue : all_receive) {
+    queue->set_shared(lanes_without);
+  }
+  for (std::size_t i = 0; i < lanes_.size(); ++i) {
+    lanes_[i]->set_queues(receive[i].empty() ? all_receive : receive[i], transmit[i], all_receive.size() > 1);
+  }
+}
+
+GuestDevice::GuestDevice(GuestPolicy policy, std::vector<WorkerId> workers, std::uint32_t queue_pairs)
+    : impl_(std::make_unique<Impl>(std::move(policy), std::move(workers), queue_pairs)) {}
+
+GuestDevice::~GuestDevice() = default;
+
+Lane& GuestDevice::lane(WorkerId worker) {
+  const auto found = std::ranges::find(impl_->workers_, worker);
+  SLUICE_CHECK(found != impl_->workers_.end(), "worker {} has no lane", raw(worker));
+  return *impl_->lanes_[static_cast<std::size_t>(found - impl_->workers_.begin())];
+}
+
+void GuestDevice::set_memory(std::shared_ptr<const GuestMemory> memory) {
+  SLUICE_CHECK(memory != nullptr);
+  for (const auto& queue : impl_->queues_) {
+    SLUICE_CHECK(!queue->started(), "queue {} runs in the memory that goes", queue->index());
+  }
+  impl_->memory_ = std::move(memory);
+}
+
+void GuestDevice::start_ring(std::uint32_t index, const VringSetup& setup) {
+  impl_->stop(index);
+  Virtqueue& queue = impl_->queue(index);
+  queue.start(setup, *impl_->memory_);
+  queue.set_call_fd(setup.call_fd);
+  set_kick_fd(index, setup.kick_fd);
+  impl_->assign_queues();
+}
+
+void GuestDevice::enable_ring(std::uint32_t index, bool enabled) {
+  impl_->queue(index).enable(enabled);
+  impl_->assign_queues();
+}
+
+void GuestDevice::set_call_fd(std::uint32_t index, int fd) {
+  impl_->queue(index).set_call_fd(fd);
+}
+
+void GuestDevice::set_kick_fd(std::uint32_t index, int fd) {
+  Virtqueue& queue = impl_->queue(index);
+  GuestLane& lane = impl_->lane_of(index);
+  lane.unwatch(queue);
+  queue.set_kick_fd(fd);
+  if (queue.direction() == Direction::kFromGuest) {
+    lane.watch(queue);  // a receive queue that is filled up brings no work
+  }
+  impl_->assign_queues();
+}
+
+VringBase GuestDevice::stop_ring(std::uint32_t index) {
+  const VringBase base = impl_->stop(index);
+  impl_->assign_queues();
+  return base;
+}
+
+GuestDevice::RingState GuestDevice::ring_state(std::uint32_t index) const {
+  const Virtqueue& queue = impl_->queue(index);
+  const RingCounters& counters = queue.counters();
+  return {.started = queue.started(),
+          .enabled = queue.enabled(),
+          .broken = queue.broken(),
+          .kicks = counters.kicks.value(),
+          .calls = counters.calls.value(),
+          .calls_suppressed = counters.calls_suppressed.value(),
+          .packets = counters.packets.value(),
+          .worker = impl_->workers_[impl_->lane_index(index)]};
+}
+
+void GuestDevice::visit(CounterVisitor& visitor) const {
+  auto of_lanes = [&](std::string_view name, Counter GuestLaneCounters::* counter) {
+    std::uint64_t sum = 0;
+    for (const auto& lane : impl_->lanes_) {
+      sum += (lane->counters().*counter).value();
+    }
+    visitor.counter(name, sum);
+  };
+  auto of_queues = [&](std::string_view name, Counter RingCounters::* counter) {
+    std::uint64_t sum = 0;
+    for (const auto& queue : impl_->queues_) {
+      sum += (queue->counters().*counter).value();
+    }
+    visitor.counter(name, sum);
+  };
+  of_lanes("copied", &GuestLaneCounters::copied);
+  of_lanes("copied_bytes", &GuestLaneCounters::copied_bytes);
+  of_lanes("rx_packets", &GuestLaneCounters::rx_packets);
+  of_lanes("rx_bytes", &GuestLaneCounters::rx_bytes);
+  of_lanes("tx_packets", &GuestLaneCounters::tx_packets);
+  of_lanes("tx_bytes", &GuestLaneCounters::tx_bytes);
+  of_lanes("tx_gathered", &GuestLaneCounters::tx_gathered);
+  of_lanes("drop_not_running", &GuestLaneCounters::drop_not_running);
+  of_lanes("drop_ring_full", &GuestLaneCounters::drop_ring_full);
+  of_lanes("drop_too_long", &GuestLaneCounters::drop_too_long);
+  of_lanes("drop_vlan", &GuestLaneCounters::drop_vlan);
+  of_lanes("drop_tx_source_mac", &GuestLaneCounters::drop_tx_source_mac);
+  of_lanes("drop_tx_vlan", &GuestLaneCounters::drop_tx_vlan);
+  of_lanes("drop_tx_runt", &GuestLaneCounters::drop_tx_runt);
+  of_lanes("drop_tx_too_long", &GuestLaneCounters::drop_tx_too_long);
+  of_lanes("fault_tx_header", &GuestLaneCounters::fault_tx_header);
+  of_queues("fault_ring_index", &RingCounters::fault_ring_index);
+  of_queues("fault_ring_head", &RingCounters::fault_ring_head);
+  of_queues("fault_ring_chain", &RingCounters::fault_ring_chain);
+  of_queues("fault_buffer_unmapped", &RingCounters::fault_buffer_unmapped);
+  of_queues("fault_buffer_empty", &RingCounters::fault_buffer_empty);
+  of_queues("fault_buffer_direction", &RingCounters::fault_buffer_direction);
+  of_queues("fault_buffer_pieces", &RingCounters::fault_buffer_pieces);
+  of_queues("fault_buffer_indirect", &RingCounters::fault_buffer_indirect);
+  of_queues("fault_buffer_header", &RingCounters::fault_buffer_header);
+  of_queues("fault_kick_fd", &RingCounters::fault_kick_fd);
+  of_queues("fault_call_fd", &RingCounters::fault_call_fd);
+  of_queues("kicks", &RingCounters::kicks);
+  of_queues("calls", &RingCounters::calls);
+  of_queues("calls_suppressed", &RingCounters::calls_suppressed);
+}
+
+}  // namespace sluice

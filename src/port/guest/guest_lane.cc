@@ -1,0 +1,174 @@
+// Sleeping, waking, calling.
+#include "port/guest/guest_lane.h"
+
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/timerfd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+
+namespace sluice {
+
+namespace {
+
+// How long a sleeping worker leaves a queue alone that cannot wake it.
+constexpr long kPollNs = 500'000;
+
+}  // namespace
+
+GuestLane::GuestLane(const GuestPolicy& policy)
+    : policy_(policy),
+      most_head_(policy.vlan == 0 ? kMaxHead : kMaxHead - kVlanTagBytes),
+      kicks_(::epoll_create1(EPOLL_CLOEXEC)),
+      timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) {
+  for (const MacAddress& mac : policy.macs) {
+    source_macs_.push_back(mac_word(mac));
+  }
+  touched_.reserve(kMaxVrings);
+  // Not touched before it is needed, so it costs nothing until then.
+  void* gather = ::mmap(nullptr, kGatherBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  SLUICE_CHECK(gather != MAP_FAILED, "no address space: errno {}", errno);
+  gather_ = Mapping::adopt(gather, kGatherBytes);
+  epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.ptr = nullptr}};
+  if (kicks_ && timer_) {
+    ::epoll_ctl(kicks_.get(), EPOLL_CTL_ADD, timer_.get(), &event);
+  }
+  auto calls = CallSender::create();
+  if (calls) {
+    calls_.emplace(std::move(*calls));
+  } else {
+    log::warn("guest port {}: {}; guests that wait for interrupts will not be woken", raw(policy.port),
+                calls.error().message);
+  }
+}
+
+GuestLane::~GuestLane() = default;
+
+void GuestLane::set_queues(std::vector<Virtqueue*> receive, std::vector<Virtqueue*> transmit,
+                           bool several_pairs) {
+  receive_ = std::move(receive);
+  transmit_ = std::move(transmit);
+  several_pairs_ = several_pairs;
+  unwatched_ = 0;
+  for (const Virtqueue* queue : transmit_) {
+    unwatched_ += queue->watched() ? 0 : 1;
+  }
+  std::erase_if(touched_, [](const Virtqueue* queue) { return !queue->started(); });
+  is_touched_.fill(false);
+  for (const Virtqueue* queue : touched_) {
+    is_touched_[queue->index()] = true;
+  }
+}
+
+void GuestLane::watch(Virtqueue& queue) {
+  epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.ptr = &queue}};
+  queue.set_watched(kicks_ && queue.kick_fd() >= 0 &&
+                    ::epoll_ctl(kicks_.get(), EPOLL_CTL_ADD, queue.kick_fd(), &event) == 0);
+}
+
+// While the descriptor is open: the peer's end keeps the eventfd alive, and the set would never forget it.
+void GuestLane::unwatch(Virtqueue& queue) {
+  if (queue.watched()) {
+    ::epoll_ctl(kicks_.get(), EPOLL_CTL_DEL, queue.kick_fd(), nullptr);
+    queue.set_watched(false);
+  }
+}
+
+void GuestLane::touch(Virtqueue& queue) {
+  if (!is_touched_[queue.index()]) {
+    is_touched_[queue.index()] = true;
+    touched_.push_back(&queue);
+  }
+}
+
+std::uint32_t GuestLane::poll() {
+  call();
+  return std::exchange(refused_, 0);
+}
+
+// Interrupts for what was given back since the last time, where the driver wants them: at most one per queue.
+void GuestLane::call() {
+  if (touched_.empty()) {
+    return;
+  }
+  // Used buffers are published before it is asked whether the driver waits for them. [label: call]
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  std::array<int, CallSender::kMost> fds;
+  std::array<Virtqueue*, CallSender::kMost> queues;
+  std::size_t count = 0;
+  auto send = [&] {
+    const std::size_t sent = count == 0 || !calls_ ? 0 : calls_->send(std::span(fds).first(count));
+    for (std::size_t i = 0; i < sent; ++i) {
+      const BurstLock::Guard guard(queues[i]->lock(), queues[i]->shared());
+      queues[i]->counters().calls.add(1);
+    }
+    count = 0;
+  };
+  for (Virtqueue* queue : touched_) {
+    is_touched_[queue->index()] = false;
+    const BurstLock::Guard guard(queue->lock(), queue->shared());
+    if (!queue->with_ring([](auto& ring) { return ring.call_due(); })) {
+      queue->counters().calls_suppressed.add(1);
+    } else if (queue->call_fd() >= 0) {
+      fds[count] = queue->call_fd();
+      queues[count] = queue;
+      ++count;
+    }
+    if (count == fds.size()) {
+      send();
+    }
+  }
+  touched_.clear();
+  send();
+}
+
+bool GuestLane::prepare_sleep() {
+  call();
+  drain_kicks();
+  bool work = refused_ != 0;
+  for (Virtqueue* queue : transmit_) {
+    queue->with_ring([](auto& ring) { ring.ask_for_kicks(); });
+  }
+  // Asked for kicks before looking once more. [label: kick]
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  for (Virtqueue* queue : transmit_) {
+    work = work || queue->with_ring([](auto& ring) { return ring.has_available(); });
+  }
+  if (unwatched_ != 0) {
+    arm_timer();
+  }
+  return work;
+}
+
+void GuestLane::woken() {
+  for (Virtqueue* queue : transmit_) {
+    queue->with_ring([](auto& ring) { ring.refuse_kicks(); });
+  }
+  drain_kicks();
+}
+
+// Nobody reads the peer's descriptors: reading could wait, or find them empty. An edge is enough to be woken,
+// and taking it from the set is enough to sleep again.
+void GuestLane::drain_kicks() {
+  std::array<epoll_event, kKickEvents> events;
+  const int count = ::epoll_wait(kicks_.get(), events.data(), kKickEvents, 0);
+  for (int i = 0; i < count; ++i) {
+    if (auto* queue = static_cast<Virtqueue*>(events[static_cast<std::size_t>(i)].data.ptr)) {
+      queue->counters().kicks.add(1);
+    }
+  }
+}
+
+void GuestLane::arm_timer() {
+  const itimerspec once{.it_interval = {}, .it_value = {.tv_sec = 0, .tv_nsec = kPollNs}};
+  ::timerfd_settime(timer_.get(), 0, &once, nullptr);
+}
+
+}  // namespace sluice

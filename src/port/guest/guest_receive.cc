@@ -1,0 +1,244 @@
+// Frames into the guest's receive queues.
+#include <algorithm>
+#include <bit>
+
+#include "base/check.h"
+#include "port/guest/copy_bytes.h"
+#include "port/guest/flow_hash.h"
+#include "port/guest/guest_lane.h"
+#include "port/guest/net_header.h"
+
+namespace sluice {
+
+namespace {
+
+// Writes into the pieces of some buffers, one after the other. Who uses it has made sure that they have room.
+class Scatter {
+ public:
+  Scatter(std::span<const GuestBuffer> buffers, const PieceStore& store) : buffers_(buffers), store_(store) {}
+
+  void write(const std::byte* from, std::size_t bytes) {
+    while (bytes > 0) {
+      if (left_ == 0) {
+        next_piece();
+      }
+      const std::size_t part = std::min<std::size_t>(bytes, left_);
+      copy_bytes(to_, from, part);
+      mark_dirty(to_, part);
+      to_ += part;
+      left_ -= static_cast<std::uint32_t>(part);
+      from += part;
+      bytes -= part;
+    }
+  }
+
+ private:
+  void next_piece() {
+    SLUICE_CHECK(!buffers_.empty(), "more to write than the buffers take");
+    const GuestBuffer& buffer = buffers_.front();
+    if (buffer.pieces == 0) {
+      to_ = buffer.data;
+      left_ = buffer.bytes;
+      buffers_ = buffers_.subspan(1);
+      return;
+    }
+    const GuestPiece& piece = store_.piece[buffer.first_piece + piece_];
+    to_ = piece.data;
+    left_ = piece.bytes;
+    if (++piece_ == buffer.pieces) {
+      piece_ = 0;
+      buffers_ = buffers_.subspan(1);
+    }
+  }
+
+  std::span<const GuestBuffer> buffers_;
+  const PieceStore& store_;
+  std::uint32_t piece_ = 0;
+  std::byte* to_ = nullptr;
+  std::uint32_t left_ = 0;
+};
+
+}  // namespace
+
+void GuestLane::copy_in(const Source&, std::span<Packet> packets) {
+  if (packets.empty()) {
+    return;
+  }
+  SLUICE_CHECK(packets.size() <= kBurst, "a burst of {}", packets.size());
+  if (receive_.size() == 1) [[likely]] {
+    deliver(*receive_.front(), packets);
+  } else if (receive_.empty()) {
+    counters_.drop_not_running.add(packets.size());
+  } else {
+    spread(packets);
+  }
+}
+
+// By flow: a flow keeps its queue, and so its order.
+void GuestLane::spread(std::span<const Packet> packets) {
+  std::array<std::uint8_t, kBurst> queue_of;
+  for (std::size_t i = 0; i < packets.size(); ++i) {
+    const std::uint32_t hash =
+        packets[i].flow_hash != 0 ? packets[i].flow_hash : flow_hash_of(front_of(packets[i]));
+    queue_of[i] = static_cast<std::uint8_t>((std::uint64_t{hash} * receive_.size()) >> 32);
+  }
+  std::uint64_t left = packets.size() == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << packets.size()) - 1;
+  while (left != 0) {
+    const std::uint8_t queue = queue_of[static_cast<std::size_t>(std::countr_zero(left))];
+    std::uint32_t count = 0;
+    for (std::uint64_t rest = left; rest != 0; rest &= rest - 1) {
+      const auto i = static_cast<std::size_t>(std::countr_zero(rest));
+      if (queue_of[i] == queue) {
+        spread_[count++] = packets[i];
+        left &= ~(std::uint64_t{1} << i);
+      }
+    }
+    deliver(*receive_[queue], std::span(spread_).first(count));
+  }
+}
+
+void GuestLane::deliver(Virtqueue& queue, std::span<const Packet> packets) {
+  const BurstLock::Guard guard(queue.lock(), queue.shared());
+  if (queue.broken()) [[unlikely]] {
+    counters_.drop_not_running.add(packets.size());
+    return;
+  }
+  queue.with_ring([&](auto& ring) {
+    fill(queue, ring, packets);
+    if (ring.broken()) [[unlikely]] {
+      queue.note_broken();
+    }
+  });
+}
+
+// Every round delivers or drops a packet, gives a bad buffer back, or asks once for as many buffers as a
+// burst may have: bounded by both (D6).
+template <typename Ring>
+void GuestLane::fill(Virtqueue& queue, Ring& ring, std::span<const Packet> packets) {
+  bool gave = false;
+  bool wants_more = false;
+  while (!packets.empty()) {
+    const std::size_t wanted = wants_more ? kBurst : packets.size();
+    pieces_.used = 0;
+    const std::uint32_t count = ring.take(std::span(rx_buffers_).first(wanted), pieces_);
+    if (count == 0) {
+      counters_.drop_ring_full.add(packets.size());
+      break;
+    }
+    const Filled filled = fill_buffers(queue, std::span(rx_buffers_).first(count), packets);
+    if (filled.buffers > 0) {
+      ring.give_back(std::span<const GuestBuffer>(rx_buffers_).first(filled.buffers));
+      gave = true;
+    }
+    if (filled.buffers < count) {
+      ring.untake(rx_buffers_[filled.buffers]);
+    }
+    packets = packets.subspan(filled.packets);
+    if (filled.wants_more && wants_more && filled.buffers == 0 && filled.packets == 0) {
+      // All there is, or all that a frame may have, is not enough for this one; the next may be shorter.
+      (count == kBurst ? counters_.drop_too_long : counters_.drop_ring_full).add(1);
+      packets = packets.subspan(1);
+    }
+    wants_more = filled.wants_more;
+  }
+  if (gave) {
+    ring.publish();
+    touch(queue);
+  }
+}
+
+GuestLane::Filled GuestLane::fill_buffers(Virtqueue& queue, std::span<GuestBuffer> buffers,
+                                          std::span<const Packet> packets) {
+  Filled filled;
+  const std::uint32_t header_bytes = queue.header_bytes();
+  const bool access = policy_.vlan != 0;
+  std::uint64_t bytes = 0;
+  std::uint32_t delivered = 0;
+  while (filled.buffers < buffers.size() && filled.packets < packets.size() && !filled.wants_more) {
+    GuestBuffer& buffer = buffers[filled.buffers];
+    const Packet& packet = packets[filled.packets];
+    const std::uint32_t need = header_bytes + packet.bytes();
+    if (buffer.data != nullptr && buffer.bytes >= need && !access) [[likely]] {
+      write_net_header(buffer.data, header_bytes);
+      std::byte* to = buffer.data + header_bytes;
+      if (packet.head_bytes != 0) {
+        copy_bytes(to, packet.head, packet.head_bytes);
+      }
+      if (packet.body_bytes != 0) {
+        copy_bytes(to + packet.head_bytes, packet.body, packet.body_bytes);
+      }
+      mark_dirty(buffer.data, need);
+      buffer.written = need;
+      bytes += packet.bytes();
+      ++delivered;
+      ++filled.buffers;
+      ++filled.packets;
+    } else if (buffer.bytes < header_bytes) {
+      if (buffer.bytes != 0) {
+        queue.counters().fault_buffer_header.add(1);
+      }
+      ++filled.buffers;  // given back with nothing in it
+    } else {
+      const std::uint32_t before = filled.packets;
+      const std::uint32_t wrote = fill_slowly(queue, buffers.subspan(filled.buffers), packet, filled);
+      bytes += wrote;
+      delivered += wrote != 0 ? filled.packets - before : 0;
+    }
+  }
+  counters_.copied.add(delivered);
+  counters_.copied_bytes.add(bytes);
+  counters_.rx_packets.add(delivered);
+  counters_.rx_bytes.add(bytes);
+  queue.counters().packets.add(delivered);
+  return filled;
+}
+
+// A frame into a buffer in pieces, into several buffers, or without its tag. Returns the bytes of the frame
+// as the guest gets it, 0 when it was not delivered.
+std::uint32_t GuestLane::fill_slowly(Virtqueue& queue, std::span<GuestBuffer> buffers, const Packet& packet,
+                                     Filled& filled) {
+  FramePieces frame;
+  if (!pieces_for_access(packet, policy_.vlan, frame)) {
+    counters_.drop_vlan.add(1);
+    ++filled.packets;
+    return 0;
+  }
+  const std::uint64_t need = std::uint64_t{queue.header_bytes()} + frame.bytes();
+  if (!queue.mergeable() && buffers.front().bytes < need) {
+    counters_.drop_too_long.add(1);
+    ++filled.packets;
+    return 0;
+  }
+  std::uint64_t room = 0;
+  std::uint32_t used = 0;
+  while (room < need) {
+    if (used == buffers.size()) {
+      filled.wants_more = true;
+      return 0;
+    }
+    if (buffers[used].bytes == 0) {
+      // A bad buffer in the middle: buffers come back in order, so those before it are lost with it.
+      for (GuestBuffer& lost : buffers.first(used)) {
+        lost.written = 0;
+      }
+      filled.buffers += used + 1;
+      return 0;
+    }
+    buffers[used].written =
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(buffers[used].bytes, need - room));
+    room += buffers[used].bytes;
+    ++used;
+  }
+  std::array<std::byte, kNetHeaderBytes> header;
+  make_net_header(header.data(), static_cast<std::uint16_t>(used));
+  Scatter scatter(buffers.first(used), pieces_);
+  scatter.write(header.data(), queue.header_bytes());
+  for (const std::span<const std::byte> piece : frame.piece) {
+    scatter.write(piece.data(), piece.size());
+  }
+  filled.buffers += used;
+  ++filled.packets;
+  return frame.bytes();
+}
+
+}  // namespace sluice

@@ -1,0 +1,280 @@
+// Frames out of the guest's transmit queues.
+//
+// A burst goes in two steps: first the head of every frame is copied to private memory, then those copies are
+// judged, and what was judged is what is sent (D3). Bodies stay in the guest's buffers, which are given back
+// when the burst is done.
+#include <algorithm>
+
+#include "base/check.h"
+#include "port/guest/copy_bytes.h"
+#include "port/guest/flow_hash.h"
+#include "port/guest/guest_lane.h"
+#include "port/guest/net_header.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr std::uint64_t kMacMask = 0xffff'ffff'ffff;
+
+std::uint64_t load_u64(const std::byte* from) {
+  std::uint64_t value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+// Reads the pieces of a buffer, one after the other.
+class Gather {
+ public:
+  Gather(const GuestBuffer& buffer, const PieceStore& store) {
+    if (buffer.pieces == 0) {
+      from_ = buffer.data;
+      left_ = buffer.bytes;
+    } else {
+      pieces_ = std::span(store.piece).subspan(buffer.first_piece, buffer.pieces);
+    }
+  }
+
+  void read(std::byte* to, std::size_t bytes) {
+    while (bytes > 0) {
+      next_if_empty();
+      const std::size_t part = std::min<std::size_t>(bytes, left_);
+      copy_bytes(to, from_, part);
+      from_ += part;
+      left_ -= static_cast<std::uint32_t>(part);
+      to += part;
+      bytes -= part;
+    }
+  }
+  // Where the next `bytes` are, when they are in one piece; else null.
+  const std::byte* in_place(std::size_t bytes) {
+    next_if_empty();
+    return left_ >= bytes ? from_ : nullptr;
+  }
+
+ private:
+  void next_if_empty() {
+    if (left_ == 0 && !pieces_.empty()) {
+      from_ = pieces_.front().data;
+      left_ = pieces_.front().bytes;
+      pieces_ = pieces_.subspan(1);
+    }
+    SLUICE_CHECK(left_ > 0, "more to read than the buffer has");
+  }
+
+  std::span<const GuestPiece> pieces_;
+  const std::byte* from_ = nullptr;
+  std::uint32_t left_ = 0;
+};
+
+}  // namespace
+
+// From as many queues as the burst has room for. Who begins moves on by one each time, so that a queue that
+// is always full keeps nobody out.
+std::uint32_t GuestLane::tx_burst(std::span<Packet> packets) {
+  SLUICE_CHECK(tx_taken_ == 0, "{} buffers of the last burst are not done", tx_taken_);
+  packets = packets.first(std::min<std::size_t>(packets.size(), kBurst));
+  segment_count_ = 0;
+  gathered_ = 0;
+  std::uint32_t taken = 0;
+  const std::size_t queues = transmit_.size();
+  transmit_first_ = transmit_first_ + 1 < queues ? transmit_first_ + 1 : 0;
+  std::size_t at = transmit_first_;
+  // One buffer is at most one packet, so what is left of the burst is what may be taken.
+  for (std::size_t i = 0; i < queues && tx_taken_ < packets.size(); ++i) {
+    Virtqueue& queue = *transmit_[at];
+    at = at + 1 == queues ? 0 : at + 1;
+    queue.with_ring([&](auto& ring) {
+      taken += take_frames(queue, ring, packets.subspan(taken, packets.size() - tx_taken_));
+      if (ring.broken()) [[unlikely]] {
+        queue.note_broken();
+      }
+    });
+  }
+  tx_out_ = taken;
+  if (taken == 0) {
+    finish_tx();  // nothing of it is out, so nobody will call tx_done()
+  }
+  return taken;
+}
+
+template <typename Ring>
+std::uint32_t GuestLane::take_frames(Virtqueue& queue, Ring& ring, std::span<Packet> packets) {
+  pieces_.used = 0;
+  const std::uint32_t first = tx_taken_;
+  std::uint32_t count = ring.take(std::span(tx_buffers_).subspan(first, packets.size()), pieces_);
+  const std::uint32_t copied = copy_heads(queue, std::span(tx_buffers_).subspan(first, count), first);
+  if (copied < count) [[unlikely]] {
+    ring.untake(tx_buffers_[first + copied]);
+    refused_ += kBurst;  // there is more, so another turn comes
+    count = copied;
+  }
+  if (count == 0) {
+    return 0;
+  }
+  asm volatile("" : : "r"(heads_.data()) : "memory");  // D3: from here on only the copies are looked at
+  const std::uint32_t taken = judge_heads(packets, first, count);
+  queue.counters().packets.add(taken);
+  segments_[segment_count_++] = Segment{.queue = &queue, .first = first, .count = count};
+  tx_taken_ += count;
+  refused_ += count - taken;
+  return taken;
+}
+
+// Fills heads_ and bodies_ from slot `first` on. Returns for how many of the buffers: fewer when there is no
+// room to put the next one together.
+std::uint32_t GuestLane::copy_heads(const Virtqueue& queue, std::span<const GuestBuffer> buffers,
+                                    std::uint32_t first) {
+  const std::uint32_t header_bytes = queue.header_bytes();
+  for (std::uint32_t i = 0; i < buffers.size(); ++i) {
+    const GuestBuffer& buffer = buffers[i];
+    const std::uint32_t slot = first + i;
+    const std::uint32_t length = buffer.bytes - header_bytes;  // of a buffer without room for it: huge
+    if (buffer.data == nullptr || length - kMinFrameBytes > kMaxFrameBytes - kMinFrameBytes) [[unlikely]] {
+      if (!take_in_pieces(buffer, header_bytes, slot)) {
+        return i;
+      }
+      continue;
+    }
+    Body& body = bodies_[slot];
+    if (!net_header_is_plain(load_u64(buffer.data))) [[unlikely]] {
+      counters_.fault_tx_header.add(1);
+      body.head_bytes = 0;
+      continue;
+    }
+    const std::byte* frame = buffer.data + header_bytes;
+    body.head_bytes = std::min(length, most_head_);
+    body.data = frame + body.head_bytes;
+    body.bytes = length - body.head_bytes;
+    copy_bytes(head_room(slot), frame, body.head_bytes);
+  }
+  return static_cast<std::uint32_t>(buffers.size());
+}
+
+// A buffer that is in pieces, too short, too long or bad. False: there is no room to put it together.
+bool GuestLane::take_in_pieces(const GuestBuffer& buffer, std::uint32_t header_bytes, std::uint32_t slot) {
+  Body& body = bodies_[slot];
+  body.head_bytes = 0;
+  if (buffer.bytes == 0) {
+    return true;  // counted by its fault
+  }
+  if (buffer.bytes < header_bytes + kMinFrameBytes) {
+    counters_.drop_tx_runt.add(1);
+    return true;
+  }
+  const std::uint32_t length = buffer.bytes - header_bytes;
+  if (length > kMaxFrameBytes) {
+    counters_.drop_tx_too_long.add(1);
+    return true;
+  }
+  Gather gather(buffer, pieces_);
+  std::array<std::byte, kNetHeaderBytes> header{};
+  gather.read(header.data(), header_bytes);
+  if (!net_header_is_plain(load_u64(header.data()))) {
+    counters_.fault_tx_header.add(1);
+    return true;
+  }
+  const std::uint32_t head_bytes = std::min(length, most_head_);
+  gather.read(head_room(slot), head_bytes);
+  body.bytes = length - head_bytes;
+  if (body.bytes != 0) {
+    body.data = gather.in_place(body.bytes);
+    if (body.data == nullptr) {
+      if (body.bytes > kGatherBytes - gathered_) {
+        return false;
+      }
+      std::byte* together = gather_.data() + gathered_;
+      gather.read(together, body.bytes);
+      gathered_ += body.bytes;
+      body.data = together;
+      counters_.tx_gathered.add(1);
+    }
+  }
+  body.head_bytes = head_bytes;
+  return true;
+}
+
+std::uint32_t GuestLane::judge_heads(std::span<Packet> packets, std::uint32_t first, std::uint32_t count) {
+  std::uint32_t taken = 0, bad_mac = 0, bad_vlan = 0;
+  std::uint64_t bytes = 0;
+  for (std::uint32_t slot = first; slot < first + count; ++slot) {
+    const Body& body = bodies_[slot];
+    if (body.head_bytes == 0) [[unlikely]] {
+      continue;  // no frame, and counted
+    }
+    std::byte* head = head_room(slot);
+    std::uint32_t head_bytes = body.head_bytes;
+    if (!source_mac_allowed(head)) [[unlikely]] {
+      ++bad_mac;
+      continue;
+    }
+    if (!admit_tag(head, head_bytes)) [[unlikely]] {
+      ++bad_vlan;
+      continue;
+    }
+    packets[taken] =
+        Packet{.body = body.data,
+               .head = head,
+               .body_bytes = body.bytes,
+               .head_bytes = head_bytes,
+               .flow_hash = several_pairs_ ? flow_hash_of(std::span<const std::byte>(head, head_bytes)) : 0,
+               .port = policy_.uplink};
+    bytes += body.bytes + head_bytes;
+    ++taken;
+  }
+  counters_.tx_packets.add(taken);
+  counters_.tx_bytes.add(bytes);
+  if (taken < count) [[unlikely]] {
+    counters_.drop_tx_source_mac.add(bad_mac);
+    counters_.drop_tx_vlan.add(bad_vlan);
+  }
+  return taken;
+}
+
+inline bool GuestLane::source_mac_allowed(const std::byte* frame) const {
+  const std::uint64_t source = load_u64(frame + 6) & kMacMask;  // 12 and 13 are the EtherType
+  for (std::uint64_t allowed : source_macs_) {
+    if (source == allowed) [[likely]] {
+      return true;
+    }
+  }
+  return policy_.trust;
+}
+
+// Whether the guest may send with the tag that it chose or did not choose; pushes the port's own.
+inline bool GuestLane::admit_tag(std::byte*& head, std::uint32_t& head_bytes) const {
+  constexpr std::uint16_t kTag = 0x8100, kServiceTag = 0x88a8;
+  const std::uint16_t type = load_be16(head + kVlanTagOffset);
+  const bool tagged = type == kTag || type == kServiceTag;
+  if (policy_.vlan == 0) [[likely]] {
+    return !tagged || policy_.trust;
+  }
+  if (type == kServiceTag) {
+    return policy_.trust;
+  }
+  return push_access_tag(head, head_bytes, policy_.vlan) || policy_.trust;
+}
+
+void GuestLane::tx_done(std::uint32_t count) {
+  SLUICE_CHECK(count == tx_out_, "{} done of {} packets out", count, tx_out_);
+  if (count != 0) {
+    finish_tx();
+  }
+}
+
+// Gives every buffer of the burst back, in the order in which they were taken.
+void GuestLane::finish_tx() {
+  for (const Segment& segment : std::span(segments_).first(segment_count_)) {
+    const auto buffers = std::span<const GuestBuffer>(tx_buffers_).subspan(segment.first, segment.count);
+    segment.queue->with_ring([buffers](auto& ring) {
+      ring.give_back(buffers);
+      ring.publish();
+    });
+    touch(*segment.queue);
+  }
+  segment_count_ = 0;
+  tx_taken_ = 0;
+  tx_out_ = 0;
+}
+
+}  // namespace sluice

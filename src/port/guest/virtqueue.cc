@@ -1,0 +1,70 @@
+#include "port/guest/virtqueue.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+#include <string_view>
+
+#include "port/guest/net_header.h"
+
+namespace sluice {
+
+namespace {
+
+bool is_eventfd(int fd) {
+  std::array<char, 32> name{};
+  const ssize_t length = ::readlink(fmt::format("/proc/self/fd/{}", fd).c_str(), name.data(), name.size());
+  return length > 0 &&
+         std::string_view(name.data(), static_cast<std::size_t>(length)) == "anon_inode:[eventfd]";
+}
+
+// None: `fd` is -1, no eventfd (counted), or the process is out of descriptors.
+UniqueFd duplicate(int fd, Counter& fault) {
+  if (fd < 0) {
+    return {};
+  }
+  if (!is_eventfd(fd)) {
+    fault.add(1);
+    return {};
+  }
+  return UniqueFd(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
+}  // namespace
+
+void Virtqueue::start(const VringSetup& setup, const GuestMemory& memory) {
+  header_bytes_ = net_header_bytes(setup.features);
+  mergeable_ = has_feature(setup.features, kMergeableBit);
+  if (setup.format == VringFormat::kSplit) {
+    ring_.emplace<SplitRing>(setup, direction_, memory, counters_);
+  } else {
+    ring_.emplace<PackedRing>(setup, direction_, memory, counters_);
+  }
+  with_ring([](auto& ring) { ring.refuse_kicks(); });
+  broken_.store(false, std::memory_order_relaxed);
+  started_.store(true, std::memory_order_relaxed);
+  stopped_at_ = setup.base;
+}
+
+VringBase Virtqueue::stop() {
+  if (started()) {
+    stopped_at_ = with_ring([](auto& ring) { return ring.base(); });
+    started_.store(false, std::memory_order_relaxed);
+    ring_.emplace<std::monostate>();
+    kick_.reset();
+    call_.reset();
+  }
+  return stopped_at_;
+}
+
+void Virtqueue::set_kick_fd(int fd) {
+  kick_ = duplicate(fd, counters_.fault_kick_fd);
+}
+
+void Virtqueue::set_call_fd(int fd) {
+  call_ = duplicate(fd, counters_.fault_call_fd);
+}
+
+}  // namespace sluice

@@ -1,0 +1,78 @@
+// Virtqueue: one queue of a guest for as long as its device lives: a ring of either format while it is
+// started, and what does not change with the ring.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <variant>
+
+#include "base/fd.h"
+#include "port/guest/burst_lock.h"
+#include "port/guest/guest_buffer.h"
+#include "port/guest/packed_ring.h"
+#include "port/guest/split_ring.h"
+#include "port/guest/vring.h"
+
+namespace sluice {
+
+class Virtqueue {
+ public:
+  explicit Virtqueue(std::uint32_t index)
+      : index_(index), direction_(index % 2 == 0 ? Direction::kToGuest : Direction::kFromGuest) {}
+
+  // --- control thread, while no worker is in a lane ---
+  void start(const VringSetup& setup, const GuestMemory& memory);
+  void enable(bool enabled) { enabled_.store(enabled, std::memory_order_relaxed); }
+  VringBase stop();
+  // Duplicates, so that it does not matter when the control half closes its own. -1: none. What is no eventfd
+  // is counted and not touched any further: a file that its sender serves (FUSE) could make the one who polls
+  // or closes it wait.
+  void set_kick_fd(int fd);
+  void set_call_fd(int fd);
+  void set_watched(bool watched) { watched_ = watched; }
+  void set_shared(bool shared) { shared_ = shared; }
+
+  // --- the worker that serves it ---
+  // visit(SplitRing&) or visit(PackedRing&); only while it is started.
+  template <typename Visit>
+  decltype(auto) with_ring(Visit&& visit) {
+    if (auto* split = std::get_if<SplitRing>(&ring_)) {
+      return visit(*split);
+    }
+    return visit(std::get<PackedRing>(ring_));
+  }
+  // Set by who served it: broken() is for any thread.
+  void note_broken() { broken_.store(true, std::memory_order_relaxed); }
+
+  std::uint32_t index() const { return index_; }
+  Direction direction() const { return direction_; }
+  bool started() const { return started_.load(std::memory_order_relaxed); }
+  bool enabled() const { return enabled_.load(std::memory_order_relaxed); }
+  bool broken() const { return broken_.load(std::memory_order_relaxed); }
+  bool running() const { return started() && enabled(); }
+  std::uint32_t header_bytes() const { return header_bytes_; }
+  bool mergeable() const { return mergeable_; }
+  bool shared() const { return shared_; }
+  BurstLock& lock() { return lock_; }
+  int kick_fd() const { return kick_.get(); }
+  int call_fd() const { return call_.get(); }
+  bool watched() const { return watched_; }
+  RingCounters& counters() { return counters_; }
+  const RingCounters& counters() const { return counters_; }
+
+ private:
+  const std::uint32_t index_;
+  const Direction direction_;
+  bool mergeable_ = false;
+  bool shared_ = false;   // more than one worker can reach it
+  bool watched_ = false;  // a kick wakes its worker
+  std::uint32_t header_bytes_ = 0;
+  std::variant<std::monostate, SplitRing, PackedRing> ring_;
+  BurstLock lock_;
+  std::atomic<bool> started_{false}, enabled_{false}, broken_{false};
+  UniqueFd kick_, call_;
+  VringBase stopped_at_;
+  RingCounters counters_;
+};
+
+}  // namespace sluice
