@@ -1,0 +1,33 @@
+// Echo: frames from the wire through the NIC to a guest that sends each one back (testpmd, macswap). What
+// comes back is compared with what was sent, byte by byte.
+#pragma once
+
+#include <cstdint>
+
+#include "test/support/frame.h"
+#include "test/support/veth.h"
+
+namespace sluice::test {
+
+struct EchoOptions {
+  Mac guest{0x52, 0x54, 0, 0, 0, 1};
+  std::uint64_t frames = 4'000;
+  // So many are on their way at one time: fewer than any ring on it holds, so nothing may be lost.
+  std::uint64_t window = 64;
+  std::uint16_t flows = 1;  // UDP source ports; frames of one flow come back in the order they were sent
+  std::size_t shortest = 60, longest = 1514;
+  std::uint64_t seed = 1;
+};
+
+struct EchoResult {
+  std::uint64_t sent = 0, returned = 0, wrong = 0, disordered = 0;
+  bool perfect() const { return sent > 0 && returned == sent && wrong == 0 && disordered == 0; }
+  std::string text() const;
+};
+
+// Ends early when a window does not come back.
+EchoResult echo(const VethPair& pair, const EchoOptions& options);
+// One frame now and then until one comes back: the way is there.
+bool echo_works(const VethPair& pair, const EchoOptions& options = {});
+
+}  // namespace sluice::test
