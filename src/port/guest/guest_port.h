@@ -28,16 +28,25 @@ struct GuestPortOptions {
   PortId id{0};
   std::string name;    // "vm0"
   std::string socket;  // path of the Unix stream socket
-  // Who listens: we (QEMU connects; `server`), or the front-end (we connect, and again when it goes; `client`).
+  // Who listens: we (QEMU connects; `server`), or the front-end (we connect, and again when it goes;
+  // `client`).
   enum class Role : std::uint8_t { kServer, kClient } role = Role::kServer;
-  std::vector<std::uint32_t> allow_uids;  // empty: only the daemon's own uid (and root)
-  std::vector<MacAddress> macs;           // at least one: what it may send from
-  std::uint16_t vlan = 0;                 // access VLAN, 1 .. 4094; 0: none, frames go as they are
-  bool trust = false;                     // no check of its source addresses and tags
-  PortId uplink = PortId::kDrop;          // where frames go that are for nobody here; kDrop: nowhere
-  std::vector<WorkerId> workers;          // one lane each; queue pairs are spread over them in turn
-  std::uint32_t queue_pairs = 1;          // most that it is offered, 1 .. kMaxQueuePairs
+  // Server: who may connect; empty: only the daemon's own uid (and root). Client: who may be found listening;
+  // empty: whoever was able to make the path.
+  std::vector<std::uint32_t> allow_uids;
+  std::vector<MacAddress> macs;   // at least one: what it may send from
+  std::uint16_t vlan = 0;         // access VLAN, 1 .. 4094; 0: none, frames go as they are
+  bool trust = false;             // no check of its source addresses and tags
+  PortId uplink = PortId::kDrop;  // where frames go that are for nobody here; kDrop: nowhere
+  std::vector<WorkerId> workers;  // one lane each; queue pairs are spread over them in turn
+  std::uint32_t queue_pairs = 1;  // most that it is offered, 1 .. kMaxQueuePairs
+  std::uint64_t message_timeout_ns = 10'000'000'000;  // for the rest of a message whose beginning is here
+  std::uint64_t retry_ns = 500'000'000;               // client: between tries to connect
 };
+
+// Messages taken per turn of the control loop, and connections (D6).
+inline constexpr std::uint32_t kMessagesPerTurn = 32;
+inline constexpr std::uint32_t kGuestAcceptsPerTurn = 16;
 
 // What a guest port asks of the engine that wires everything. Calls come on the control thread.
 class GuestPortHost {

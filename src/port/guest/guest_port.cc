@@ -1,0 +1,486 @@
+#include "port/guest/guest_port.h"
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/unix_socket.h"
+#include "port/guest/features.h"
+#include "port/guest/guest_device.h"
+#include "port/guest/log_budget.h"
+#include "port/guest/session.h"
+#include "port/guest/transport.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr std::uint64_t kAcceptPauseNs =
+    200'000'000;  // after accept(2) failed for want of descriptors or memory
+
+Result<void> check_options(const GuestPortOptions& options) {
+  if (options.workers.empty()) {
+    return fail("port {}: no worker serves it", options.name);
+  }
+  if (options.macs.empty()) {
+    return fail("port {}: no MAC address; at least one is needed", options.name);
+  }
+  if (options.queue_pairs < 1 || options.queue_pairs > kMaxQueuePairs) {
+    return fail("port {}: {} queue pairs; 1 .. {} are possible", options.name, options.queue_pairs,
+                kMaxQueuePairs);
+  }
+  return {};
+}
+
+}  // namespace
+
+class GuestPort::Impl final : public VringControl {
+ public:
+  Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop, GuestPortHost& host);
+  ~Impl() override;
+
+  Result<void> start();
+  Info info() const;
+  void visit(CounterVisitor& visitor) const;
+  const GuestPortOptions& options() const { return options_; }
+
+ private:
+  // A front-end that is there.
+  struct Attached {
+    Attached(UniqueFd socket, const ucred& peer, std::uint32_t pairs, VringControl& control,
+             const LossSignal& loss)
+        : transport(std::move(socket)), session(pairs, control, loss), who(peer), since_ns(now_ns()) {}
+    VhostTransport transport;
+    VhostSession session;
+    ucred who;
+    std::uint64_t since_ns;
+    std::uint64_t messages = 0;
+    EventLoop::TimerId stall_timer = 0;
+    bool fault_logged = false;
+    bool waits_to_write = false;
+  };
+
+  // VringControl: the data half, between two bursts.
+  void quiesce(const std::function<void()>& change) override { host_.quiesce(options_.workers, change); }
+  void set_memory(MemoryTable memory) override { device_.set_memory(std::move(memory)); }
+  void start_ring(std::uint32_t index, const VringSetup& setup) override { device_.start_ring(index, setup); }
+  VringBase stop_ring(std::uint32_t index) override { return device_.stop_ring(index); }
+  void enable_ring(std::uint32_t index, bool enabled) override { device_.enable_ring(index, enabled); }
+  void set_call_fd(std::uint32_t index, int fd) override { device_.set_call_fd(index, fd); }
+  void set_kick_fd(std::uint32_t index, int fd) override { device_.set_kick_fd(index, fd); }
+
+  void on_connections();
+  void pause_accepting();
+  void try_to_connect();
+  void connect_later();
+  void admit(UniqueFd socket);
+  bool allowed(std::uint32_t uid) const;
+  bool gives_way() const;
+  Result<void> attach(UniqueFd socket, const ucred& peer);
+  void detach(std::string_view why);
+
+  void on_socket(std::uint32_t events);
+  // False: the session is over.
+  bool take_message(VhostMessage& message);
+  bool answer(std::uint32_t request, const VhostSession::Payload& payload);
+  void count_fault(VhostFault fault, std::string_view sentence);
+  void watch_for_stall();
+  void watch_for_writing();
+  void show_attached();
+  void on_loss();
+
+  const GuestPortOptions options_;
+  EventLoop& loop_;
+  GuestPortHost& host_;
+  const LossSignal loss_;
+  GuestDevice device_;
+
+  UnixListener listener_;
+  std::optional<Attached> attached_;  // behind device_ and loss_: it uses both
+  bool shown_attached_ = false;       // as host_ knows it
+  bool refusal_logged_ = false, unreachable_logged_ = false;
+  LogBudget log_budget_;
+  EventLoop::TimerId accept_timer_ = 0, connect_timer_ = 0;
+
+  Counter connects_, disconnects_, denied_, refused_, messages_, memory_lost_;
+  std::array<Counter, static_cast<std::size_t>(VhostFault::kCount)> faults_;
+};
+
+// ---- beginning and end
+
+GuestPort::Impl::Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop, GuestPortHost& host)
+    : options_(std::move(options)),
+      loop_(loop),
+      host_(host),
+      loss_(std::move(loss)),
+      device_({.port = options_.id,
+               .uplink = options_.uplink,
+               .macs = options_.macs,
+               .vlan = options_.vlan,
+               .trust = options_.trust},
+              options_.workers, options_.queue_pairs) {
+  for (WorkerId worker : options_.workers) {
+    host_.install_lane(options_.id, worker, &device_.lane(worker));
+  }
+}
+
+GuestPort::Impl::~Impl() {
+  if (attached_) {
+    detach("the port is removed");
+  }
+  for (EventLoop::TimerId timer : {accept_timer_, connect_timer_}) {
+    if (timer != 0) {
+      loop_.cancel(timer);
+    }
+  }
+  if (listener_) {
+    loop_.remove(listener_.fd());
+  }
+  loop_.remove(loss_.fd());
+  for (WorkerId worker : options_.workers) {
+    host_.remove_lane(options_.id, worker);
+  }
+}
+
+Result<void> GuestPort::Impl::start() {
+  SLUICE_TRY(loop_.add(loss_.fd(), EPOLLIN, [this](std::uint32_t) { on_loss(); }));
+  if (options_.role == GuestPortOptions::Role::kClient) {
+    try_to_connect();
+    return {};
+  }
+  auto listener = UnixListener::at(options_.socket, SOCK_STREAM);
+  if (!listener) {
+    return std::unexpected(std::move(listener.error()));
+  }
+  listener_ = std::move(*listener);
+  return loop_.add(listener_.fd(), EPOLLIN, [this](std::uint32_t) { on_connections(); });
+}
+
+// ---- connections
+
+void GuestPort::Impl::on_connections() {
+  for (std::uint32_t i = 0; i < kGuestAcceptsPerTurn; ++i) {
+    UniqueFd socket(::accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (socket) {
+      admit(std::move(socket));
+    } else if (errno == EAGAIN) {
+      return;
+    } else if (errno != EINTR && errno != ECONNABORTED) {
+      if (log_budget_.take()) {
+        log::warn("port {}: cannot accept a connection: {}", options_.name, std::strerror(errno));
+      }
+      pause_accepting();
+      return;
+    }
+  }
+}
+
+void GuestPort::Impl::pause_accepting() {
+  (void)loop_.modify(listener_.fd(), 0);
+  accept_timer_ = loop_.once(kAcceptPauseNs, [this] {
+    accept_timer_ = 0;
+    (void)loop_.modify(listener_.fd(), EPOLLIN);
+  });
+}
+
+void GuestPort::Impl::try_to_connect() {
+  auto socket = connect_to_path(options_.socket, SOCK_STREAM);
+  if (!socket) {
+    if (!std::exchange(unreachable_logged_, true)) {
+      log::info("port {}: waiting for a front-end: {}", options_.name, socket.error().message);
+    }
+    connect_later();
+    return;
+  }
+  admit(std::move(*socket));
+  if (!attached_) {
+    connect_later();
+  }
+}
+
+void GuestPort::Impl::connect_later() {
+  connect_timer_ = loop_.once(options_.retry_ns, [this] {
+    connect_timer_ = 0;
+    try_to_connect();
+  });
+}
+
+bool GuestPort::Impl::allowed(std::uint32_t uid) const {
+  const auto& uids = options_.allow_uids;
+  if (uids.empty()) {
+    return options_.role == GuestPortOptions::Role::kClient || uid == ::geteuid() || uid == 0;
+  }
+  return std::find(uids.begin(), uids.end(), uid) != uids.end();
+}
+
+// Whether the front-end that has the port leaves it to a new one: it is gone (one that was killed and started
+// again may be here before the loop has seen its end), or it has never said one whole message.
+bool GuestPort::Impl::gives_way() const {
+  pollfd state{.fd = attached_->transport.fd(), .events = POLLRDHUP, .revents = 0};
+  return ::poll(&state, 1, 0) > 0 || attached_->messages == 0;
+}
+
+void GuestPort::Impl::admit(UniqueFd socket) {
+  auto peer = peer_credentials(socket.get());
+  if (!peer) {
+    return;
+  }
+  if (!allowed(peer->uid)) {
+    denied_.add(1);
+    if (log_budget_.take()) {
+      log::warn("port {}: user {} (pid {}) is not in allow_users of port {}", options_.name, peer->uid,
+                peer->pid, options_.name);
+    }
+    return;
+  }
+  if (attached_ && gives_way()) {
+    detach("another front-end came");
+  }
+  if (attached_) {
+    refused_.add(1);
+    if (!std::exchange(refusal_logged_, true)) {
+      log::warn("port {}: refused pid {}: pid {} is there", options_.name, peer->pid, attached_->who.pid);
+    }
+    return;
+  }
+  if (auto done = attach(std::move(socket), *peer); !done) {
+    log::error("port {}: {}", options_.name, done.error().message);
+  }
+}
+
+Result<void> GuestPort::Impl::attach(UniqueFd socket, const ucred& peer) {
+  (void)loss_.take();  // of a session before
+  SLUICE_TRY(
+      loop_.add(socket.get(), EPOLLIN | EPOLLRDHUP, [this](std::uint32_t events) { on_socket(events); }));
+  attached_.emplace(std::move(socket), peer, options_.queue_pairs, *this, loss_);
+  connects_.add(1);
+  refusal_logged_ = false;
+  unreachable_logged_ = false;
+  if (log_budget_.take()) {
+    log::info("port {}: front-end connected, pid {}, user {}", options_.name, peer.pid, peer.uid);
+  }
+  return {};
+}
+
+void GuestPort::Impl::detach(std::string_view why) {
+  SLUICE_CHECK(attached_);
+  if (std::exchange(shown_attached_, false)) {
+    host_.set_attached(options_.id, false);
+  }
+  if (attached_->stall_timer != 0) {
+    loop_.cancel(attached_->stall_timer);
+  }
+  loop_.remove(attached_->transport.fd());
+  if (log_budget_.take()) {
+    log::info("port {}: front-end gone, pid {}: {}", options_.name, attached_->who.pid, why);
+  }
+  attached_.reset();  // D7: rings stop between two bursts, then the memory goes
+  disconnects_.add(1);
+  if (options_.role == GuestPortOptions::Role::kClient && connect_timer_ == 0) {
+    connect_later();
+  }
+}
+
+// ---- messages
+
+void GuestPort::Impl::on_socket(std::uint32_t) {
+  if (attached_->transport.has_unsent() && !attached_->transport.flush()) {
+    detach("its socket is broken");
+    return;
+  }
+  VhostMessage message;
+  for (std::uint32_t i = 0; i < kMessagesPerTurn; ++i) {
+    switch (attached_->transport.receive(message)) {
+      case VhostTransport::Received::kMessage:
+        if (!take_message(message)) {
+          return;
+        }
+        break;
+      case VhostTransport::Received::kNotYet:
+        watch_for_stall();
+        watch_for_writing();
+        return;
+      case VhostTransport::Received::kClosed:
+        detach("it closed the connection");
+        return;
+      case VhostTransport::Received::kFault:
+        count_fault(attached_->transport.fault(), "what it sends is no message");
+        detach("it does not speak vhost-user");
+        return;
+    }
+  }
+  watch_for_stall();
+  watch_for_writing();  // the rest in the next turn: the loop is level-triggered
+}
+
+bool GuestPort::Impl::take_message(VhostMessage& message) {
+  messages_.add(1);
+  ++attached_->messages;
+  const std::uint32_t request = message.header.request;
+  VhostSession::Outcome outcome = attached_->session.handle(message);
+  message.fds.clear();  // those that nobody wanted
+  show_attached();
+  if (outcome.fault != VhostFault::kNone) {
+    count_fault(outcome.fault, outcome.sentence);
+  }
+  if (outcome.reply && !answer(request, *outcome.reply)) {
+    return false;
+  }
+  if (outcome.close) {
+    detach(outcome.sentence);
+    return false;
+  }
+  return true;
+}
+
+bool GuestPort::Impl::answer(std::uint32_t request, const VhostSession::Payload& payload) {
+  if (attached_->transport.reply(request, payload)) {
+    return true;
+  }
+  count_fault(VhostFault::kUnread, "it does not read our answers");
+  detach("cut off, it does not read our answers");
+  return false;
+}
+
+void GuestPort::Impl::count_fault(VhostFault fault, std::string_view sentence) {
+  faults_[static_cast<std::size_t>(fault)].add(1);
+  if (!std::exchange(attached_->fault_logged, true) && log_budget_.take()) {
+    log::warn("port {}: pid {}: {}", options_.name, attached_->who.pid, sentence);
+  }
+}
+
+// The rest of a message must come in time: the port is not for who keeps it with half a word.
+void GuestPort::Impl::watch_for_stall() {
+  Attached& peer = *attached_;
+  if (!peer.transport.in_message()) {
+    if (peer.stall_timer != 0) {
+      loop_.cancel(std::exchange(peer.stall_timer, 0));
+    }
+  } else if (peer.stall_timer == 0) {
+    peer.stall_timer = loop_.once(options_.message_timeout_ns, [this] {
+      attached_->stall_timer = 0;
+      count_fault(VhostFault::kStalled, "the rest of a message did not come");
+      detach("cut off, the rest of a message did not come");
+    });
+  }
+}
+
+void GuestPort::Impl::watch_for_writing() {
+  Attached& peer = *attached_;
+  if (peer.transport.has_unsent() != peer.waits_to_write) {
+    peer.waits_to_write = peer.transport.has_unsent();
+    const std::uint32_t events = EPOLLIN | EPOLLRDHUP | (peer.waits_to_write ? EPOLLOUT : 0u);
+    (void)loop_.modify(peer.transport.fd(), events);
+  }
+}
+
+void GuestPort::Impl::show_attached() {
+  const bool receives = attached_->session.receives();
+  if (receives != shown_attached_) {
+    shown_attached_ = receives;
+    host_.set_attached(options_.id, receives);
+    if (log_budget_.take()) {
+      log::info("port {}: the guest {}", options_.name, receives ? "receives" : "has stopped its queues");
+    }
+  }
+}
+
+void GuestPort::Impl::on_loss() {
+  if (loss_.take() && attached_) {
+    memory_lost_.add(1);
+    log::warn("port {}: pid {} has taken memory away that its guest uses", options_.name, attached_->who.pid);
+    detach("its memory is lost");
+  }
+}
+
+// ---- what is shown
+
+GuestPort::Info GuestPort::Impl::info() const {
+  Info info;
+  if (!attached_) {
+    return info;
+  }
+  const VhostSession& session = attached_->session;
+  info.connected = true;
+  info.pid = attached_->who.pid;
+  info.uid = attached_->who.uid;
+  info.since_ns = attached_->since_ns;
+  info.features = session.features();
+  info.protocol_features = session.protocol_features();
+  info.feature_names = feature_names(info.features);
+  info.protocol_feature_names = protocol_feature_names(info.protocol_features);
+  for (const GuestRegion& region : session.memory().regions()) {
+    info.regions.push_back(
+        {.guest_address = region.guest_address, .bytes = region.bytes, .huge_pages = has_huge_pages(region)});
+  }
+  for (std::uint32_t i = 0; i < session.ring_count(); ++i) {
+    const VhostSession::RingInfo ring = session.ring(i);
+    if (ring.entries == 0) {
+      continue;
+    }
+    const GuestDevice::RingState state = device_.ring_state(i);
+    info.rings.push_back({.index = i,
+                          .enabled = ring.enabled,
+                          .running = ring.running && !state.broken,
+                          .broken = state.broken,
+                          .packed = (info.features & kFeatureRingPacked) != 0,
+                          .entries = ring.entries,
+                          .worker = state.worker,
+                          .kicks = state.kicks,
+                          .calls = state.calls,
+                          .calls_suppressed = state.calls_suppressed,
+                          .packets = state.packets});
+    info.running = info.running || (ring.running && ring.enabled && !state.broken);
+  }
+  return info;
+}
+
+void GuestPort::Impl::visit(CounterVisitor& visitor) const {
+  device_.visit(visitor);
+  visitor.counter("connects", connects_.value());
+  visitor.counter("disconnects", disconnects_.value());
+  visitor.counter("denied", denied_.value());
+  visitor.counter("refused", refused_.value());
+  visitor.counter("messages", messages_.value());
+  visitor.counter("fault_memory_lost", memory_lost_.value());
+  for (std::size_t i = 1; i < faults_.size(); ++i) {
+    visitor.counter(counter_name(static_cast<VhostFault>(i)), faults_[i].value());
+  }
+}
+
+GuestPort::GuestPort(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+GuestPort::~GuestPort() = default;
+
+Result<std::unique_ptr<GuestPort>> GuestPort::create(GuestPortOptions options, EventLoop& loop,
+                                                     GuestPortHost& host) {
+  SLUICE_TRY(check_options(options));
+  auto loss = LossSignal::create();
+  if (!loss) {
+    return std::unexpected(std::move(loss.error()));
+  }
+  auto impl = std::make_unique<Impl>(std::move(options), std::move(*loss), loop, host);
+  SLUICE_TRY(impl->start());
+  return std::unique_ptr<GuestPort>(new GuestPort(std::move(impl)));
+}
+
+GuestPort::Info GuestPort::info() const {
+  return impl_->info();
+}
+const GuestPortOptions& GuestPort::options() const {
+  return impl_->options();
+}
+void GuestPort::visit(CounterVisitor& visitor) const {
+  impl_->visit(visitor);
+}
+
+}  // namespace sluice

@@ -1,0 +1,32 @@
+// What a front-end says its guest's memory is, checked and mapped. Control thread.
+//
+// Every check is made before anything changes, and a table that is in use never changes (guest_memory.h):
+// each function here makes a new one, which shares the mappings that stay.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "abi/vhost_user.h"
+#include "base/fd.h"
+#include "base/result.h"
+#include "port/guest/fault_guard.h"
+#include "port/guest/guest_memory.h"
+
+namespace sluice {
+
+// Errors are the front-end's doing, or the world's (no memory to map with): one sentence, for the log.
+using MemoryTable = std::shared_ptr<const GuestMemory>;
+
+// A table of these regions alone. `fds` is parallel to `regions`; the caller keeps and closes them.
+Result<MemoryTable> make_table(std::span<const vhost_user_region> regions, std::span<const UniqueFd> fds,
+                               const LossSignal& signal);
+Result<MemoryTable> table_with(const GuestMemory& table, const vhost_user_region& region, const UniqueFd& fd,
+                               const LossSignal& signal);
+// The region is named by its addresses and size.
+Result<MemoryTable> table_without(const GuestMemory& table, const vhost_user_region& region);
+
+// Whether the region lies in huge pages of hugetlbfs.
+bool has_huge_pages(const GuestRegion& region);
+
+}  // namespace sluice

@@ -1,0 +1,134 @@
+// Semantics of vhost-user: what a front-end has set up so far, and which message is right in that state.
+// Control thread; knows no socket.
+//
+// A ring runs when it has a size, a place that is mapped wholly, a kick descriptor (or the word that there is
+// none), and, where device status was negotiated, the driver's DRIVER_OK. Whether a running ring carries
+// packets is SET_VRING_ENABLE's.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "port/guest/fault_guard.h"
+#include "port/guest/memory_table.h"
+#include "port/guest/message.h"
+#include "port/guest/vring.h"
+
+namespace sluice {
+
+// What a session does to the data half (guest_lane.h). Every call but quiesce() is made inside quiesce().
+class VringControl {
+ public:
+  virtual ~VringControl() = default;
+  // Runs `change` while no worker is in a lane.
+  virtual void quiesce(const std::function<void()>& change) = 0;
+  virtual void set_memory(MemoryTable memory) = 0;
+  virtual void start_ring(std::uint32_t index, const VringSetup& setup) = 0;
+  virtual VringBase stop_ring(std::uint32_t index) = 0;
+  virtual void enable_ring(std::uint32_t index, bool enabled) = 0;
+  virtual void set_call_fd(std::uint32_t index, int fd) = 0;
+  virtual void set_kick_fd(std::uint32_t index, int fd) = 0;
+};
+
+class VhostSession {
+ public:
+  // Both outlive the session.
+  VhostSession(std::uint32_t queue_pairs, VringControl& control, const LossSignal& loss);
+  // D7: no worker looks into the guest's memory any more; then it is unmapped.
+  ~VhostSession();
+  VhostSession(const VhostSession&) = delete;
+  VhostSession& operator=(const VhostSession&) = delete;
+
+  // Every answer of ours is a u64 or a vring state: both have 8 bytes.
+  using Payload = std::array<std::byte, 8>;
+  struct Outcome {
+    VhostFault fault = VhostFault::kNone;
+    std::string sentence;  // of a fault, for the log
+    std::optional<Payload> reply;
+    bool close = false;  // the connection, after the reply
+  };
+  // Takes the descriptors it keeps out of `message`.
+  Outcome handle(VhostMessage& message);
+
+  std::uint64_t features() const { return features_; }
+  std::uint64_t protocol_features() const { return protocol_features_; }
+  const GuestMemory& memory() const { return *memory_; }
+  // At least one receive ring runs and is enabled.
+  bool receives() const;
+  struct RingInfo {
+    std::uint16_t entries = 0;  // 0: never set up
+    bool running = false, enabled = false;
+  };
+  RingInfo ring(std::uint32_t index) const;
+  std::uint32_t ring_count() const { return static_cast<std::uint32_t>(rings_.size()); }
+
+ private:
+  struct Ring {
+    std::uint16_t entries = 0;
+    std::optional<vhost_user_vring_addr> place;
+    VringBase base;
+    bool has_kick = false;  // one was set, be it -1
+    UniqueFd kick, call;
+    std::optional<bool> enabled;  // as the front-end said; before that as the specification says
+    bool running = false;
+  };
+  // What came of one message.
+  struct Verdict {
+    VhostFault fault = VhostFault::kNone;
+    std::string sentence;
+    std::uint64_t value = 0;  // of a reply of its own
+  };
+  template <typename... Args>
+  static Verdict no(VhostFault fault, fmt::format_string<Args...> format, Args&&... args) {
+    return {fault, fmt::format(format, std::forward<Args>(args)...), 0};
+  }
+
+  // session.cc
+  Verdict dispatch(VhostMessage& message);
+  Verdict set_features(std::uint64_t bits);
+  Verdict set_protocol_features(std::uint64_t bits);
+  Verdict set_status(std::uint64_t status);
+  Verdict take_memory(Result<MemoryTable> made);
+  Verdict set_mem_table(const VhostMessage& message);
+  void swap_memory(MemoryTable next);
+  void reset_device();
+
+  // session_rings.cc
+  Verdict dispatch_ring(VhostMessage& message);
+  Verdict set_entries(std::uint32_t index, std::uint32_t entries);
+  Verdict set_place(const vhost_user_vring_addr& place);
+  Verdict set_base(std::uint32_t index, std::uint32_t base);
+  Verdict get_base(std::uint32_t index);
+  Verdict set_kick(std::uint32_t index, UniqueFd fd);
+  Verdict set_call(std::uint32_t index, UniqueFd fd);
+  Verdict enable(std::uint32_t index, std::uint32_t on);
+  void disable_all();
+  // All that run, inside one quiesce().
+  void stop_all(const std::function<void()>& then);
+  bool any_running() const;
+  bool complete(const Ring& ring) const;
+  bool carries(const Ring& ring) const;
+  // Where it lies in `memory`; an error when it does not.
+  Result<VringSetup> setup_of(const Ring& ring, const GuestMemory& memory) const;
+  // Starts those that are complete and do not run; says what is wrong with the first that cannot.
+  Verdict start_complete(std::uint32_t first, std::uint32_t count);
+  bool packed() const;
+
+  VringControl& control_;
+  const LossSignal& loss_;
+  const std::uint64_t offered_;
+  const std::uint32_t queue_pairs_;
+  std::uint64_t features_ = 0, protocol_features_ = 0;
+  bool speaks_protocol_ = false;  // PROTOCOL_FEATURES was negotiated: rings begin disabled
+  std::uint8_t status_ = 0;
+  MemoryTable memory_;  // never null
+  std::vector<Ring> rings_;
+};
+
+}  // namespace sluice
