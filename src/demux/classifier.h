@@ -18,7 +18,7 @@ namespace sluice {
 
 class Classifier {
  public:
-  // Errors are the compiler's: too many rules or masks, a slot twice, a range upside down.
+  // Errors are the compiler's: too many rules or masks, a range upside down.
   static Result<Classifier> compile(std::span<const Rule> rules);
 
   struct Verdict {

@@ -53,7 +53,7 @@ std::string to_string(const Match& match);
 struct Rule {
   Match match;
   PortId port = PortId::kKernel;
-  std::int32_t priority = 0;  // higher wins; equal: the lower slot wins
+  std::int64_t priority = 0;  // higher wins; equal: the lower slot wins
   bool shed = false;          // dropped by XDP while `port` is under pressure
   RuleSlot slot{0};           // 0 .. kMaxRules - 1, unique per NIC, the index of its counters
 };
