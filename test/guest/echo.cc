@@ -17,9 +17,9 @@ constexpr std::size_t kRunOffset = kPayloadOffset + sizeof(std::uint64_t);  // b
 // What frame i of a run is, sent and come back.
 class Frames {
  public:
-  Frames(const VethPair& pair, const EchoOptions& options) : options_(options), random_(options.seed) {
+  Frames(const Wire& wire, const EchoOptions& options) : options_(options), random_(options.seed) {
     udp_.destination = options.guest;
-    udp_.source = pair.options().wire_mac;
+    udp_.source = wire.mac;
     // Nobody's: what comes back is for the test alone, not for the wire's own stack.
     udp_.source_ip = "10.99.0.1";
     udp_.destination_ip = "10.99.0.2";
@@ -71,10 +71,10 @@ std::string EchoResult::text() const {
   return fmt::format("sent {} returned {} wrong {} out of order {}", sent, returned, wrong, disordered);
 }
 
-EchoResult echo(const VethPair& pair, const EchoOptions& options) {
+EchoResult echo(const Wire& wire, const EchoOptions& options) {
   EchoResult result;
-  Tap wire(pair.wire_ns(), pair.wire_ifindex());
-  Frames frames(pair, options);
+  Tap tap(*wire.ns, wire.ifindex);
+  Frames frames(wire, options);
   std::map<std::uint64_t, std::uint64_t> last_of_flow;
   while (result.sent < options.frames) {
     std::map<std::uint64_t, Frame> expected;
@@ -82,13 +82,13 @@ EchoResult echo(const VethPair& pair, const EchoOptions& options) {
     for (; result.sent < end; ++result.sent) {
       const Frame frame = frames.make(result.sent);
       int error = 0;
-      if (!wire.send(frame, error)) {
+      if (!tap.send(frame, error)) {
         return result;
       }
       expected[result.sent] = Frames::come_back(frame);
     }
     bool all = eventually([&] {
-      for (Frame frame = wire.next(); !frame.empty(); frame = wire.next()) {
+      for (Frame frame = tap.next(); !frame.empty(); frame = tap.next()) {
         if (!frames.is_ours(frame)) {
           continue;
         }
@@ -113,14 +113,14 @@ EchoResult echo(const VethPair& pair, const EchoOptions& options) {
   return result;
 }
 
-bool echo_works(const VethPair& pair, const EchoOptions& options) {
-  Tap wire(pair.wire_ns(), pair.wire_ifindex());
-  Frames frames(pair, options);
+bool echo_works(const Wire& wire, const EchoOptions& options) {
+  Tap tap(*wire.ns, wire.ifindex);
+  Frames frames(wire, options);
   std::uint64_t sequence = 0;
   return eventually([&] {
     int error = 0;
-    wire.send(frames.make(sequence++), error);
-    for (Frame frame = wire.next(); !frame.empty(); frame = wire.next()) {
+    tap.send(frames.make(sequence++), error);
+    for (Frame frame = tap.next(); !frame.empty(); frame = tap.next()) {
       if (frames.is_ours(frame)) {
         return true;
       }

@@ -9,6 +9,15 @@
 
 namespace sluice::test {
 
+// Where frames are put in and come out: a link whose other end is the NIC.
+struct Wire {
+  Wire(const NetNs& in, int index, const Mac& address) : ns(&in), ifindex(index), mac(address) {}
+  Wire(const VethPair& pair) : Wire(pair.wire_ns(), pair.wire_ifindex(), pair.options().wire_mac) {}
+  const NetNs* ns;
+  int ifindex;
+  Mac mac;
+};
+
 struct EchoOptions {
   Mac guest{0x52, 0x54, 0, 0, 0, 1};
   std::uint64_t frames = 4'000;
@@ -26,8 +35,8 @@ struct EchoResult {
 };
 
 // Ends early when a window does not come back.
-EchoResult echo(const VethPair& pair, const EchoOptions& options);
+EchoResult echo(const Wire& wire, const EchoOptions& options);
 // One frame now and then until one comes back: the way is there.
-bool echo_works(const VethPair& pair, const EchoOptions& options = {});
+bool echo_works(const Wire& wire, const EchoOptions& options = {});
 
 }  // namespace sluice::test

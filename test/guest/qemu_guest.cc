@@ -2,8 +2,6 @@
 
 #include <filesystem>
 
-#include "test/support/process.h"
-
 namespace sluice::test {
 
 namespace {
@@ -73,6 +71,10 @@ Result<std::unique_ptr<QemuGuest>> QemuGuest::start(const QemuOptions& options) 
     }
   }
   argv.insert(argv.end(), options.more.begin(), options.more.end());
+  if (options.ns != nullptr) {
+    const std::vector<std::string> inside{"nsenter", "--net=" + options.ns->path(), "--"};
+    argv.insert(argv.begin(), inside.begin(), inside.end());
+  }
   auto console = Console::start(argv);
   SLUICE_TRY(console);
   return std::unique_ptr<QemuGuest>(new QemuGuest(std::move(*console)));

@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "test/guest/console.h"
+#include "test/support/net_ns.h"
 #include "test/support/process.h"
 
 namespace sluice::test {
@@ -37,6 +38,7 @@ struct QemuOptions {
   std::string address;  // of its eth0, with prefix length
   std::vector<QemuNic> nics;
   std::vector<std::string> more;  // further arguments
+  const NetNs* ns = nullptr;      // where QEMU runs; none: here
   std::uint32_t memory_mb = 256, cpus = 1;
 };
 

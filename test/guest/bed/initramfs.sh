@@ -1,6 +1,6 @@
 #!/bin/bash
 # initramfs.sh OUT KERNELDIR [FILE:DEST ...]: what a guest starts with: busybox, the modules of KERNELDIR, init, and files.
-# A program brings its libraries with it, each as one file and links: two copies of one library would be two libraries.
+# A program or library brings its libraries with it, each as one file and links: two copies of one library would be two libraries.
 set -euo pipefail
 out=$(realpath -m "$1")
 kernel=$2
@@ -34,8 +34,13 @@ library() { # PATH
 
 for pair in "$@"; do
   file=${pair%%:*}
-  mkdir -p "$root/$(dirname "${pair#*:}")"
-  cp -L "$file" "$root/${pair#*:}"
+  if [[ $file == *.so* ]]; then
+    library "$file"
+  else
+    mkdir -p "$root/$(dirname "${pair#*:}")"
+    cp -L "$file" "$root/${pair#*:}"
+    strip --strip-debug "$root/${pair#*:}" 2>/dev/null || true
+  fi
   for needed in $(ldd "$file" 2>/dev/null | grep -o '/[^ ]*' || true); do
     library "$needed"
   done
