@@ -46,6 +46,8 @@ class LaneUnderTest {
   // Pages of the lane's domain that are not at home: in the worker's hand, lent, on their way.
   virtual std::uint32_t pages_out() = 0;
 
+  // Lanes that only copy never take a page, and are asked nothing about pages of their own.
+  virtual bool takes_pages() const { return true; }
   // Lanes whose peer sends: the peer puts a frame into its ring; false: full, or this peer never sends.
   virtual bool peer_sends() const { return false; }
   virtual bool send(std::span<const std::byte>) { return false; }
@@ -195,6 +197,9 @@ class LaneConformance : public testing::TestWithParam<LaneFactory> {
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(LaneConformance);
 
 TEST_P(LaneConformance, HandsOverFramesUnchangedAndInOrder) {
+  if (!under_test_->takes_pages()) {
+    GTEST_SKIP() << "this lane only copies";
+  }
   auto packets = hold(0, kBurst, 300);
   ASSERT_EQ(packets.size(), kBurst);
   lane_->hand_over(own(), packets);
@@ -251,6 +256,9 @@ TEST_P(LaneConformance, EmptyBurstsAreNothing) {
 
 // Far more than any ring holds, and a reader that reads nothing: D6.
 TEST_P(LaneConformance, WhatItCannotTakeStaysWithTheWorker) {
+  if (!under_test_->takes_pages()) {
+    GTEST_SKIP() << "this lane only copies";
+  }
   std::uint32_t taken = 0, left = 0;
   for (std::uint32_t round = 0; round < 2048 && left < 2 * kBurst; ++round) {
     auto packets = hold(round * kBurst, kBurst);
@@ -270,6 +278,9 @@ TEST_P(LaneConformance, WhatItCannotTakeStaysWithTheWorker) {
 }
 
 TEST_P(LaneConformance, CarriesFarMoreFramesThanItHasPages) {
+  if (!under_test_->takes_pages()) {
+    GTEST_SKIP() << "this lane only copies";
+  }
   std::uint32_t carried = 0;
   for (std::uint32_t number = 0; number < 20'000;) {
     auto packets = hold(number, 16);
@@ -346,6 +357,9 @@ TEST_P(LaneConformance, AFrameSentAfterPrepareSleepWakesOnceAndForAll) {
 }
 
 TEST_P(LaneConformance, Crash_PagesOfADeadPeerComeHomeAndItGetsNoMore) {
+  if (!under_test_->takes_pages()) {
+    GTEST_SKIP() << "this lane only copies";
+  }
   auto packets = hold(0, kBurst);
   lane_->hand_over(own(), packets);
   release(packets);

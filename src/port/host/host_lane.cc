@@ -1,5 +1,6 @@
 #include "port/host/host_lane.h"
 
+#include <poll.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -103,6 +104,11 @@ std::uint32_t HostLane::tx_burst(std::span<Packet> packets) {
 void HostLane::tx_done(std::uint32_t count) {
   SLUICE_CHECK(count <= out_, "{} done of {} packets out", count, out_);
   out_ -= count;
+}
+
+bool HostLane::prepare_sleep() {
+  pollfd ask{.fd = queue_.get(), .events = POLLIN, .revents = 0};
+  return ::poll(&ask, 1, 0) == 1 && (ask.revents & POLLIN) != 0;
 }
 
 }  // namespace sluice

@@ -48,8 +48,9 @@ class HostLane final : public Lane {
   void tx_done(std::uint32_t count) override;
   std::uint32_t poll() override { return 0; }
   int wake_fd() const override { return queue_.get(); }
-  // The descriptor is readable while the host has something for us, and the worker's wait is level-triggered.
-  bool prepare_sleep() override { return false; }
+  // Nobody needs to be asked: the descriptor is readable while the host has something for us, and the
+  // worker's wait is level-triggered.
+  bool prepare_sleep() override;
   void woken() override {}
 
   const HostLaneCounters& counters() const { return counters_; }
