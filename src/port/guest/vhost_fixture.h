@@ -1,0 +1,316 @@
+// What the tests of the control half share: guest ports over real sockets, a host that plays engine and
+// worker on the test's own thread, a guest that behaves, and a bystander that must not notice anything.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/event_loop.h"
+#include "base/untrusted.h"
+#include "port/guest/features.h"
+#include "port/guest/guest_port.h"
+#include "port/guest/message.h"
+#include "test/vhost/mock_front_end.h"
+
+namespace sluice::test {
+
+inline constexpr std::uint64_t kDeadlineNs = 20'000'000'000;
+inline constexpr std::uint64_t kGuestFeatures = kFeatureVersion1 | kFeatureProtocol;
+inline constexpr std::uint64_t kGuestProtocol =
+    1ull << VHOST_USER_PROTOCOL_F_REPLY_ACK | 1ull << VHOST_USER_PROTOCOL_F_MQ |
+    1ull << VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS | 1ull << VHOST_USER_PROTOCOL_F_RESET_DEVICE |
+    1ull << VHOST_USER_PROTOCOL_F_MTU;
+
+using Frame = std::vector<std::byte>;
+
+// Engine and worker: frames go from lane to lane as their port says.
+class InlineHost final : public GuestPortHost {
+ public:
+  void install_lane(PortId port, WorkerId, Lane* lane) override { lanes[raw(port)] = lane; }
+  void remove_lane(PortId port, WorkerId) override { lanes.erase(raw(port)); }
+  void set_attached(PortId port, bool on) override { attached[raw(port)] = on; }
+  void quiesce(std::span<const WorkerId>, const std::function<void()>& change) override {
+    ++quiesces;
+    change();
+  }
+  // One turn of a worker over all lanes.
+  void work() {
+    for (auto& [id, lane] : lanes) {
+      std::array<Packet, kBurst> packets;
+      const std::uint32_t count = lane->tx_burst(packets);
+      for (Packet& packet : std::span(packets).first(count)) {
+        auto to = lanes.find(raw(packet.port));
+        if (to != lanes.end()) {
+          to->second->copy_in({.domain = lane->domain(), .port = PortId{id}}, std::span(&packet, 1));
+        }
+      }
+      lane->tx_done(count);
+      lane->poll();
+    }
+  }
+
+  std::map<std::uint16_t, Lane*> lanes;
+  std::map<std::uint16_t, bool> attached;
+  std::uint64_t quiesces = 0;
+};
+
+// A guest that behaves: one pair of split rings without frills, driven by the test's thread.
+class GoodGuest {
+ public:
+  static constexpr std::uint16_t kEntries = 64;
+  static constexpr std::uint32_t kBufferBytes = 2048;
+  static constexpr std::uint32_t kHeaderBytes = 12;
+
+  explicit GoodGuest(std::uint64_t guest_address = 0x100000)
+      : ram(4 << 20, guest_address),
+        kick{UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+             UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))},
+        call{UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+             UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))} {
+    for (Ring* ring : {&rx, &tx}) {
+      ring->areas = RingAreas::split(ram, kEntries);
+      ring->buffers = ram.allocate(std::uint64_t{kEntries} * kBufferBytes, 4096);
+    }
+    for (std::uint16_t i = 0; i < kEntries; ++i) {
+      post(rx, i, kBufferBytes, 2 /* VRING_DESC_F_WRITE */);
+    }
+  }
+
+  // As QEMU starts a device; `base` as it remembers it.
+  void bring_up(FrontEnd& front, std::uint32_t pair = 0, std::uint64_t features = kGuestFeatures) {
+    front.negotiate(features, kGuestProtocol);
+    const GuestRam* rams[] = {&ram};
+    front.send_table(rams);
+    set_up_rings(front, pair);
+  }
+  void set_up_rings(FrontEnd& front, std::uint32_t pair = 0) {
+    front.set_up_ring(2 * pair, kEntries, rx.areas, 0, kick[0].get(), call[0].get());
+    front.set_up_ring(2 * pair + 1, kEntries, tx.areas, 0, kick[1].get(), call[1].get());
+    front.enable(2 * pair, true);
+    front.enable(2 * pair + 1, true);
+  }
+
+  // False: no buffer is free.
+  bool send(const Frame& frame) {
+    if (static_cast<std::uint16_t>(tx.avail - used_index(tx)) >= kEntries) {
+      return false;
+    }
+    const std::uint16_t slot = tx.avail % kEntries;
+    std::byte* place = tx.buffers + std::size_t{slot} * kBufferBytes;
+    std::memset(place, 0, kHeaderBytes);
+    std::memcpy(place + kHeaderBytes, frame.data(), frame.size());
+    post(tx, slot, static_cast<std::uint32_t>(kHeaderBytes + frame.size()), 0);
+    return true;
+  }
+  std::optional<Frame> receive() {
+    if (rx.seen == used_index(rx)) {
+      return std::nullopt;
+    }
+    const std::byte* entry = rx.areas.device_area + 4 + 8 * (rx.seen % kEntries);
+    std::uint32_t id = 0, bytes = 0;
+    std::memcpy(&id, entry, 4);
+    std::memcpy(&bytes, entry + 4, 4);
+    ++rx.seen;
+    const std::byte* place = rx.buffers + std::size_t{id} * kBufferBytes;
+    Frame frame(place + kHeaderBytes, place + bytes);
+    post(rx, static_cast<std::uint16_t>(id), kBufferBytes, 2);
+    return frame;
+  }
+
+  struct Ring {
+    RingAreas areas;
+    std::byte* buffers = nullptr;
+    std::uint16_t avail = 0, seen = 0;
+  };
+  std::uint16_t used_index(const Ring& ring) const {
+    return read_once(*reinterpret_cast<std::uint16_t*>(ring.areas.device_area + 2),
+                     std::memory_order_acquire);
+  }
+
+  GuestRam ram;
+  Ring rx, tx;
+  UniqueFd kick[2], call[2];
+
+ private:
+  void post(Ring& ring, std::uint16_t id, std::uint32_t bytes, std::uint16_t flags) {
+    std::byte* descriptor = ring.areas.descriptors + 16 * std::size_t{id};
+    std::uint64_t address = ram.guest_address_of(ring.buffers + std::size_t{id} * kBufferBytes);
+    std::memcpy(descriptor, &address, 8);
+    std::memcpy(descriptor + 8, &bytes, 4);
+    std::memcpy(descriptor + 12, &flags, 2);
+    std::memcpy(ring.areas.driver_area + 4 + 2 * (ring.avail % kEntries), &id, 2);
+    write_once(*reinterpret_cast<std::uint16_t*>(ring.areas.driver_area + 2), ++ring.avail,
+               std::memory_order_release);
+  }
+};
+
+inline Frame numbered_frame(std::uint32_t number, std::size_t bytes = 64) {
+  Frame frame(bytes, std::byte(number * 7));
+  constexpr std::array<std::uint8_t, 14> kHead{2, 0, 0, 0, 0, 9, 0x52, 0x54, 0, 0, 0, 1, 0x88, 0xb5};
+  std::memcpy(frame.data(), kHead.data(), kHead.size());
+  std::memcpy(frame.data() + kHead.size(), &number, sizeof(number));
+  return frame;
+}
+
+class VhostTest : public ::testing::Test {
+ protected:
+  static constexpr PortId kVictim{5};
+  static constexpr PortId kBystander{6};
+
+  VhostTest() {
+    char folder[] = "/tmp/sluice-vhost-test-XXXXXX";
+    folder_ = ::mkdtemp(folder);
+    options.id = kVictim;
+    options.name = "vm0";
+    options.socket = folder_ + "/vm0.sock";
+    options.macs = {{0x52, 0x54, 0, 0, 0, 1}};
+    options.uplink = kVictim;  // what it sends comes back to it
+    options.workers = {WorkerId{0}};
+    options.queue_pairs = 2;
+  }
+  ~VhostTest() override {
+    port.reset();
+    bystander_front_.reset();
+    bystander_port_.reset();
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+
+  // The port under attack, and beside it one whose guest behaves.
+  void start() {
+    auto made = GuestPort::create(options, *loop, host);
+    ASSERT_TRUE(made) << made.error().message;
+    port = std::move(*made);
+    GuestPortOptions other = options;
+    other.id = kBystander;
+    other.name = "vm1";
+    other.socket = folder_ + "/vm1.sock";
+    other.role = GuestPortOptions::Role::kServer;
+    other.allow_uids.clear();
+    other.uplink = kBystander;
+    auto second = GuestPort::create(other, *loop, host);
+    ASSERT_TRUE(second) << second.error().message;
+    bystander_port_ = std::move(*second);
+    bystander_front_.emplace(FrontEnd::connect(other.socket, turns()));
+    bystander_.emplace();
+    bystander_->bring_up(*bystander_front_);
+    ASSERT_TRUE(bystander_front_->barrier());
+    ASSERT_TRUE(carries(*bystander_));
+    note_resources();
+  }
+  void note_resources() {
+    descriptors_ = open_descriptors();
+    mappings_ = guest_mappings();
+  }
+
+  // What every attack must leave as it was: the port takes the next front-end, nothing leaked, and the
+  // bystander's traffic goes on.
+  void expect_unharmed() {
+    EXPECT_TRUE(carries(*bystander_)) << "the bystander's traffic";
+    EXPECT_TRUE(turn_until([&] { return !port->info().connected; })) << "the attacker is gone";
+    EXPECT_TRUE(turn_until([&] { return open_descriptors() == descriptors_; }))
+        << open_descriptors() << " descriptors, " << descriptors_ << " before";
+    EXPECT_EQ(guest_mappings(), mappings_);
+    EXPECT_FALSE(host.attached[raw(kVictim)]);
+    FrontEnd next = connect();
+    GoodGuest guest;
+    guest.bring_up(next);
+    EXPECT_TRUE(next.barrier());
+    EXPECT_TRUE(carries(guest)) << "the next front-end's traffic";
+  }
+
+  FrontEnd connect() {
+    FrontEnd front = FrontEnd::connect(options.socket, turns());
+    EXPECT_TRUE(front.connected());
+    return front;
+  }
+  FrontEnd::Turn turns() {
+    return [this] { turn(); };
+  }
+  void turn(int wait_ms = 1) {
+    loop->turn(wait_ms);
+    host.work();
+  }
+  template <typename Done>
+  bool turn_until(Done done) {
+    const std::uint64_t deadline = now_ns() + kDeadlineNs;
+    while (!done()) {
+      if (now_ns() > deadline) {
+        return false;
+      }
+      turn();
+    }
+    return true;
+  }
+
+  // Sends frames and gets each back once, in order and unchanged.
+  bool carries(GoodGuest& guest, std::uint32_t count = 100) {
+    std::uint32_t sent = 0, received = 0;
+    const std::uint64_t deadline = now_ns() + kDeadlineNs;
+    while (received < count && now_ns() < deadline) {
+      if (sent < count && sent - received < 32 && guest.send(numbered_frame(next_number_ + sent))) {
+        ++sent;
+      }
+      turn(0);
+      while (auto frame = guest.receive()) {
+        if (*frame != numbered_frame(next_number_ + received)) {
+          return false;
+        }
+        ++received;
+      }
+    }
+    next_number_ += count;
+    return received == count;
+  }
+
+  std::uint64_t counter(const std::string& name) {
+    struct Reader : CounterVisitor {
+      std::map<std::string, std::uint64_t> values;
+      void counter(std::string_view key, std::uint64_t value) override { values[std::string(key)] = value; }
+    } reader;
+    port->visit(reader);
+    return reader.values.at(name);
+  }
+
+  static std::size_t open_descriptors() {
+    auto folder = std::filesystem::directory_iterator("/proc/self/fd");
+    return static_cast<std::size_t>(std::distance(begin(folder), end(folder)));
+  }
+  static std::size_t guest_mappings() {
+    std::ifstream maps("/proc/self/maps");
+    std::size_t count = 0;
+    for (std::string line; std::getline(maps, line);) {
+      count += line.find("guest-ram") != std::string::npos ? 1u : 0u;
+    }
+    return count;
+  }
+
+  const std::string& folder() const { return folder_; }
+  InlineHost host;
+  GuestPortOptions options;
+  std::unique_ptr<EventLoop> loop = std::move(EventLoop::create().value());
+  std::unique_ptr<GuestPort> port;
+
+ private:
+  std::string folder_;
+  std::unique_ptr<GuestPort> bystander_port_;
+  std::optional<FrontEnd> bystander_front_;
+  std::optional<GoodGuest> bystander_;
+  std::size_t descriptors_ = 0, mappings_ = 0;
+  std::uint32_t next_number_ = 0;
+};
+
+}  // namespace sluice::test
