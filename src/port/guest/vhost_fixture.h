@@ -13,6 +13,7 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,18 +37,27 @@ inline constexpr std::uint64_t kGuestProtocol =
 
 using Frame = std::vector<std::byte>;
 
-// Engine and worker: frames go from lane to lane as their port says.
+// Engine and worker: frames go from lane to lane as their port says. The worker may be another thread: the
+// lock is what a real one does by running changes between two bursts.
 class InlineHost final : public GuestPortHost {
  public:
-  void install_lane(PortId port, WorkerId, Lane* lane) override { lanes[raw(port)] = lane; }
-  void remove_lane(PortId port, WorkerId) override { lanes.erase(raw(port)); }
+  void install_lane(PortId port, WorkerId, Lane* lane) override {
+    std::lock_guard lock(mutex_);
+    lanes[raw(port)] = lane;
+  }
+  void remove_lane(PortId port, WorkerId) override {
+    std::lock_guard lock(mutex_);
+    lanes.erase(raw(port));
+  }
   void set_attached(PortId port, bool on) override { attached[raw(port)] = on; }
   void quiesce(std::span<const WorkerId>, const std::function<void()>& change) override {
+    std::lock_guard lock(mutex_);
     ++quiesces;
     change();
   }
   // One turn of a worker over all lanes.
   void work() {
+    std::lock_guard lock(mutex_);
     for (auto& [id, lane] : lanes) {
       std::array<Packet, kBurst> packets;
       const std::uint32_t count = lane->tx_burst(packets);
@@ -65,6 +75,9 @@ class InlineHost final : public GuestPortHost {
   std::map<std::uint16_t, Lane*> lanes;
   std::map<std::uint16_t, bool> attached;
   std::uint64_t quiesces = 0;
+
+ private:
+  std::mutex mutex_;
 };
 
 // A guest that behaves: one pair of split rings without frills, driven by the test's thread.
