@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "base/check.h"
 #include "port/vlan.h"
@@ -56,20 +57,19 @@ void Switch::add_address(const SwitchMember& member, const MacAddress& mac) {
 }
 
 void Switch::make_segments() {
-  std::vector<const SwitchMember*> sorted;
+  std::map<PortId, std::vector<Listener>> by_uplink;
   for (const SwitchMember& member : members_) {
     if (!member.macs.empty()) {
-      sorted.push_back(&member);
+      by_uplink[member.uplink].push_back({member.port, member.mode, member.vlan});
     }
   }
-  std::ranges::stable_sort(sorted, {}, [](const SwitchMember* member) { return raw(member->uplink); });
-  for (const SwitchMember* member : sorted) {
-    if (segments_.empty() || segments_.back().uplink != member->uplink) {
-      segments_.push_back({member->uplink, static_cast<std::uint32_t>(listeners_.size()), 0, 0});
-    }
-    listeners_.push_back({member->port, member->mode, member->vlan});
-    ++segments_.back().count;
-    segments_.back().bridges += member->mode == SwitchMode::kBridge ? 1 : 0;
+  for (const auto& [uplink, listeners] : by_uplink) {
+    const auto bridges = std::ranges::count(listeners, SwitchMode::kBridge, &Listener::mode);
+    segments_.push_back({.uplink = uplink,
+                         .first = static_cast<std::uint32_t>(listeners_.size()),
+                         .count = static_cast<std::uint32_t>(listeners.size()),
+                         .bridges = static_cast<std::uint32_t>(bridges)});
+    listeners_.insert(listeners_.end(), listeners.begin(), listeners.end());
   }
 }
 
