@@ -94,7 +94,7 @@ std::string Testpmd::command(const std::string& line) {
 Testpmd::Stats Testpmd::stats(std::uint32_t port) {
   const std::string text = command(fmt::format("show port stats {}", port));
   return {number_of(text, "RX-packets"), number_of(text, "TX-packets"), number_of(text, "RX-bytes"),
-          number_of(text, "TX-bytes"), number_of(text, "TX-errors")};
+          number_of(text, "TX-bytes"),   number_of(text, "TX-errors"),  number_of(text, "Rx-pps")};
 }
 
 int Testpmd::quit() {

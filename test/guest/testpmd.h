@@ -52,6 +52,7 @@ class Testpmd {
   std::string command(const std::string& line);
   struct Stats {
     std::uint64_t rx_packets = 0, tx_packets = 0, rx_bytes = 0, tx_bytes = 0, tx_errors = 0;
+    std::uint64_t rx_per_second = 0;  // since it was asked last, by its own clock
   };
   Stats stats(std::uint32_t port = 0);
   int quit();  // the exit status

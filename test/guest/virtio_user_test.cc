@@ -148,7 +148,6 @@ class VirtioUserLife : public VirtioUserTest {
       expect_echo(*guest, {.frames = 500});
       guest->command("stop");
       guest->command("port stop 0");
-      EXPECT_TRUE(guest_becomes("vm0", "connected")) << this->guest("vm0").dump(1);
       guest->command("port start 0");
       guest->command("start");
     }
@@ -206,7 +205,7 @@ TEST_F(VirtioUserLife, TwoGuestsTalkAndTheirFramesDoNotGoByTheWire) {
     return guests[0]->stats().rx_packets > kEnough && guests[1]->stats().rx_packets > kEnough;
   })) << guests[0]->log()
       << guests[1]->log() << troubles("vm0") << troubles("vm1");
-  EXPECT_EQ(daemon().counter("port.nic0.tx_packets"), 0u);
+  EXPECT_EQ(daemon().counter("nic.nic0.tx_packets"), 0u);
 }
 
 }  // namespace

@@ -186,6 +186,15 @@ Result<std::uint64_t> LiveFrames::run() {
   return wait();
 }
 
+Result<std::uint64_t> LiveFrames::step(std::uint64_t frames) {
+  SLUICE_CHECK(!state_->thread.joinable(), "it is running");
+  std::uint64_t done = 0;
+  if (int error = state_->send(frames, done); error != 0) {
+    return fail_errno(error, "BPF_PROG_RUN in live-frames mode");
+  }
+  return done;
+}
+
 std::uint64_t sequence_of(const std::byte* frame) {
   std::uint64_t sequence;
   std::memcpy(&sequence, frame + kPayloadOffset, sizeof(sequence));

@@ -51,6 +51,9 @@ class LiveFrames {
   Result<std::uint64_t> stop();
   // start() and wait().
   Result<std::uint64_t> run();
+  // So many now, or a little fewer, by this thread, which is inside the wire's namespace: for one that sends
+  // and receives in turn.
+  Result<std::uint64_t> step(std::uint64_t frames);
 
  private:
   LiveFrames() = default;

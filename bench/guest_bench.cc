@@ -1,0 +1,237 @@
+// Guests: Sluice's vhost-user back-end beside DPDK's net_vhost, behind the same front-ends (DPDK's
+// virtio_user), on the same cores, in one run.
+//
+//   loop   testpmd on CPU 0 sends frames that the back-end on CPU 1 gives back to it
+//   pair   testpmd on CPU 0 has two devices, and the back-end carries frames from each to the other
+//   nic    CPU 0 makes frames on the wire (BPF_PROG_RUN, live frames) and receives as the guest in turn; the
+//   back-end on
+//          CPU 1 carries them from nic0 (veth) to it
+//
+// Rounds alternate, so that drift of the machine hits both alike; a figure is the median of its rounds.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <optional>
+#include <thread>
+
+#include "base/clock.h"
+#include "bench/dpdk_guest.h"
+#include "bench/guest_back_ends.h"
+#include "bench/measure.h"
+#include "test/guest/huge_pages.h"
+#include "test/system/eventually.h"
+
+namespace sluice::bench {
+namespace {
+
+using Pages = test::TestpmdOptions::Pages;
+constexpr std::uint64_t kHugePages =
+    (256 + 192 + 128) / 2 + 32;            // front-end, back-end, this process; 2 MiB each
+constexpr std::uint64_t kChunk = 512;      // frames on the wire before the guest looks
+constexpr std::uint32_t kDeepRing = 1024;  // holds more than one chunk
+
+struct Options {
+  bool json = false;
+  int rounds = 3;
+  std::uint32_t seconds = 2;
+  std::uint32_t bursts = 4;
+  std::string only;
+};
+
+struct Form {
+  const char* name;
+  bool packed, in_order;
+};
+constexpr Form kForms[] = {{"split", false, false}, {"in_order", false, true}, {"packed", true, false}};
+constexpr const char* kNames[] = {"sluice", "net_vhost"};
+
+class GuestBench {
+ public:
+  GuestBench(const Options& options, Report& report)
+      : options_(options),
+        report_(report),
+        nic_ns_(test::NetNs::create().value()),
+        wire_ns_(test::NetNs::create().value()),
+        pair_(test::VethPair::create(nic_ns_, wire_ns_).value()) {
+    auto huge = test::HugePages::reserve(kHugePages);
+    if (huge) {
+      huge_.emplace(std::move(*huge));
+      pages_ = Pages::kHuge;
+    } else {
+      report_.note(huge.error().message + ": everything runs on small ones");
+    }
+  }
+
+  void run() {
+    for (std::uint32_t bytes : {64u, 1500u}) {
+      for (const Form& form : kForms) {
+        compare(fmt::format("loop_{}B_{}", bytes, form.name), 1.0, Job::kLoop,
+                [&](const BackEnd& back_end) { return loop(back_end, form, bytes); });
+      }
+    }
+    for (std::uint32_t bytes : {64u, 1500u}) {
+      for (const Form& form : kForms) {
+        compare(fmt::format("pair_{}B_{}", bytes, form.name), 1.3, Job::kPair,
+                [&](const BackEnd& back_end) { return pair(back_end, form, bytes); });
+      }
+    }
+    compare("nic_60B", 1.5, Job::kFromNic, [&](const BackEnd& back_end) { return from_nic(back_end, 60); });
+    compare("nic_1500B", 1.5, Job::kFromNic,
+            [&](const BackEnd& back_end) { return from_nic(back_end, 1500); });
+  }
+
+ private:
+  using Measurement = std::function<Result<Round>(const BackEnd&)>;
+
+  void compare(const std::string& name, double goal, Job job, const Measurement& measurement) {
+    if (!options_.only.empty() && name.find(options_.only) == std::string::npos) {
+      return;
+    }
+    std::map<std::string, std::vector<Round>> rounds;
+    for (int round = 0; round < options_.rounds; ++round) {
+      for (const char* back_end_name : kNames) {
+        auto done = one_round(back_end_name, job, measurement);
+        if (!done) {
+          report_.note(fmt::format("{}: {}: {}", name, back_end_name, done.error().message));
+          return;
+        }
+        rounds[back_end_name].push_back(*done);
+      }
+    }
+    const Figure ours = median(rounds["sluice"]), theirs = median(rounds["net_vhost"]);
+    nlohmann::json more = nlohmann::json::object();
+    if (job == Job::kFromNic) {
+      more = {{"not_received", ours.lost}, {"sent", ours.sent}, {"peer_not_received", theirs.lost}};
+    }
+    report_.add("guest_" + name, "M/s", ours.packets_per_second / 1e6, theirs.packets_per_second / 1e6,
+                job == Job::kFromNic ? "net_af_xdp+vhost" : "DPDK net_vhost", goal, false, more);
+  }
+
+  Result<Round> one_round(const std::string& name, Job job, const Measurement& measurement) {
+    const BackEndOptions options{.job = job, .ns = &nic_ns_, .pages = pages_};
+    auto back_end = name == "sluice" ? start_sluice(options) : start_net_vhost(options);
+    SLUICE_TRY(back_end);
+    auto round = measurement(**back_end);
+    if (!round) {
+      return fail("{}\n{}", round.error().message, (*back_end)->log());
+    }
+    return round;
+  }
+
+  // A front-end on CPU 0 with `devices` devices, in io mode: what comes in by one goes out by the other.
+  Result<std::unique_ptr<test::Testpmd>> front_end(const BackEnd& back_end, const Form& form, int devices) {
+    test::TestpmdOptions options{
+        .name = "front", .cpu = kSenderCpu, .mode = "io", .pages = pages_, .memory_mb = 256, .mbufs = 32768};
+    for (int i = 0; i < devices; ++i) {
+      options.vdevs.push_back(test::vdev({.socket = back_end.socket(i),
+                                          .mac = kGuestMacs[i],
+                                          .packed = form.packed,
+                                          .in_order = form.in_order,
+                                          .mrg_rxbuf = true},
+                                         static_cast<std::uint32_t>(i)));
+      options.more.push_back(fmt::format("--eth-peer={},{}", i, kGuestMacs[(i + 1) % devices]));
+    }
+    auto testpmd = test::Testpmd::start(options);
+    SLUICE_TRY(testpmd);
+    if (auto ready = (*testpmd)->ready(); !ready) {
+      return std::unexpected(ready.error());
+    }
+    return testpmd;
+  }
+
+  // What it receives in a second by all its devices, once frames go round.
+  Result<Round> circulate(test::Testpmd& front, std::uint32_t bytes, std::uint32_t devices) {
+    front.command(fmt::format("set txpkts {}", bytes));
+    front.command(fmt::format("start tx_first {}", options_.bursts));
+    Round round;
+    for (int asked = 0; asked < 2; ++asked) {
+      round.packets_per_second = 0;
+      for (std::uint32_t device = 0; device < devices; ++device) {
+        round.packets_per_second += static_cast<double>(front.stats(device).rx_per_second);
+      }
+      if (asked == 0) {
+        std::this_thread::sleep_for(std::chrono::seconds(options_.seconds));  // lint: allow(sleep): measured
+      }
+    }
+    if (round.packets_per_second == 0) {
+      return fail("nothing goes round: {}", front.log());
+    }
+    front.quit();
+    return round;
+  }
+
+  Result<Round> loop(const BackEnd& back_end, const Form& form, std::uint32_t bytes) {
+    auto front = front_end(back_end, form, 1);
+    SLUICE_TRY(front);
+    return circulate(**front, bytes, 1);
+  }
+
+  Result<Round> pair(const BackEnd& back_end, const Form& form, std::uint32_t bytes) {
+    auto front = front_end(back_end, form, 2);
+    SLUICE_TRY(front);
+    return circulate(**front, bytes, 2);
+  }
+
+  Result<Round> from_nic(const BackEnd& back_end, std::size_t bytes) {
+    run_on(kSenderCpu);
+    auto guest = open_dpdk_guest(back_end.socket(0), kGuestMacs[0], kDeepRing, pages_ == Pages::kHuge);
+    SLUICE_TRY(guest);
+    test::UdpFrame udp = pair_.to_nic();
+    udp.destination = {0x52, 0x54, 0, 0, 0, 1};
+    udp.frame_bytes = bytes;
+    auto live = test::LiveFrames::create(pair_, {.frame = test::udp_frame(udp)});
+    SLUICE_TRY(live);
+    test::NetNs::Inside inside(wire_ns_);
+    if (!test::eventually([&] { return (*live)->step(1) && (*guest)->turn() > 0; })) {
+      return fail("nothing comes to the guest");
+    }
+    Round round;
+    const std::uint64_t begun = now_ns(), end = begun + options_.seconds * 1'000'000'000ull;
+    while (now_ns() < end) {
+      auto sent = (*live)->step(kChunk);
+      SLUICE_TRY(sent);
+      round.sent += *sent;
+      for (std::uint64_t count = 1; count != 0;) {
+        count = (*guest)->turn();
+        round.received += count;
+      }
+    }
+    round.packets_per_second =
+        static_cast<double>(round.received) * 1e9 / static_cast<double>(now_ns() - begun);
+    return round;
+  }
+
+  const Options& options_;
+  Report& report_;
+  test::NetNs nic_ns_, wire_ns_;
+  test::VethPair pair_;
+  std::optional<test::HugePages> huge_;
+  Pages pages_ = Pages::kSmall;
+};
+
+}  // namespace
+}  // namespace sluice::bench
+
+int main(int argc, char** argv) {
+  using namespace sluice::bench;
+  Options options;
+  CLI::App app("Guests: packets per second beside DPDK's net_vhost.");
+  app.add_flag("--json", options.json);
+  app.add_option("--rounds", options.rounds)->check(CLI::Range(1, 99))->capture_default_str();
+  app.add_option("--seconds", options.seconds, "that each round is measured")->capture_default_str();
+  app.add_option("--bursts", options.bursts, "of 32 frames that go round in loop and pair")
+      ->check(CLI::Range(1, 8))
+      ->capture_default_str();
+  app.add_option("--only", options.only, "parts by name: loop, pair, nic, loop_64B_packed ...");
+  CLI11_PARSE(app, argc, argv);
+  if (std::string why = sluice::test::why_no_root_and_xdp() + sluice::test::Testpmd::why_none();
+      !why.empty()) {
+    std::fprintf(stderr, "guest_bench: %s\n", why.c_str());
+    return 2;
+  }
+  Report report(options.json);
+  GuestBench bench(options, report);
+  bench.run();
+  return report.finish();
+}
