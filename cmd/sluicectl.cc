@@ -83,6 +83,7 @@ constexpr Show kShows[] = {
     {"queues", "RX queues: who owns them, which worker serves them", api::kShowQueues, render_queues},
     {"ports", "ports: who is attached, pages held, packets by zero copy and by copy", api::kShowPorts,
      render_ports},
+    {"guests", "guest ports: features, memory and rings of who is attached", api::kShowGuests, render_guests},
     {"rules", "rules, with their packets and bytes", api::kShowRules, render_rules},
     {"pools", "page pools", api::kShowPools, render_pools},
     {"counters", "all counters", api::kShowCounters, render_counters},
@@ -102,7 +103,7 @@ void add_show(CLI::App& app, const Options& options, Action& action) {
 }
 
 struct RuleOptions {
-  std::string nic, match, to;
+  std::string nic, port, match, to;
   int priority = 0;
   unsigned id = 0;
   bool shed = false;
@@ -113,7 +114,9 @@ void add_rule(CLI::App& app, const Options& options, RuleOptions& rule, Action& 
       app.add_subcommand("rule", "add or remove a rule; until the next reload, which goes back to the file");
   parent->require_subcommand(1);
   CLI::App* add = parent->add_subcommand("add", "send packets that match to a port");
-  add->add_option("--nic", rule.nic, "the NIC; every NIC when left out");
+  CLI::Option* nic = add->add_option("--nic", rule.nic, "the NIC; every NIC when left out");
+  add->add_option("--port", rule.port, "what this port sends, instead of what comes from NICs")
+      ->excludes(nic);
   add->add_option("--match", rule.match, "for example \"ip_proto udp dst_port 53\"; \"\" matches everything")
       ->required();
   add->add_option("--to", rule.to, "a port, kernel, drop or netdev:NAME")->required();
@@ -125,14 +128,18 @@ void add_rule(CLI::App& app, const Options& options, RuleOptions& rule, Action& 
       if (add->count("--nic") > 0) {
         params["nic"] = rule.nic;
       }
+      if (add->count("--port") > 0) {
+        params["port"] = rule.port;
+      }
       return call_and_print(options, api::kRuleAdd, params, say_nothing);
     };
   });
   CLI::App* del =
       parent->add_subcommand("del", "remove the rule with this match, or with this id (show rules)");
-  del->add_option("--nic", rule.nic, "the NIC that the rule was made for");
+  CLI::Option* of_nic = del->add_option("--nic", rule.nic, "the NIC that the rule was made for");
+  del->add_option("--port", rule.port, "the port on whose packets the rule stands")->excludes(of_nic);
   CLI::Option* match = del->add_option("--match", rule.match, "the rule's match");
-  CLI::Option* id = del->add_option("--id", rule.id, "the rule's id on that NIC")->excludes(match);
+  CLI::Option* id = del->add_option("--id", rule.id, "the rule's id on that NIC or port")->excludes(match);
   del->add_option("--to", rule.to, "where the rule leads")->excludes(id);
   del->add_option("--priority", rule.priority, "the rule's priority")->excludes(id);
   del->callback([&, del] {
@@ -147,6 +154,7 @@ void add_rule(CLI::App& app, const Options& options, RuleOptions& rule, Action& 
         }
       };
       put("--nic", "nic", rule.nic);
+      put("--port", "port", rule.port);
       put("--match", "match", rule.match);
       put("--id", "id", rule.id);
       put("--to", "to", rule.to);
@@ -157,50 +165,77 @@ void add_rule(CLI::App& app, const Options& options, RuleOptions& rule, Action& 
 }
 
 struct PortOptions {
-  std::string name, type = "app", socket, uplink;
-  std::vector<std::string> allow_users, queues, macs;
-  unsigned pages = 0, ring = 0, stall_timeout_ms = 0;
-  bool observe = false;
+  std::string name, type = "app", socket, uplink, role, mode, netdev;
+  std::vector<std::string> allow_users, queues, macs, addresses;
+  unsigned pages = 0, ring = 0, stall_timeout_ms = 0, vlan = 0, queue_pairs = 0, mtu = 0;
+  bool observe = false, trust = false;
 };
 
 json port_params(const CLI::App& add, const PortOptions& port) {
-  json params{{"name", port.name}, {"type", port.type}, {"socket", port.socket}};
+  json params{{"name", port.name}, {"type", port.type}};
   auto put = [&](const char* option, const char* name, const json& value) {
     if (add.count(option) > 0) {
       params[name] = value;
     }
   };
+  put("--socket", "socket", port.socket);
   put("--allow-user", "allow_users", port.allow_users);
+  put("--mac", "mac", port.macs);
+  put("--uplink", "uplink", port.uplink);
   put("--pages", "pages", port.pages);
   put("--ring", "ring", port.ring);
   put("--queue", "queues", port.queues);
-  put("--mac", "mac", port.macs);
-  put("--uplink", "uplink", port.uplink);
   put("--stall-timeout-ms", "stall_timeout_ms", port.stall_timeout_ms);
   put("--observe", "observe", port.observe);
+  put("--vlan", "vlan", port.vlan);
+  put("--mode", "mode", port.mode);
+  put("--role", "role", port.role);
+  put("--trust", "trust", port.trust);
+  put("--queue-pairs", "queue_pairs", port.queue_pairs);
+  put("--netdev", "netdev", port.netdev);
+  put("--address", "address", port.addresses);
+  put("--mtu", "mtu", port.mtu);
   return params;
+}
+
+// sluiced says which key belongs to which type.
+void add_port_keys(CLI::App& add, PortOptions& port) {
+  add.add_option("--socket", port.socket, "app, guest: path of the Unix socket");
+  add.add_option(
+      "--allow-user", port.allow_users,
+      "app, guest: who may attach (without it: root and the daemon's user); may be given more than "
+      "once");
+  add.add_option("--mac", port.macs,
+                 "an address that it has, or an app may send from; may be given more than once");
+  add.add_option("--uplink", port.uplink, "the NIC that its frames leave by");
+  add.add_option("--pages", port.pages, "app: most pages that the program may hold");
+  add.add_option("--ring", port.ring, "app: entries of the receive ring per worker");
+  add.add_option("--queue", port.queues,
+                 "app: a NIC queue that it owns, NIC:QUEUE; may be given more than once");
+  add.add_option("--stall-timeout-ms", port.stall_timeout_ms,
+                 "app: cut it off when it holds its limit for so long");
+  add.add_flag("--observe", port.observe,
+               "app: its queues may run in zero-copy mode whatever else arrives there");
+  add.add_option("--vlan", port.vlan, "guest, host: access VLAN");
+  add.add_option("--mode", port.mode, "guest, host: bridge, vepa or private");
+  add.add_option("--role", port.role, "guest: server (sluiced listens) or client");
+  add.add_flag("--trust", port.trust, "guest: do not check its source addresses and tags");
+  add.add_option("--queue-pairs", port.queue_pairs, "guest: most that it is offered");
+  add.add_option("--netdev", port.netdev, "host: name of the network device that is made");
+  add.add_option("--address", port.addresses,
+                 "host: its IP address with prefix; may be given more than once");
+  add.add_option("--mtu", port.mtu, "host: of the device");
 }
 
 void add_port(CLI::App& app, const Options& options, PortOptions& port, Action& action) {
   CLI::App* parent =
       app.add_subcommand("port", "add or remove a port; until the next reload, which goes back to the file");
   parent->require_subcommand(1);
-  CLI::App* add = parent->add_subcommand("add", "make a port that a program can attach to");
+  CLI::App* add =
+      parent->add_subcommand("add", "make a port for a program or a guest to attach to, or for the host");
   add->add_option("name", port.name, "the port's name")->required();
-  add->add_option("--type", port.type, "app")->capture_default_str();
-  add->add_option("--socket", port.socket, "path of the Unix socket that the program attaches by")
-      ->required();
-  add->add_option("--allow-user", port.allow_users,
-                  "who may attach (without it: root and the daemon's user); may be given more than once");
-  add->add_option("--pages", port.pages, "most pages that the program may hold");
-  add->add_option("--ring", port.ring, "entries of the receive ring per worker");
-  add->add_option("--queue", port.queues, "a NIC queue that it owns, NIC:QUEUE; may be given more than once");
-  add->add_option("--mac", port.macs, "a source address it may send from; may be given more than once");
-  add->add_option("--uplink", port.uplink, "the NIC that its frames leave by");
-  add->add_option("--stall-timeout-ms", port.stall_timeout_ms,
-                  "cut it off when it holds its limit for so long");
-  add->add_flag("--observe", port.observe,
-                "its queues may run in zero-copy mode whatever else arrives there");
+  add->add_option("--type", port.type, "app, guest or host")->capture_default_str();
+  add_port_keys(*add, port);
   add->callback([&, add] {
     action = [&, add] {
       return call_and_print(options, api::kPortAdd, port_params(*add, port), say_nothing);

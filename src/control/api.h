@@ -5,28 +5,42 @@
 //
 //   show.nics      [{"name": "eth1", "ifindex": 3, "driver": "veth", "mac": "52:54:00:00:00:01", "mtu": 1500,
 //                    "link": true, "mode": "native"|"generic", "queues": [0, 1], "counters": {..}}]
-//   show.queues    [{"nic": "eth1", "queue": 0, "owner": "host"|PORT, "worker": 0, "mode": "zerocopy"|"copy",
-//                    "counters": {..}}]
-//   show.ports     [{"name": "dns", "type": "app", "id": 2, "state": "attached"|"detached", "client":
-//   "dnsd"|null,
-//                    "pid": 4711|null, "uid": 103|null, "pages_held": 12, "page_limit": 4096, "uplink":
-//                    "eth1"|null, "queues": ["eth1:1"], "counters": {..}}]
-//   show.rules     [{"id": 7, "nic": "eth1", "match": "ip_proto udp dst_port 53", "to": "dns", "priority":
-//   100,
-//                    "shed": false, "packets": 10, "bytes": 640}]
-//                  `id` is the rule's slot on that NIC. A rule for every NIC is listed once per NIC.
+//   show.queues    [{"nic": "eth1", "queue": 0, "owner": "host"|PORT, "worker": 0,
+//                    "mode": "zerocopy"|"copy", "counters": {..}}]
+//   show.ports     [{"name": "dns", "type": "app"|"guest"|"host", "id": 2, "state": "attached"|"detached"
+//                    (guest: as show.guests; host: "up"|"down"), "client": "dnsd"|null, "pid": 4711|null,
+//                    "uid": 103|null, "pages_held": 12|null, "page_limit": 4096|null, "uplink": "eth1"|null,
+//                    "queues": ["eth1:1"], "counters": {..}}]
+//                  A guest and a host also have "mac": [..], "vlan", "mode": "bridge"|"vepa"|"private"; a
+//                  host also "netdev".
+//   show.guests    [{"name": "vm0", "id": 3, "state": "waiting"|"connected"|"running"|"broken", "pid":
+//   4711|null,
+//                    "uid": 0|null, "connected_ms": 1000|null, "socket": "/run/sluice/vm0.sock",
+//                    "role": "server"|"client", "uplink", "mac", "vlan", "mode", "trust", "queue_pairs": 4,
+//                    "features": ["VIRTIO_F_VERSION_1"], "feature_bits": "0x100000000", "protocol_features",
+//                    "protocol_feature_bits", "regions": [{"guest_address": "0x0", "bytes", "huge_pages"}],
+//                    "rings": [{"index": 0, "kind": "rx"|"tx", "format": "split"|"packed", "entries",
+//                    "enabled", "running", "broken", "worker", "packets", "kicks", "calls",
+//                    "calls_suppressed"}], "counters": {..}}]
+//                  `kind` as the guest sees it. "broken": the guest put into a ring what no driver may.
+//   show.rules     [{"id": 7, "nic": "eth1", "port": "", "match": "ip_proto udp dst_port 53", "to": "dns",
+//                    "priority": 100, "shed": false, "implicit": false, "packets": 10, "bytes": 640}]
+//                  `id` is the rule's slot on that NIC; a rule on what a port sends has a "port" and "nic":
+//                  "", and its id is the port's. A rule for every NIC is listed once per NIC. Implicit:
+//                  stands for the address of a port behind the NIC, after all others.
 //   show.pools     [{"name": "eth1:0", "domain": "host"|PORT, "counters": {..}}]
 //   show.counters  {"nic.eth1.rx_packets": 1, "port.dns.copied": 2, ..}: all counters there are, flat
 //   show.config    {"file": "/etc/sluice.toml"|null, "toml": ".."}: the running state; reload goes back to
-//   the file's
+//                  the file's
 //
-//   rule.add       {"match": .., "to": .., "nic"?, "priority"?, "shed"?} -> {"warnings": [..]}
-//   rule.del       {"nic"?, "match": .., "to"?, "priority"?} or {"nic": .., "id": ..} -> {"removed": RULE}
+//   rule.add       {"match": .., "to": .., "nic"?, "port"?, "priority"?, "shed"?} -> {"warnings": [..]}
+//   rule.del       {"nic"? or "port"?, "match": .., "to"?, "priority"?} or {"nic" or "port": .., "id": ..}
+//                  -> {"removed": RULE}
 //                  A rule for every NIC is removed as a whole. More than one rule that fits: an error.
-//   port.add       {"name": .., "type": "app", "socket": .., and the other keys of [port.NAME]} ->
-//   {"warnings": [..]} port.del       {"name": ..} -> {}; an error while a rule leads to it reload         {}
-//   -> {"actions": ["add port dns", ..], "warnings": [..]} version        {} -> {"version": "0.1.0",
-//   "app_abi": 1}
+//   port.add       {"name": .., "type": .., and the other keys of [port.NAME]} -> {"warnings": [..]}
+//   port.del       {"name": ..} -> {}; an error while a rule leads to it or stands on what it sends
+//   reload         {} -> {"actions": ["add port dns", ..], "warnings": [..]}
+//   version        {} -> {"version": "0.1.0", "app_abi": 1}
 #pragma once
 
 #include <array>
@@ -37,6 +51,7 @@ namespace sluice::api {
 inline constexpr std::string_view kShowNics = "show.nics";
 inline constexpr std::string_view kShowQueues = "show.queues";
 inline constexpr std::string_view kShowPorts = "show.ports";
+inline constexpr std::string_view kShowGuests = "show.guests";
 inline constexpr std::string_view kShowRules = "show.rules";
 inline constexpr std::string_view kShowPools = "show.pools";
 inline constexpr std::string_view kShowCounters = "show.counters";

@@ -191,11 +191,6 @@ Fault check_port(const Config& config, const PortConfig& port) {
                    user.error().message);
     }
   }
-  if (!port.allow_users.empty() && port.role == GuestPortOptions::Role::kClient) {
-    return fault(path + ".allow_users",
-                 "{}.allow_users says who may connect, but in the client role Sluice connects; leave it out",
-                 path);
-  }
   if (auto wrong = check_macs(path, port)) {
     return wrong;
   }

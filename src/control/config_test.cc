@@ -347,8 +347,6 @@ const WrongMember kWrongMembers[] = {
      "f:17: port.p.uplink: NIC eth9 is not configured; add a section [nic.eth9]; did you mean \"eth1\"?"},
     {std::string(kGuest) + "role = \"master\"\n",
      "f:17: port.p.role is \"master\"; it must be one of server, client"},
-    {std::string(kGuest) + "role = \"client\"\nallow_users = [\"root\"]\n",
-     "f:18: port.p.allow_users says who may connect, but in the client role Sluice connects; leave it out"},
     {std::string(kGuest) + "allow_users = [\"no such\"]\n",
      "f:17: port.p.allow_users: there is no user \"no such\"; create it or write a number"},
     {std::string(kGuest) + "vlan = 4095\n", "f:17: port.p.vlan is 4095; it must be a number from 0 to 4094"},

@@ -17,6 +17,7 @@ class ControlTarget {
   virtual nlohmann::json show_nics() = 0;
   virtual nlohmann::json show_queues() = 0;
   virtual nlohmann::json show_ports() = 0;
+  virtual nlohmann::json show_guests() = 0;
   virtual nlohmann::json show_rules() = 0;
   virtual nlohmann::json show_pools() = 0;
   virtual nlohmann::json show_counters() = 0;

@@ -15,13 +15,6 @@ namespace {
 // How rules name what is neither kernel, drop nor an app.
 const std::string kNetdevPrefix = "netdev:";
 
-ArenaOptions::Huge huge_option(const std::string& text) {
-  if (text == "never") {
-    return ArenaOptions::Huge::kNever;
-  }
-  return text == "required" ? ArenaOptions::Huge::kRequired : ArenaOptions::Huge::kIfAny;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Engine>> Engine::create(const Config& config, EventLoop& loop) {
@@ -54,7 +47,14 @@ Result<void> Engine::start_workers(const std::vector<WorkerOptions>& options) {
 
 Engine::~Engine() {
   // Ports first, since their sessions use queues and lanes; what is still owned goes with its port.
-  ports_.clear();
+  apps_.clear();
+  guests_.clear();
+  while (!hosts_.empty()) {
+    remove_host(std::string(hosts_.begin()->first));
+  }
+  members_.clear();
+  flows_.clear();
+  rebuild_switch();
   while (!nics_.empty()) {
     detach_nic(nics_.begin()->first);
   }
@@ -76,6 +76,9 @@ Result<void> Engine::apply(const Config& fresh) {
         fmt::format("{}{}: {}", failures.empty() ? "" : "; ", to_string(action), done.error().message);
     undo_in_target(action);
   }
+  settle([&failures](const std::string& what, const Error& error) {
+    failures += fmt::format("{}{}: {}", failures.empty() ? "" : "; ", what, error.message);
+  });
   forget_unused_netdevs();
   current_ = target_;
   if (!failures.empty()) {
@@ -91,15 +94,26 @@ void Engine::undo_in_target(const Action& failed) {
     std::erase_if(target_.rules, [&](const RuleConfig& rule) { return rule.nic == nic->nic.netdev; });
   } else if (const auto* port = std::get_if<AddPort>(&failed)) {
     target_.ports.erase(port->port.name);
-    std::erase_if(target_.rules, [&](const RuleConfig& rule) { return rule.to == port->port.name; });
+    std::erase_if(target_.rules, [&](const RuleConfig& rule) {
+      return rule.to == port->port.name || rule.port == port->port.name;
+    });
+  } else if (const auto* flows = std::get_if<SetPortRules>(&failed)) {
+    std::erase_if(target_.rules, [&](const RuleConfig& rule) { return rule.port == flows->port; });
+    for (const RuleTable::Entry& entry : flows_[flows->port].table.entries()) {
+      target_.rules.push_back(entry.config);
+    }
   } else if (const auto* set = std::get_if<SetRules>(&failed)) {
     // This NIC keeps its old rules: rules for every NIC are written out per NIC, to be able to say so.
     std::vector<RuleConfig> rules;
+    std::ranges::copy_if(target_.rules, std::back_inserter(rules),
+                         [](const RuleConfig& rule) { return !rule.port.empty(); });
     for (const auto& [netdev, config] : target_.nics) {
       if (netdev == set->nic) {
         for (const RuleTable::Entry& entry : rules_[netdev].entries()) {
-          rules.push_back(entry.config);
-          rules.back().nic = netdev;
+          if (!entry.implicit) {
+            rules.push_back(entry.config);
+            rules.back().nic = netdev;
+          }
         }
         continue;
       }
@@ -150,23 +164,31 @@ Result<PortId> Engine::port_of_rule(const std::string& to) {
 }
 
 Result<void> Engine::perform(const SetRules& action) {
-  auto unit = nics_.find(action.nic);
-  if (unit == nics_.end()) {
-    if (target_.nics.contains(action.nic) && nic_ids_.contains(action.nic)) {
-      return {};  // configured and away at present: the rules are set when it comes back
-    }
-    return fail("nic {} is not there", action.nic);
+  if (nics_.contains(action.nic)) {
+    return replace_rules(action.nic, action.rules);
   }
-  // Rules to a port that could not be added have been named with that port's error.
-  std::vector<RuleConfig> wanted;
-  for (const RuleConfig& rule : action.rules) {
-    if (rule.to == "kernel" || rule.to == "drop" || rule.to.starts_with(kNetdevPrefix) ||
-        names_.all().contains(rule.to)) {
-      wanted.push_back(rule);
-    }
+  if (target_.nics.contains(action.nic) && nic_ids_.contains(action.nic)) {
+    return {};  // configured and away at present: the rules are set when it comes back
   }
-  RuleTable& table = rules_[action.nic];
-  auto plan = table.plan(wanted, [this](const std::string& to) { return port_of_rule(to); });
+  return fail("nic {} is not there", action.nic);
+}
+
+// Rules to a port that could not be added have been named with that port's error.
+std::vector<RuleConfig> Engine::to_known_ports(const std::vector<RuleConfig>& rules) const {
+  std::vector<RuleConfig> known;
+  std::ranges::copy_if(rules, std::back_inserter(known), [this](const RuleConfig& rule) {
+    return rule.to.starts_with(kNetdevPrefix) || names_.all().contains(rule.to);
+  });
+  return known;
+}
+
+// Those that are wanted, and behind them those for the addresses of the ports behind this NIC.
+Result<void> Engine::replace_rules(const std::string& netdev, const std::vector<RuleConfig>& wanted) {
+  NicUnit& unit = *nics_.at(netdev);
+  RuleTable& table = rules_[netdev];
+  auto plan = table.plan(
+      to_known_ports(wanted), [this](const std::string& to) { return port_of_rule(to); },
+      implicit_rules(netdev));
   if (!plan) {
     return std::unexpected(plan.error());
   }
@@ -175,9 +197,9 @@ Result<void> Engine::perform(const SetRules& action) {
   for (const RuleTable::Entry& entry : *plan) {
     rules.push_back(entry.rule);
   }
-  SLUICE_TRY(unit->second->demux().replace_rules(rules));
+  SLUICE_TRY(unit.demux().replace_rules(rules));
   for (RuleSlot slot : table.commit(std::move(*plan))) {
-    SLUICE_TRY(unit->second->demux().clear_rule_count(slot));
+    SLUICE_TRY(unit.demux().clear_rule_count(slot));
   }
   return {};
 }
@@ -208,94 +230,34 @@ void Engine::forget_unused_netdevs() {
   }
 }
 
-Result<AppPortOptions> Engine::app_options(const PortConfig& port, const std::optional<std::string>& uplink) {
-  AppPortOptions options;
-  options.name = port.name;
-  options.socket = port.socket;
-  for (const std::string& user : port.allow_users) {
-    auto uid = read_user(user);
-    if (!uid) {
-      return std::unexpected(uid.error());
-    }
-    options.allow_uids.push_back(*uid);
-  }
-  options.pages = port.pages;
-  options.page_bytes = target_.daemon.page_bytes;
-  options.huge = huge_option(target_.daemon.huge_pages);
-  options.ring_entries = port.ring;
-  options.stall_timeout_ns = std::uint64_t{port.stall_timeout_ms} * 1'000'000;
-  options.source_macs = port.mac;
-  NicUnit* uplink_nic = nullptr;
-  if (uplink) {
-    auto found = nics_.find(*uplink);
-    if (found == nics_.end()) {
-      return fail("its uplink {} is not there", *uplink);
-    }
-    uplink_nic = found->second.get();
-    options.uplink = uplink_nic->port();
-    if (options.source_macs.empty()) {
-      options.source_macs.push_back(uplink_nic->info().mac);
-    }
-  } else if (options.source_macs.empty()) {
-    options.source_macs.push_back(
-        MacAddress{});  // it cannot send; its programs are told an address all the same
-  }
-  for (const auto& worker : workers_) {
-    options.workers.push_back(worker->id());
-    options.worker_sends.push_back(uplink_nic != nullptr && uplink_nic->worker_sends(worker->id()));
-  }
-  for (const QueueName& name : port.queues) {
-    auto found = nics_.find(name.netdev);
-    if (found == nics_.end()) {
-      return fail("its queue {}:{} is on a NIC that is not there", name.netdev, name.queue);
-    }
-    NicUnit& unit = *found->second;
-    QueueId queue{name.queue};
-    const auto& given = unit.given_queues();
-    if (std::find(given.begin(), given.end(), queue) == given.end()) {
-      return fail("its queue {}:{} does not exist: nic {} has {} RX queues", name.netdev, name.queue,
-                  name.netdev, unit.info().rx_queues);
-    }
-    NicQueueOptions queue_options = unit.queue_options(queue, unit.config().mode);
-    options.owned.push_back(
-        OwnedQueue{unit.id(), queue, worker_of(queue, workers_.size()), pages_for_queue(queue_options, 0)});
-  }
-  return options;
-}
-
 Result<void> Engine::perform(const AddPort& action) {
   const PortConfig& config = action.port;
-  // Of the NICs that there are: one that was asked for and cannot be had leaves the other the only one.
-  auto options = app_options(config, uplink_of(target_, config));
-  if (!options) {
-    return std::unexpected(options.error());
-  }
   auto id = names_.take(config.name);
   if (!id) {
     return std::unexpected(id.error());
   }
-  options->id = *id;
-  OwnedDomain& domain = domains_[*id];
-  domain.queues = options->owned;
-  domain.observe = config.observe;
-  for (const OwnedQueue& owned : domain.queues) {
-    nic_by_id(owned.nic)->close_queue(owned.queue, NicUnit::Pool::kQuiet);
-  }
   set_attached(*id, false);
-  auto port = AppPort::create(std::move(*options), loop_, *this);
-  if (!port) {
+  auto added = config.type == "guest"  ? add_guest(config, *id)
+               : config.type == "host" ? add_host(config, *id)
+                                       : add_app(config, *id);
+  if (!added) {
     target_.ports.erase(config.name);  // so that its queues become the host's
     if (auto undone = perform(RemovePort{config.name}); !undone) {
       log::error("{}", undone.error().message);
     }
-    return std::unexpected(port.error());
+    return added;
   }
-  ports_[config.name] = std::move(*port);
   return {};
 }
 
 Result<void> Engine::perform(const RemovePort& action) {
-  ports_.erase(action.name);  // detaches, closes its queues
+  remove_member(action.name);
+  apps_.erase(action.name);  // detaches, closes its queues
+  guests_.erase(action.name);
+  remove_host(action.name);
+  if (flows_.erase(action.name) > 0) {
+    rebuild_switch();
+  }
   PortId id = names_.all().at(action.name);
   std::vector<OwnedQueue> queues = std::move(domains_[id].queues);
   domains_.erase(id);
@@ -350,57 +312,6 @@ void Engine::set_pressure(PortId port, WorkerId worker, bool on) {
       demux->set_pressure(port, worker, on);
     }
   }
-}
-
-Result<void> Engine::open_queues(PortId port, Arena& arena, std::span<PagePool* const> pools) {
-  OwnedDomain& domain = domains_.at(port);
-  SLUICE_CHECK(pools.size() == domain.queues.size(), "{} pools for {} queues", pools.size(),
-               domain.queues.size());
-  if (domain.queues.empty()) {
-    return {};
-  }
-  auto umem = Umem::create(arena);
-  if (!umem) {
-    return std::unexpected(umem.error());
-  }
-  domain.umem = std::move(*umem);
-  domain.pools.assign(pools.begin(), pools.end());
-  for (std::size_t index = 0; index < domain.queues.size(); ++index) {
-    if (auto opened = open_owned_queue(port, index, NicUnit::Pool::kQuiet); !opened) {
-      close_queues(port);
-      return opened;
-    }
-  }
-  return {};
-}
-
-Result<void> Engine::open_owned_queue(PortId owner, std::size_t index, NicUnit::Pool use) {
-  OwnedDomain& domain = domains_.at(owner);
-  const OwnedQueue& owned = domain.queues[index];
-  NicUnit* unit = nic_by_id(owned.nic);
-  if (unit == nullptr) {
-    return {};  // away at present: opened when the NIC comes back
-  }
-  // D5: in driver zero-copy mode the NIC fills the owner's pages before the program decides whose packet it
-  // is. In copy mode the kernel copies after the verdict.
-  BindMode mode = domain.observe ? unit->config().mode : BindMode::kCopy;
-  return unit->open_owned_queue(owned.queue, owner, mode, *domain.umem, *domain.pools[index], use);
-}
-
-void Engine::close_queues(PortId port) {
-  OwnedDomain& domain = domains_.at(port);
-  for (const OwnedQueue& owned : domain.queues) {
-    NicUnit* unit = nic_by_id(owned.nic);
-    if (unit == nullptr) {
-      continue;
-    }
-    auto open = unit->queues().find(owned.queue);
-    if (open != unit->queues().end() && open->second.owner == port) {
-      unit->close_queue(owned.queue, NicUnit::Pool::kQuiet);
-    }
-  }
-  domain.pools.clear();
-  domain.umem.reset();
 }
 
 NicUnit* Engine::nic_by_id(NicId id) {

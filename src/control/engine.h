@@ -1,6 +1,12 @@
 // Engine: everything that runs, and how a change of the desired state is carried out on it.
 //
-//   config --diff--> actions --apply--> workers, NICs (nic_unit.h), app ports, rules (rule_table.h)
+//   config --diff--> actions --apply--> workers, NICs (nic_unit.h), ports, rules (rule_table.h), the switch
+//
+//   engine.cc         create, apply, ports of all types as far as they are alike, rules
+//   engine_nics.cc    NICs attached, detached, lost and found again
+//   engine_apps.cc    ports of type "app", and the queues that they own
+//   engine_switch.cc  ports of type "guest" and "host", and the switch between them
+//   engine_show.cc    what it says of itself
 //
 // Control thread only, but for set_pressure(), which workers call.
 #pragma once
@@ -25,14 +31,18 @@
 #include "control/port_names.h"
 #include "control/rule_table.h"
 #include "port/app/app_port.h"
+#include "port/guest/guest_port.h"
+#include "port/host/host_port.h"
 #include "port/nic/nic_watch.h"
+#include "worker/flow_rules.h"
+#include "worker/switch.h"
 #include "worker/worker.h"
 
 namespace sluice {
 
 inline constexpr std::size_t kMaxNics = 64;
 
-class Engine final : public AppPortHost, public ControlTarget {
+class Engine final : public AppPortHost, public GuestPortHost, public ControlTarget {
  public:
   // Starts the workers and carries out the whole config. An error leaves nothing behind.
   static Result<std::unique_ptr<Engine>> create(const Config& config, EventLoop& loop);
@@ -46,6 +56,7 @@ class Engine final : public AppPortHost, public ControlTarget {
   nlohmann::json show_nics() override;
   nlohmann::json show_queues() override;
   nlohmann::json show_ports() override;
+  nlohmann::json show_guests() override;
   nlohmann::json show_rules() override;
   nlohmann::json show_pools() override;
   nlohmann::json show_counters() override;
@@ -53,10 +64,13 @@ class Engine final : public AppPortHost, public ControlTarget {
  private:
   explicit Engine(EventLoop& loop) : loop_(loop) {}
 
-  // AppPortHost.
+  // AppPortHost and GuestPortHost.
   void install_lane(PortId port, WorkerId worker, Lane* lane) override;
   void remove_lane(PortId port, WorkerId worker) override;
   void set_attached(PortId port, bool attached) override;
+  // GuestPortHost. `change` runs on the last worker's thread while the control thread and the others wait.
+  void quiesce(std::span<const WorkerId> workers, const std::function<void()>& change) override;
+  // AppPortHost.
   void set_pressure(PortId port, WorkerId worker, bool on) override;  // any worker's thread
   Result<void> open_queues(PortId port, Arena& arena, std::span<PagePool* const> pools) override;
   void close_queues(PortId port) override;
@@ -65,11 +79,18 @@ class Engine final : public AppPortHost, public ControlTarget {
   Result<void> perform(const RestartNeeded& action);
   Result<void> perform(const SetLogLevel& action);
   Result<void> perform(const SetRules& action);
+  Result<void> perform(const SetPortRules& action);
   Result<void> perform(const RemovePort& action);
   Result<void> perform(const RemoveNic& action);
   Result<void> perform(const AddNic& action);
   Result<void> perform(const AddPort& action);
   void undo_in_target(const Action& failed);
+
+  nlohmann::json show_port(const std::string& name, PortId id,
+                           const std::function<void(CounterVisitor&)>& visit);
+  nlohmann::json show_app(const std::string& name);
+  nlohmann::json show_guest_port(const std::string& name);
+  nlohmann::json show_host(const std::string& name);
 
   struct OwnedDomain {  // the queues of a port's domain, while the port exists
     std::unique_ptr<Umem> umem;
@@ -78,11 +99,38 @@ class Engine final : public AppPortHost, public ControlTarget {
     bool observe = false;
   };
 
+  // A port that runs and has addresses of its own: a guest, the host.
+  struct Member {
+    SwitchMember on_switch;
+    std::optional<std::string> uplink;  // netdev
+    bool trust = false;
+  };
+  struct Flows {  // the rules on what one port sends
+    RuleTable table;
+    std::shared_ptr<FlowCounts> counts;
+    std::shared_ptr<const PortRules> rules;
+  };
+
   Result<void> start_workers(const std::vector<WorkerOptions>& options);
   Result<void> reserve_host_memory(const std::vector<Action>& actions);
   Result<void> attach_nic(const NicConfig& config);
   void detach_nic(const std::string& netdev);
   Result<void> open_owned_queue(PortId owner, std::size_t index, NicUnit::Pool use);
+  Result<void> add_app(const PortConfig& config, PortId id);
+  Result<void> add_guest(const PortConfig& config, PortId id);
+  Result<void> add_host(const PortConfig& config, PortId id);
+  Result<Member> make_member(const PortConfig& config, PortId id);
+  std::vector<WorkerId> workers_of(const Member& member);
+  void add_member(const std::string& name, Member member);
+  void remove_member(const std::string& name);
+  void remove_host(const std::string& name);
+  void settle(const std::function<void(const std::string&, const Error&)>& failed);
+  Result<void> refresh_uplink(const std::string& netdev);
+  Result<void> replace_rules(const std::string& netdev, const std::vector<RuleConfig>& wanted);
+  void rebuild_switch();
+  std::vector<RuleConfig> implicit_rules(const std::string& netdev) const;
+  bool has_isolated_members() const;
+  std::vector<RuleConfig> to_known_ports(const std::vector<RuleConfig>& rules) const;
   Result<AppPortOptions> app_options(const PortConfig& port, const std::optional<std::string>& uplink);
   Result<PortId> port_of_rule(const std::string& to);
   void forget_unused_netdevs();
@@ -103,7 +151,15 @@ class Engine final : public AppPortHost, public ControlTarget {
   std::map<std::string, std::unique_ptr<NicUnit>> nics_;
   std::map<std::string, RuleTable> rules_;  // by NIC
   std::map<PortId, OwnedDomain> domains_;
-  std::map<std::string, std::unique_ptr<AppPort>> ports_;  // after all that its sessions use: goes first
+  std::map<std::string, Member> members_;  // ports of the switch that run, by name
+  std::map<std::string, Flows> flows_;     // by the name of the port that sends
+  std::unique_ptr<const Switch> switch_;   // what the workers have
+  std::set<std::string> unsettled_;        // NICs whose members have changed since settle()
+  bool switch_changed_ = false;
+  // After all that their sessions use: they go first.
+  std::map<std::string, std::unique_ptr<AppPort>> apps_;
+  std::map<std::string, std::unique_ptr<GuestPort>> guests_;
+  std::map<std::string, std::unique_ptr<HostPort>> hosts_;
   std::unique_ptr<NicWatch> watch_;
 
   // For set_pressure(): changed by the control thread only, which then waits until no worker can be reading

@@ -52,12 +52,14 @@ Result<void> Engine::perform(const AddNic& action) {
     names_.give_back("nic:" + netdev);
     return attached;
   }
+  unsettled_.insert(netdev);
   return {};
 }
 
 Result<void> Engine::perform(const RemoveNic& action) {
   detach_nic(action.netdev);
   rules_.erase(action.netdev);
+  unsettled_.erase(action.netdev);
   nic_ids_.erase(action.netdev);
   names_.give_back("nic:" + action.netdev);
   return {};
@@ -171,6 +173,9 @@ void Engine::nic_appeared(const std::string& netdev) {
   }
   if (auto set = perform(SetRules{netdev, rules_of(current_, netdev)}); !set) {
     log::error("nic {}: {}", netdev, set.error().message);
+  }
+  if (auto served = refresh_uplink(netdev); !served) {
+    log::error("nic {}: {}", netdev, served.error().message);
   }
 }
 

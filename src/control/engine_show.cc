@@ -1,4 +1,7 @@
 // What the engine says of itself; the shapes stand in control/api.h.
+#include <algorithm>
+
+#include "base/clock.h"
 #include "control/engine.h"
 
 namespace sluice {
@@ -28,10 +31,27 @@ json counters_of(const Component& component) {
   return counters.take();
 }
 
+// A broadcast that a NIC brings for the ports behind it is the kernel's packet too, so it counts by itself; a
+// drop is a drop of the NIC's.
+class BroadcastCounters final : public CounterVisitor {
+ public:
+  explicit BroadcastCounters(CounterVisitor& of_nic) : of_nic_(of_nic) {}
+  void counter(std::string_view name, std::uint64_t value) override {
+    of_nic_.counter(name.starts_with("drop_") ? std::string(name) : "broadcast_" + std::string(name), value);
+  }
+
+ private:
+  CounterVisitor& of_nic_;
+};
+
 json nic_counters(const NicUnit& unit) {
   JsonCounters counters;
   for (const auto& [id, open] : unit.queues()) {
     open.socket->visit(counters);
+  }
+  if (unit.broadcasts() != nullptr) {
+    BroadcastCounters broadcasts(counters);
+    unit.broadcasts()->visit(broadcasts);
   }
   counters.set_prefix("xdp_");
   unit.demux().visit(counters);
@@ -80,7 +100,7 @@ json Engine::show_queues() {
   for (const auto& [netdev, unit] : nics_) {
     for (const auto& [id, open] : unit->queues()) {
       std::string owner = "host";
-      for (const auto& [name, port] : ports_) {
+      for (const auto& [name, port] : apps_) {
         if (open.owner == port->options().id) {
           owner = name;
         }
@@ -96,41 +116,174 @@ json Engine::show_queues() {
   return queues;
 }
 
+// What all types of ports have in common; null is what a type does not have.
+json Engine::show_port(const std::string& name, PortId id,
+                       const std::function<void(CounterVisitor&)>& visit) {
+  JsonCounters counters;
+  visit(counters);
+  for (const auto& worker : workers_) {
+    counters.counter("drop_no_reader", worker->no_reader(id));
+  }
+  counters.set_prefix("xdp_");
+  for (const auto& [netdev, unit] : nics_) {
+    unit->demux().visit_port(id, counters);
+  }
+  const PortConfig& config = current_.ports.at(name);
+  auto uplink = uplink_of(current_, config);
+  json port{{"name", name},
+            {"type", config.type},
+            {"id", raw(id)},
+            {"client", nullptr},
+            {"pid", nullptr},
+            {"uid", nullptr},
+            {"pages_held", nullptr},
+            {"page_limit", nullptr},
+            {"uplink", uplink ? json(*uplink) : json()},
+            {"queues", json::array()},
+            {"counters", counters.take()}};
+  if (config.is_member()) {
+    json macs = json::array();
+    for (const MacAddress& mac : config.mac) {
+      macs.push_back(mac_text(mac));
+    }
+    port["mac"] = std::move(macs);
+    port["vlan"] = config.vlan;
+    port["mode"] = switch_mode_text(config.mode);
+  }
+  return port;
+}
+
+json Engine::show_app(const std::string& name) {
+  const AppPort& app = *apps_.at(name);
+  const AppPortOptions& options = app.options();
+  json port = show_port(name, options.id, [&app](CounterVisitor& visitor) { app.visit(visitor); });
+  auto session = app.session();
+  port["state"] = session ? "attached" : "detached";
+  if (session) {
+    port["client"] = session->client;
+    port["pid"] = session->pid;
+    port["uid"] = session->uid;
+  }
+  port["pages_held"] = session ? session->pages_held : 0;
+  port["page_limit"] = options.pages;
+  for (const QueueName& queue : current_.ports.at(name).queues) {
+    port["queues"].push_back(fmt::format("{}:{}", queue.netdev, queue.queue));
+  }
+  return port;
+}
+
+namespace {
+
+const char* state_of(const GuestPort::Info& info) {
+  if (!info.connected) {
+    return "waiting";
+  }
+  if (std::ranges::any_of(info.rings, &GuestPort::Ring::broken)) {
+    return "broken";
+  }
+  return info.running ? "running" : "connected";
+}
+
+json ring_json(const GuestPort::Ring& ring) {
+  return {{"index", ring.index},
+          {"kind", ring.index % 2 == 0 ? "rx" : "tx"},  // as the guest sees it
+          {"format", ring.packed ? "packed" : "split"},
+          {"entries", ring.entries},
+          {"enabled", ring.enabled},
+          {"running", ring.running},
+          {"broken", ring.broken},
+          {"worker", raw(ring.worker)},
+          {"packets", ring.packets},
+          {"kicks", ring.kicks},
+          {"calls", ring.calls},
+          {"calls_suppressed", ring.calls_suppressed}};
+}
+
+}  // namespace
+
+json Engine::show_guest_port(const std::string& name) {
+  const GuestPort& guest = *guests_.at(name);
+  GuestPort::Info info = guest.info();
+  json port =
+      show_port(name, guest.options().id, [&guest](CounterVisitor& visitor) { guest.visit(visitor); });
+  port["state"] = state_of(info);
+  if (info.connected) {
+    port["pid"] = info.pid;
+    port["uid"] = info.uid;
+  }
+  return port;
+}
+
+json Engine::show_host(const std::string& name) {
+  const HostPort& host = *hosts_.at(name);
+  json port = show_port(name, host.options().id, [&host](CounterVisitor& visitor) { host.visit(visitor); });
+  auto info = read_nic_info(host.options().netdev);
+  port["state"] = info && info->up ? "up" : "down";
+  port["netdev"] = host.options().netdev;
+  return port;
+}
+
 json Engine::show_ports() {
   json ports = json::array();
-  for (const auto& [name, port] : ports_) {
-    const AppPortOptions& options = port->options();
-    JsonCounters counters;
-    port->visit(counters);
-    for (const auto& worker : workers_) {
-      counters.counter("drop_no_reader", worker->no_reader(options.id));
-    }
-    counters.set_prefix("xdp_");
-    for (const auto& [netdev, unit] : nics_) {
-      unit->demux().visit_port(options.id, counters);
-    }
-    const PortConfig& config = current_.ports.at(name);
-    json queues = json::array();
-    for (const QueueName& queue : config.queues) {
-      queues.push_back(fmt::format("{}:{}", queue.netdev, queue.queue));
-    }
-    auto uplink = uplink_of(current_, config);
-    auto session = port->session();
-    ports.push_back({{"name", name},
-                     {"type", "app"},
-                     {"id", raw(options.id)},
-                     {"state", session ? "attached" : "detached"},
-                     {"client", session ? json(session->client) : json()},
-                     {"pid", session ? json(session->pid) : json()},
-                     {"uid", session ? json(session->uid) : json()},
-                     {"pages_held", session ? session->pages_held : 0},
-                     {"page_limit", options.pages},
-                     {"uplink", uplink ? json(*uplink) : json()},
-                     {"queues", queues},
-                     {"counters", counters.take()}});
+  for (const auto& [name, config] : current_.ports) {
+    ports.push_back(apps_.contains(name)     ? show_app(name)
+                    : guests_.contains(name) ? show_guest_port(name)
+                                             : show_host(name));
   }
   return ports;
 }
+
+json Engine::show_guests() {
+  json guests = json::array();
+  for (const auto& [name, guest] : guests_) {
+    const PortConfig& config = current_.ports.at(name);
+    GuestPort::Info info = guest->info();
+    json shown = show_guest_port(name);
+    for (const char* key : {"type", "client", "pages_held", "page_limit", "queues"}) {
+      shown.erase(key);
+    }
+    shown["socket"] = config.socket;
+    shown["role"] = role_text(config.role);
+    shown["trust"] = config.trust;
+    shown["queue_pairs"] = config.queue_pairs;
+    shown["connected_ms"] = info.connected ? json((now_ns() - info.since_ns) / 1'000'000) : json();
+    shown["features"] = info.feature_names;
+    shown["feature_bits"] = fmt::format("{:#x}", info.features);
+    shown["protocol_features"] = info.protocol_feature_names;
+    shown["protocol_feature_bits"] = fmt::format("{:#x}", info.protocol_features);
+    shown["regions"] = json::array();
+    for (const auto& region : info.regions) {
+      shown["regions"].push_back({{"guest_address", fmt::format("{:#x}", region.guest_address)},
+                                  {"bytes", region.bytes},
+                                  {"huge_pages", region.huge_pages}});
+    }
+    shown["rings"] = json::array();
+    for (const auto& ring : info.rings) {
+      shown["rings"].push_back(ring_json(ring));
+    }
+    guests.push_back(std::move(shown));
+  }
+  return guests;
+}
+
+namespace {
+
+// `nic` or `port` is "": a rule stands on one of them.
+json rule_json(const RuleTable::Entry& entry, const std::string& nic, const std::string& port,
+               std::uint64_t packets, std::uint64_t bytes) {
+  return {{"id", raw(entry.rule.slot)},
+          {"nic", nic},
+          {"port", port},
+          {"match", entry.config.match},
+          {"to", entry.config.to},
+          {"priority", entry.config.priority},
+          {"shed", entry.config.shed},
+          {"implicit", entry.implicit},
+          {"packets", packets},
+          {"bytes", bytes}};
+}
+
+}  // namespace
 
 json Engine::show_rules() {
   json rules = json::array();
@@ -143,14 +296,13 @@ json Engine::show_rules() {
           count = *read;
         }
       }
-      rules.push_back({{"id", raw(entry.rule.slot)},
-                       {"nic", netdev},
-                       {"match", entry.config.match},
-                       {"to", entry.config.to},
-                       {"priority", entry.config.priority},
-                       {"shed", entry.config.shed},
-                       {"packets", count.packets},
-                       {"bytes", count.bytes}});
+      rules.push_back(rule_json(entry, netdev, "", count.packets, count.bytes));
+    }
+  }
+  for (const auto& [port, flows] : flows_) {
+    for (const RuleTable::Entry& entry : flows.table.entries()) {
+      FlowCounts::Count count = flows.counts->count(entry.rule.slot);
+      rules.push_back(rule_json(entry, "", port, count.packets, count.bytes));
     }
   }
   return rules;
@@ -167,7 +319,7 @@ json Engine::show_pools() {
       }
     }
   }
-  for (const auto& [name, port] : ports_) {
+  for (const auto& [name, port] : apps_) {
     port->visit_pools([&](const PagePool& pool) {
       pools.push_back({{"name", pool.name()}, {"domain", name}, {"counters", counters_of(pool)}});
     });

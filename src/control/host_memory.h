@@ -15,6 +15,13 @@
 
 namespace sluice {
 
+// A word of [daemon] huge_pages.
+inline ArenaOptions::Huge huge_option(const std::string& text) {
+  return text == "never"      ? ArenaOptions::Huge::kNever
+         : text == "required" ? ArenaOptions::Huge::kRequired
+                              : ArenaOptions::Huge::kIfAny;
+}
+
 // Control thread. The first reserve() decides how large the one arena is that all host queues share; a UMEM
 // cannot grow (net/xdp/xdp_umem.c), so queues that come later and find no room get one more arena.
 class HostMemory {

@@ -13,19 +13,39 @@ class ModelTarget final : public ControlTarget {
   nlohmann::json show_nics() override { return names(current_.nics); }
   nlohmann::json show_queues() override { return nlohmann::json::array(); }
   nlohmann::json show_ports() override { return names(current_.ports); }
+  nlohmann::json show_guests() override {
+    nlohmann::json shown = nlohmann::json::array();
+    for (const auto& [name, port] : current_.ports) {
+      if (port.type == "guest") {
+        shown.push_back({{"name", name}, {"state", "waiting"}});
+      }
+    }
+    return shown;
+  }
   nlohmann::json show_rules() override {
     nlohmann::json shown = nlohmann::json::array();
+    auto add = [&shown](int id, const RuleConfig& rule, const std::string& nic) {
+      shown.push_back({{"id", id},
+                       {"nic", nic},
+                       {"port", rule.port},
+                       {"match", rule.match},
+                       {"to", rule.to},
+                       {"priority", rule.priority},
+                       {"shed", rule.shed},
+                       {"implicit", false},
+                       {"packets", 0},
+                       {"bytes", 0}});
+    };
     for (const auto& [nic, unused] : current_.nics) {
       int id = 0;
       for (const RuleConfig& rule : rules_of(current_, nic)) {
-        shown.push_back({{"id", id++},
-                         {"nic", nic},
-                         {"match", rule.match},
-                         {"to", rule.to},
-                         {"priority", rule.priority},
-                         {"shed", rule.shed},
-                         {"packets", 0},
-                         {"bytes", 0}});
+        add(id++, rule, nic);
+      }
+    }
+    for (const auto& [port, unused] : current_.ports) {
+      int id = 0;
+      for (const RuleConfig& rule : rules_of_port(current_, port)) {
+        add(id++, rule, "");
       }
     }
     return shown;

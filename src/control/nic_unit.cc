@@ -59,6 +59,7 @@ Result<void> NicUnit::start() {
 }
 
 NicUnit::~NicUnit() {
+  close_broadcasts();
   while (!queues_.empty()) {
     SLUICE_CHECK(!queues_.begin()->second.owner, "nic {}: queue {} is still owned", config_.netdev,
                  raw(queues_.begin()->first));
@@ -161,6 +162,34 @@ void NicUnit::choose_uplink_lane(WorkerId worker) {
 bool NicUnit::worker_sends(WorkerId worker) const {
   return std::any_of(queues_.begin(), queues_.end(),
                      [&](const auto& entry) { return entry.second.worker == worker && !entry.second.owner; });
+}
+
+Result<void> NicUnit::serve_members(std::span<const MacAddress> macs) {
+  if (macs.empty()) {
+    close_broadcasts();
+    return {};
+  }
+  if (broadcasts_) {
+    return broadcasts_->accept(macs);
+  }
+  auto opened = BroadcastQueue::open(
+      {.netdev = config_.netdev, .ifindex = info_.ifindex, .nic = wiring_.id, .port = wiring_.port});
+  SLUICE_TRY(opened);
+  SLUICE_TRY((*opened)->accept(macs));
+  broadcasts_ = std::move(*opened);
+  auto first = std::ranges::find_if(queues_, [](const auto& entry) { return !entry.second.owner; });
+  broadcast_worker_ = first == queues_.end() ? WorkerId{0} : first->second.worker;
+  wiring_.workers[raw(broadcast_worker_)]->call(
+      [this](Worker::Tables& tables) { tables.queues.push_back(broadcasts_.get()); });
+  return {};
+}
+
+void NicUnit::close_broadcasts() {
+  if (broadcasts_) {
+    wiring_.workers[raw(broadcast_worker_)]->call(
+        [this](Worker::Tables& tables) { std::erase(tables.queues, broadcasts_.get()); });
+    broadcasts_.reset();
+  }
 }
 
 void NicUnit::leave_worker(QueueId queue, OpenQueue& open) {

@@ -17,6 +17,7 @@
 #include "control/host_memory.h"
 #include "demux/demux.h"
 #include "memory/pool.h"
+#include "port/nic/broadcast_queue.h"
 #include "port/nic/nic_info.h"
 #include "port/nic/queue.h"
 #include "port/nic/xdp_link.h"
@@ -53,6 +54,11 @@ class NicUnit {
                                 Pool use);
   void close_queue(QueueId queue, Pool use);
 
+  // For the ports with addresses of their own behind this NIC: it takes in packets for these addresses, and
+  // brings what the wire says to everybody to the worker of its first host queue. None: no longer.
+  Result<void> serve_members(std::span<const MacAddress> macs);
+  const BroadcastQueue* broadcasts() const { return broadcasts_.get(); }
+
   const NicConfig& config() const { return config_; }
   const NicInfo& info() const { return info_; }
   void update_info(const NicInfo& info) { info_ = info; }
@@ -81,6 +87,7 @@ class NicUnit {
   Result<void> bring_up(QueueId queue, BindMode mode, OpenQueue open, Umem& umem, Pool use);
   void leave_worker(QueueId queue, OpenQueue& open);
   void choose_uplink_lane(WorkerId worker);
+  void close_broadcasts();
 
   NicConfig config_;
   Wiring wiring_;
@@ -89,6 +96,8 @@ class NicUnit {
   std::unique_ptr<Demux> demux_;
   std::optional<XdpLink> link_;
   std::map<QueueId, OpenQueue> queues_;
+  std::unique_ptr<BroadcastQueue> broadcasts_;
+  WorkerId broadcast_worker_{0};
 };
 
 }  // namespace sluice

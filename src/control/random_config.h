@@ -119,9 +119,7 @@ class RandomConfig {
     } else {
       port.socket = "/run/sluice/" + name + one_of({".sock", ".s"});
       port.role = one_of({GuestPortOptions::Role::kServer, GuestPortOptions::Role::kClient});
-      if (port.role == GuestPortOptions::Role::kServer) {
-        port.allow_users = one_of<std::vector<std::string>>({{}, {"root"}});
-      }
+      port.allow_users = one_of<std::vector<std::string>>({{}, {"root"}});
       if (one_in(2)) {
         port.mac.push_back({0x52, 0x54, 0, 0, 1, last});
       }

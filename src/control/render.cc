@@ -201,9 +201,111 @@ std::string render_ports(const json& result) {
   return or_nothing(table, "ports");
 }
 
+namespace {
+
+// Of an array in an object; empty when there is none.
+const json& items(const json& object, std::string_view key) {
+  static const json kNone = json::array();
+  auto found = object.is_object() ? object.find(key) : object.end();
+  return object.is_object() && found != object.end() && found->is_array() ? *found : kNone;
+}
+
+std::string bytes_text(std::uint64_t bytes) {
+  constexpr std::array<std::string_view, 4> kUnits{"B", "KiB", "MiB", "GiB"};
+  std::size_t unit = 0;
+  while (bytes >= 1024 && bytes % 1024 == 0 && unit + 1 < kUnits.size()) {
+    bytes /= 1024;
+    ++unit;
+  }
+  return fmt::format("{} {}", bytes, kUnits[unit]);
+}
+
+std::string memory_cell(const json& guest) {
+  std::uint64_t bytes = 0;
+  for (const json& region : items(guest, "regions")) {
+    bytes += region.is_object() && region.contains("bytes") && region["bytes"].is_number_unsigned()
+                 ? region["bytes"].get<std::uint64_t>()
+                 : 0;
+  }
+  return bytes_text(bytes);
+}
+
+// "2/4": of so many rings so many run.
+std::string rings_cell(const json& guest) {
+  const json& rings = items(guest, "rings");
+  auto running =
+      std::ranges::count_if(rings, [](const json& ring) { return cell(ring, "running") == "yes"; });
+  return fmt::format("{}/{}", running, rings.size());
+}
+
+std::string ring_state(const json& ring) {
+  return cell(ring, "broken") == "yes"    ? "broken"
+         : cell(ring, "running") == "yes" ? "running"
+         : cell(ring, "enabled") == "yes" ? "enabled"
+                                          : "stopped";
+}
+
+std::string render_rings(const json& guests) {
+  Table table({{"GUEST"},
+               {"RING", kRight},
+               {"KIND"},
+               {"FORMAT"},
+               {"ENTRIES", kRight},
+               {"STATE"},
+               {"WORKER", kRight},
+               {"PACKETS", kRight},
+               {"KICKS", kRight},
+               {"CALLS", kRight},
+               {"CALLS SPARED", kRight}});
+  for (const json& guest : guests) {
+    for (const json& ring : items(guest, "rings")) {
+      table.row({cell(guest, "name"), id_cell(ring, "index"), cell(ring, "kind"), cell(ring, "format"),
+                 id_cell(ring, "entries"), ring_state(ring), id_cell(ring, "worker"), cell(ring, "packets"),
+                 cell(ring, "kicks"), cell(ring, "calls"), cell(ring, "calls_suppressed")});
+    }
+  }
+  return table.empty() ? "" : "\n" + table.text();
+}
+
+}  // namespace
+
+std::string render_guests(const json& result) {
+  Table table({{"GUEST"},
+               {"STATE"},
+               {"PID", kRight},
+               {"UPLINK"},
+               {"MAC"},
+               {"VLAN", kRight},
+               {"MODE"},
+               {"RINGS", kRight},
+               {"REGIONS", kRight},
+               {"MEMORY", kRight},
+               {"KICKS", kRight},
+               {"CALLS", kRight},
+               {"RX PACKETS", kRight},
+               {"TX PACKETS", kRight},
+               {"DROPS", kRight},
+               {"FAULTS", kRight}});
+  Table features({{"GUEST"}, {"FEATURES"}});
+  for (const json& guest : result) {
+    table.row({cell(guest, "name"), cell(guest, "state"), id_cell(guest, "pid"), cell(guest, "uplink"),
+               cell(guest, "mac"), id_cell(guest, "vlan"), cell(guest, "mode"), rings_cell(guest),
+               std::to_string(items(guest, "regions").size()), memory_cell(guest), counter(guest, "kicks"),
+               counter(guest, "calls"), counter(guest, "rx_packets"), counter(guest, "tx_packets"),
+               counter_sum(guest, "drop_"), counter_sum(guest, "fault_")});
+    for (const char* key : {"features", "protocol_features"}) {
+      if (!items(guest, key).empty()) {
+        features.row({cell(guest, "name"), cell(guest, key)});
+      }
+    }
+  }
+  return or_nothing(table, "guests") + (features.empty() ? "" : "\n" + features.text()) +
+         render_rings(result);
+}
+
 std::string render_rules(const json& result) {
   Table table({{"ID", kRight},
-               {"NIC"},
+               {"FROM"},
                {"PRIORITY", kRight},
                {"MATCH"},
                {"TO"},
@@ -212,9 +314,10 @@ std::string render_rules(const json& result) {
                {"BYTES", kRight}});
   for (const json& rule : result) {
     std::string match = cell(rule, "match");
-    table.row({id_cell(rule, "id"), cell(rule, "nic"), id_cell(rule, "priority"),
-               match == "-" ? "(everything)" : match, cell(rule, "to"), cell(rule, "shed"),
-               cell(rule, "packets"), cell(rule, "bytes")});
+    bool implicit = cell(rule, "implicit") == "yes";
+    table.row({id_cell(rule, "id"), cell(rule, cell(rule, "nic") == "-" ? "port" : "nic"),
+               implicit ? "implicit" : id_cell(rule, "priority"), match == "-" ? "(everything)" : match,
+               cell(rule, "to"), cell(rule, "shed"), cell(rule, "packets"), cell(rule, "bytes")});
   }
   return or_nothing(table, "rules");
 }

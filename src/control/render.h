@@ -38,6 +38,7 @@ std::string si(double value, std::string_view unit);  // "1.23 Mpps"
 std::string render_nics(const nlohmann::json& result);
 std::string render_queues(const nlohmann::json& result);
 std::string render_ports(const nlohmann::json& result);
+std::string render_guests(const nlohmann::json& result);
 std::string render_rules(const nlohmann::json& result);
 std::string render_pools(const nlohmann::json& result);
 std::string render_counters(const nlohmann::json& result);

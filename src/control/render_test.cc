@@ -36,12 +36,52 @@ TEST(Render, ShowsTheOtherTables) {
   EXPECT_EQ(render_rules(json::parse(
                 R"([{"id":7,"nic":"eth1","match":"","to":"dns","priority":-1,"shed":true,"packets":10,
       "bytes":6400}])")),
-            "ID  NIC   PRIORITY  MATCH         TO   SHED  PACKETS  BYTES\n"
+            "ID  FROM  PRIORITY  MATCH         TO   SHED  PACKETS  BYTES\n"
             " 7  eth1        -1  (everything)  dns  yes        10  6,400\n");
+  EXPECT_EQ(
+      render_rules(json::parse(
+          R"([{"id":0,"nic":"eth1","port":"","match":"dst_mac 02:00:00:00:00:07","to":"vm0","priority":0,
+      "shed":false,"implicit":true,"packets":1,"bytes":60},
+     {"id":0,"nic":"","port":"vm0","match":"ip_proto tcp","to":"dns","priority":5,"shed":false,
+      "implicit":false,"packets":2,"bytes":120}])")),
+      "ID  FROM  PRIORITY  MATCH                      TO   SHED  PACKETS  BYTES\n"
+      " 0  eth1  implicit  dst_mac 02:00:00:00:00:07  vm0  no          1     60\n"
+      " 0  vm0          5  ip_proto tcp               dns  no          2    120\n");
   EXPECT_EQ(render_counters(json{{"nic.eth1.rx_packets", 1000}}),
             "COUNTER              VALUE\nnic.eth1.rx_packets  1,000\n");
   EXPECT_EQ(render_pools(json::array()), "no pools\n");
   EXPECT_EQ(render_config(json{{"toml", "[daemon]\n"}}), "[daemon]\n");
+}
+
+TEST(Render, GuestsAreATableTheirFeaturesAndTheirRings) {
+  json guests = json::parse(
+      R"([{"name":"vm0","state":"running","pid":4711,"uplink":"eth1","mac":["52:54:00:00:00:01"],"vlan":7,
+      "mode":"bridge","features":["VERSION_1","RING_PACKED"],"protocol_features":["MQ"],
+      "regions":[{"guest_address":"0x0","bytes":134217728,"huge_pages":false}],
+      "rings":[{"index":0,"kind":"rx","format":"packed","entries":256,"enabled":true,"running":true,
+                "broken":false,"worker":0,"packets":5,"kicks":1,"calls":2,"calls_suppressed":3},
+               {"index":1,"kind":"tx","format":"packed","entries":256,"enabled":true,"running":false,
+                "broken":true,"worker":1,"packets":0,"kicks":0,"calls":0,"calls_suppressed":0}],
+      "counters":{"kicks":1,"calls":2,"rx_packets":5,"tx_packets":0,"drop_ring_full":2}},
+     {"name":"vm1","state":"waiting","pid":null,"uplink":null,"mac":["52:54:00:00:00:02"],"vlan":0,
+      "mode":"vepa","features":[],"protocol_features":[],"regions":[],"rings":[],"counters":{}}])");
+  EXPECT_EQ(
+      render_guests(guests),
+      "GUEST  STATE     PID  UPLINK  MAC                VLAN  MODE    RINGS  REGIONS   MEMORY  KICKS  CALLS  "
+      "RX PACKETS  TX PACKETS  DROPS  FAULTS\n"
+      "vm0    running  4711  eth1    52:54:00:00:00:01     7  bridge    1/2        1  128 MiB      1      2  "
+      "         5           0      2       0\n"
+      "vm1    waiting     -  -       52:54:00:00:00:02     0  vepa      0/0        0      0 B      -      -  "
+      "         -           -      0       0\n"
+      "\n"
+      "GUEST  FEATURES\n"
+      "vm0    VERSION_1,RING_PACKED\n"
+      "vm0    MQ\n"
+      "\n"
+      "GUEST  RING  KIND  FORMAT  ENTRIES  STATE    WORKER  PACKETS  KICKS  CALLS  CALLS SPARED\n"
+      "vm0       0  rx    packed      256  running       0        5      1      2             3\n"
+      "vm0       1  tx    packed      256  broken        1        0      0      0             0\n");
+  EXPECT_EQ(render_guests(json::array()), "no guests\n");
 }
 
 TEST(Render, Malicious_NameThatAClientChoseCannotSteerTheTerminal) {
@@ -55,8 +95,8 @@ TEST(Render, SurvivesAnswersOfAnotherShape) {
   for (const char* text : {"null", "3", "\"x\"", "[3]", "[[1]]", "{\"a\":[1]}", "[{\"counters\":3}]",
                            "[{\"name\":{\"a\":1.5}}]"}) {
     json result = json::parse(text);
-    for (auto render : {render_nics, render_queues, render_ports, render_rules, render_pools, render_counters,
-                        render_config}) {
+    for (auto render : {render_nics, render_queues, render_ports, render_guests, render_rules, render_pools,
+                        render_counters, render_config}) {
       EXPECT_NO_THROW(render(result)) << text;
     }
     EXPECT_NO_THROW(rates_between(result, result, 1));

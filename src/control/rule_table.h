@@ -1,4 +1,4 @@
-// RuleTable: the rules that stand on one NIC, and the counter slot of each.
+// RuleTable: the rules that stand on one NIC, or on what one port sends, and the counter slot of each.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,9 @@ class RuleTable {
   struct Entry {
     RuleConfig config;
     Rule rule;  // with the slot: a rule that stays keeps its slot, and so its counts
+    bool implicit = false;
   };
+  using PortOf = std::function<Result<PortId>(const std::string& to)>;
 
   RuleTable() {
     for (std::uint32_t slot = 0; slot < kMaxRules; ++slot) {
@@ -27,9 +29,10 @@ class RuleTable {
   }
 
   // What the table would hold with `fresh` in it; nothing changes yet. `port_of` turns a rule's `to` into a
-  // port.
-  Result<std::vector<Entry>> plan(const std::vector<RuleConfig>& fresh,
-                                  const std::function<Result<PortId>(const std::string&)>& port_of) const;
+  // port. Of equal priority the earlier in `fresh` wins. `implicit` are the engine's own, for the addresses
+  // of ports: whatever their priority says, every one of `fresh` comes before them.
+  Result<std::vector<Entry>> plan(const std::vector<RuleConfig>& fresh, const PortOf& port_of,
+                                  const std::vector<RuleConfig>& implicit = {}) const;
   // The plan has been carried out. Returns the slots whose rules are gone: their counts are to be cleared.
   std::vector<RuleSlot> commit(std::vector<Entry> plan);
 

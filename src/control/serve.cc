@@ -52,7 +52,8 @@ Result<json> rule_add(ControlTarget& target, const json& params) {
   SLUICE_TRY(rule);
   Config fresh = target.current();
   for (const RuleConfig& other : fresh.rules) {
-    if (other.nic == rule->nic && other.priority == rule->priority && same_match(other.match, rule->match)) {
+    if (other.nic == rule->nic && other.port == rule->port && other.priority == rule->priority &&
+        same_match(other.match, rule->match)) {
       return fail(
           "rule: there is one with this match and priority already, to {}; remove it first or choose another "
           "priority",
@@ -64,25 +65,30 @@ Result<json> rule_add(ControlTarget& target, const json& params) {
 }
 
 json rule_to_json(const RuleConfig& rule) {
-  return {{"nic", rule.nic},
-          {"match", rule.match},
-          {"to", rule.to},
-          {"priority", rule.priority},
-          {"shed", rule.shed}};
+  return {{"nic", rule.nic}, {"port", rule.port},         {"match", rule.match},
+          {"to", rule.to},   {"priority", rule.priority}, {"shed", rule.shed}};
 }
 
-// {"nic", "id"} becomes the rule that show.rules lists so, written as in the config.
+// {"nic" or "port", "id"} becomes the rule that show.rules lists so, written as in the config.
 Result<json> rule_by_id(ControlTarget& target, const json& params) {
+  const std::string port = params.value("port", "");
   for (const json& shown : target.show_rules()) {
-    if (shown.value("id", json()) == params["id"] &&
-        (!params.contains("nic") || shown.value("nic", json()) == params["nic"])) {
-      return json{{"nic", shown.value("nic", "")},
-                  {"match", shown.value("match", "")},
-                  {"to", shown.value("to", "")},
-                  {"priority", shown.value("priority", 0)}};
+    if (shown.value("id", json()) != params["id"] || shown.value("port", "") != port ||
+        (params.contains("nic") && shown.value("nic", json()) != params["nic"])) {
+      continue;
     }
+    if (shown.value("implicit", false)) {
+      return fail("rule {} stands for an address of port {} and goes with it", params["id"].dump(),
+                  shown.value("to", ""));
+    }
+    return json{{"nic", shown.value("nic", "")},
+                {"port", port},
+                {"match", shown.value("match", "")},
+                {"to", shown.value("to", "")},
+                {"priority", shown.value("priority", 0)}};
   }
-  return fail("there is no rule {}{}; see `sluicectl show rules`", params["id"].dump(),
+  return fail("there is no rule {}{}{}; see `sluicectl show rules`", params["id"].dump(),
+              port.empty() ? "" : " on what port " + port + " sends",
               params.contains("nic") ? " on " + params["nic"].get<std::string>() : "");
 }
 
@@ -91,21 +97,28 @@ Result<json> rule_del(ControlTarget& target, const json& params) {
   if (by_id == params.contains("match")) {
     return fail("rule.del takes either a match or an id");
   }
-  if (by_id && !params.contains("nic") && target.current().nics.size() > 1) {
+  if (params.contains("nic") && params.contains("port")) {
+    return fail("rule.del takes a nic or a port: a rule stands on one of them");
+  }
+  if (by_id && !params.contains("nic") && !params.contains("port") && target.current().nics.size() > 1) {
     return fail("there are several NICs and each counts its rules; say also which nic");
   }
   Result<json> wanted = by_id ? rule_by_id(target, params) : Result<json>(params);
   SLUICE_TRY(wanted);
   RuleConfig want{
       .nic = wanted->value("nic", ""), .match = wanted->value("match", ""), .to = wanted->value("to", "")};
+  want.port = wanted->value("port", "");
   auto priority = wanted->value("priority", std::int64_t{0});
   if (auto match = parse_match(want.match); !match) {
     return fail("rule.match: {}", match.error().message);
   }
   auto fits = [&](const RuleConfig& rule) {
     // A rule for every NIC is named by any NIC that it stands on when it came by its id.
-    bool nic = !wanted->contains("nic") || rule.nic == want.nic || (by_id && rule.nic.empty());
-    return nic && same_match(rule.match, want.match) && (!wanted->contains("to") || rule.to == want.to) &&
+    bool nic = !wanted->contains("nic") || (rule.nic == want.nic && rule.port.empty()) ||
+               (by_id && rule.nic.empty());
+    bool port = !wanted->contains("port") || rule.port == want.port;
+    return nic && port && same_match(rule.match, want.match) &&
+           (!wanted->contains("to") || rule.to == want.to) &&
            (!wanted->contains("priority") || rule.priority == priority);
   };
   Config fresh = target.current();
@@ -115,7 +128,7 @@ Result<json> rule_del(ControlTarget& target, const json& params) {
                 wanted->contains("to") ? " to " + want.to : "");
   }
   if (!by_id && std::ranges::count_if(fresh.rules, fits) > 1) {
-    return fail("{} rules have this match; say also to, priority or nic",
+    return fail("{} rules have this match; say also to, priority, nic or port",
                 std::ranges::count_if(fresh.rules, fits));
   }
   RuleConfig removed = *found;
@@ -146,6 +159,9 @@ Result<json> port_del(ControlTarget& target, const json& params) {
   for (const RuleConfig& rule : fresh.rules) {
     if (rule.to == name) {
       return fail("the rule \"{}\" leads to port {}; remove it first", rule.match, name);
+    }
+    if (rule.port == name) {
+      return fail("the rule \"{}\" stands on what port {} sends; remove it first", rule.match, name);
     }
   }
   SLUICE_TRY(change(target, fresh, "removed port " + name));
@@ -187,6 +203,7 @@ void serve(RpcMethods& methods, ControlTarget& target, std::string config_path) 
   show(api::kShowNics, &ControlTarget::show_nics);
   show(api::kShowQueues, &ControlTarget::show_queues);
   show(api::kShowPorts, &ControlTarget::show_ports);
+  show(api::kShowGuests, &ControlTarget::show_guests);
   show(api::kShowRules, &ControlTarget::show_rules);
   show(api::kShowPools, &ControlTarget::show_pools);
   show(api::kShowCounters, &ControlTarget::show_counters);
@@ -200,20 +217,22 @@ void serve(RpcMethods& methods, ControlTarget& target, std::string config_path) 
        {"to"},
        {"nic", Type::kString, Need::kOptional},
        {"priority", Type::kInteger, Need::kOptional},
-       {"shed", Type::kBoolean, Need::kOptional}},
+       {"shed", Type::kBoolean, Need::kOptional},
+       {"port", Type::kString, Need::kOptional}},
       rule_add);
   act(api::kRuleDel,
       {{"match", Type::kString, Need::kOptional},
        {"to", Type::kString, Need::kOptional},
        {"nic", Type::kString, Need::kOptional},
        {"priority", Type::kInteger, Need::kOptional},
-       {"id", Type::kInteger, Need::kOptional}},
+       {"id", Type::kInteger, Need::kOptional},
+       {"port", Type::kString, Need::kOptional}},
       rule_del);
   // The rest of a port's parameters are checked as the config file is, with the same sentences.
   act(api::kPortAdd,
       {{"name"},
        {"type"},
-       {"socket"},
+       {"socket", Type::kAny, Need::kOptional},
        {"allow_users", Type::kAny, Need::kOptional},
        {"pages", Type::kAny, Need::kOptional},
        {"ring", Type::kAny, Need::kOptional},
@@ -221,7 +240,15 @@ void serve(RpcMethods& methods, ControlTarget& target, std::string config_path) 
        {"mac", Type::kAny, Need::kOptional},
        {"uplink", Type::kAny, Need::kOptional},
        {"stall_timeout_ms", Type::kAny, Need::kOptional},
-       {"observe", Type::kAny, Need::kOptional}},
+       {"observe", Type::kAny, Need::kOptional},
+       {"role", Type::kAny, Need::kOptional},
+       {"vlan", Type::kAny, Need::kOptional},
+       {"mode", Type::kAny, Need::kOptional},
+       {"trust", Type::kAny, Need::kOptional},
+       {"queue_pairs", Type::kAny, Need::kOptional},
+       {"netdev", Type::kAny, Need::kOptional},
+       {"address", Type::kAny, Need::kOptional},
+       {"mtu", Type::kAny, Need::kOptional}},
       [](ControlTarget& t, const json& params) { return port_add(t, params); });
   act(api::kPortDel, {{"name"}}, port_del);
   methods.add(std::string(api::kReload), {},

@@ -1,0 +1,134 @@
+// The engine's ports of type "app", and the queues that they own.
+#include <algorithm>
+
+#include "base/check.h"
+#include "control/engine.h"
+
+namespace sluice {
+
+Result<AppPortOptions> Engine::app_options(const PortConfig& port, const std::optional<std::string>& uplink) {
+  AppPortOptions options;
+  options.name = port.name;
+  options.socket = port.socket;
+  for (const std::string& user : port.allow_users) {
+    auto uid = read_user(user);
+    if (!uid) {
+      return std::unexpected(uid.error());
+    }
+    options.allow_uids.push_back(*uid);
+  }
+  options.pages = port.pages;
+  options.page_bytes = target_.daemon.page_bytes;
+  options.huge = huge_option(target_.daemon.huge_pages);
+  options.ring_entries = port.ring;
+  options.stall_timeout_ns = std::uint64_t{port.stall_timeout_ms} * 1'000'000;
+  options.source_macs = port.mac;
+  NicUnit* uplink_nic = nullptr;
+  if (uplink) {
+    auto found = nics_.find(*uplink);
+    if (found == nics_.end()) {
+      return fail("its uplink {} is not there", *uplink);
+    }
+    uplink_nic = found->second.get();
+    options.uplink = uplink_nic->port();
+    if (options.source_macs.empty()) {
+      options.source_macs.push_back(uplink_nic->info().mac);
+    }
+  } else if (options.source_macs.empty()) {
+    options.source_macs.push_back(
+        MacAddress{});  // it cannot send; its programs are told an address all the same
+  }
+  for (const auto& worker : workers_) {
+    options.workers.push_back(worker->id());
+    // Without an uplink it can still reach the guests that have none either.
+    options.worker_sends.push_back(uplink_nic != nullptr ? uplink_nic->worker_sends(worker->id())
+                                                         : has_isolated_members());
+  }
+  for (const QueueName& name : port.queues) {
+    auto found = nics_.find(name.netdev);
+    if (found == nics_.end()) {
+      return fail("its queue {}:{} is on a NIC that is not there", name.netdev, name.queue);
+    }
+    NicUnit& unit = *found->second;
+    QueueId queue{name.queue};
+    const auto& given = unit.given_queues();
+    if (std::find(given.begin(), given.end(), queue) == given.end()) {
+      return fail("its queue {}:{} does not exist: nic {} has {} RX queues", name.netdev, name.queue,
+                  name.netdev, unit.info().rx_queues);
+    }
+    NicQueueOptions queue_options = unit.queue_options(queue, unit.config().mode);
+    options.owned.push_back(
+        OwnedQueue{unit.id(), queue, worker_of(queue, workers_.size()), pages_for_queue(queue_options, 0)});
+  }
+  return options;
+}
+
+Result<void> Engine::add_app(const PortConfig& config, PortId id) {
+  // Of the NICs that there are: one that was asked for and cannot be had leaves the other the only one.
+  auto options = app_options(config, uplink_of(target_, config));
+  SLUICE_TRY(options);
+  options->id = id;
+  OwnedDomain& domain = domains_[id];
+  domain.queues = options->owned;
+  domain.observe = config.observe;
+  for (const OwnedQueue& owned : domain.queues) {
+    nic_by_id(owned.nic)->close_queue(owned.queue, NicUnit::Pool::kQuiet);
+  }
+  auto port = AppPort::create(std::move(*options), loop_, *this);
+  SLUICE_TRY(port);
+  apps_[config.name] = std::move(*port);
+  return {};
+}
+
+Result<void> Engine::open_queues(PortId port, Arena& arena, std::span<PagePool* const> pools) {
+  OwnedDomain& domain = domains_.at(port);
+  SLUICE_CHECK(pools.size() == domain.queues.size(), "{} pools for {} queues", pools.size(),
+               domain.queues.size());
+  if (domain.queues.empty()) {
+    return {};
+  }
+  auto umem = Umem::create(arena);
+  if (!umem) {
+    return std::unexpected(umem.error());
+  }
+  domain.umem = std::move(*umem);
+  domain.pools.assign(pools.begin(), pools.end());
+  for (std::size_t index = 0; index < domain.queues.size(); ++index) {
+    if (auto opened = open_owned_queue(port, index, NicUnit::Pool::kQuiet); !opened) {
+      close_queues(port);
+      return opened;
+    }
+  }
+  return {};
+}
+
+Result<void> Engine::open_owned_queue(PortId owner, std::size_t index, NicUnit::Pool use) {
+  OwnedDomain& domain = domains_.at(owner);
+  const OwnedQueue& owned = domain.queues[index];
+  NicUnit* unit = nic_by_id(owned.nic);
+  if (unit == nullptr) {
+    return {};  // away at present: opened when the NIC comes back
+  }
+  // D5: in driver zero-copy mode the NIC fills the owner's pages before the program decides whose packet it
+  // is. In copy mode the kernel copies after the verdict.
+  BindMode mode = domain.observe ? unit->config().mode : BindMode::kCopy;
+  return unit->open_owned_queue(owned.queue, owner, mode, *domain.umem, *domain.pools[index], use);
+}
+
+void Engine::close_queues(PortId port) {
+  OwnedDomain& domain = domains_.at(port);
+  for (const OwnedQueue& owned : domain.queues) {
+    NicUnit* unit = nic_by_id(owned.nic);
+    if (unit == nullptr) {
+      continue;
+    }
+    auto open = unit->queues().find(owned.queue);
+    if (open != unit->queues().end() && open->second.owner == port) {
+      unit->close_queue(owned.queue, NicUnit::Pool::kQuiet);
+    }
+  }
+  domain.pools.clear();
+  domain.umem.reset();
+}
+
+}  // namespace sluice

@@ -1,0 +1,251 @@
+// The engine's ports of type "guest" and "host", and the switch between them: who is on it, how the wire's
+// packets find them, and what rules say about what ports send.
+#include <algorithm>
+
+#include "base/log.h"
+#include "control/engine.h"
+
+namespace sluice {
+
+Result<Engine::Member> Engine::make_member(const PortConfig& config, PortId id) {
+  Member member;
+  member.on_switch = {.port = id, .mode = config.mode, .vlan = config.vlan, .macs = config.mac};
+  member.trust = config.trust;
+  // Of the NICs that there are, as for apps.
+  member.uplink = uplink_of(target_, config);
+  if (!member.uplink) {
+    return member;
+  }
+  auto unit = nics_.find(*member.uplink);
+  if (unit == nics_.end()) {
+    return fail("its uplink {} is not there", *member.uplink);
+  }
+  if (std::ranges::find(config.mac, unit->second->info().mac) != config.mac.end()) {
+    return fail("its address {} is that of its uplink {}, whose packets are the kernel's; choose another",
+                mac_text(unit->second->info().mac), *member.uplink);
+  }
+  member.on_switch.uplink = unit->second->port();
+  return member;
+}
+
+// All: packets for the port come to whatever worker serves the queue they arrive on. First those that can
+// send by its uplink.
+std::vector<WorkerId> Engine::workers_of(const Member& member) {
+  std::vector<WorkerId> list;
+  for (const auto& worker : workers_) {
+    list.push_back(worker->id());
+  }
+  if (member.uplink) {
+    NicUnit& unit = *nics_.at(*member.uplink);
+    std::ranges::stable_partition(list, [&unit](WorkerId worker) { return unit.worker_sends(worker); });
+  }
+  return list;
+}
+
+Result<void> Engine::add_guest(const PortConfig& config, PortId id) {
+  auto member = make_member(config, id);
+  SLUICE_TRY(member);
+  GuestPortOptions options;
+  options.id = id;
+  options.name = config.name;
+  options.socket = config.socket;
+  options.role = config.role;
+  for (const std::string& user : config.allow_users) {
+    auto uid = read_user(user);
+    SLUICE_TRY(uid);
+    options.allow_uids.push_back(*uid);
+  }
+  options.macs = config.mac;
+  options.vlan = config.vlan;
+  options.trust = config.trust;
+  options.uplink = member->on_switch.uplink;
+  options.workers = workers_of(*member);
+  options.queue_pairs = config.queue_pairs;
+  auto port = GuestPort::create(std::move(options), loop_, *this);
+  SLUICE_TRY(port);
+  guests_[config.name] = std::move(*port);
+  add_member(config.name, std::move(*member));
+  return {};
+}
+
+Result<void> Engine::add_host(const PortConfig& config, PortId id) {
+  auto member = make_member(config, id);
+  SLUICE_TRY(member);
+  HostPortOptions options;
+  options.id = id;
+  options.name = config.name;
+  options.netdev = config.netdev;
+  options.mac = config.mac.front();
+  options.addresses = config.address;
+  options.mtu = config.mtu;
+  options.vlan = config.vlan;
+  options.uplink = member->on_switch.uplink;
+  options.workers = workers_of(*member);
+  auto port = HostPort::create(std::move(options));
+  SLUICE_TRY(port);
+  for (WorkerId worker : (*port)->options().workers) {
+    install_lane(id, worker, &(*port)->lane(worker));
+  }
+  hosts_[config.name] = std::move(*port);
+  set_attached(id, true);
+  add_member(config.name, std::move(*member));
+  return {};
+}
+
+void Engine::remove_host(const std::string& name) {
+  auto found = hosts_.find(name);
+  if (found == hosts_.end()) {
+    return;
+  }
+  const HostPortOptions& options = found->second->options();
+  for (WorkerId worker : options.workers) {
+    remove_lane(options.id, worker);
+  }
+  hosts_.erase(found);
+}
+
+void Engine::add_member(const std::string& name, Member member) {
+  if (member.uplink) {
+    unsettled_.insert(*member.uplink);
+  }
+  switch_changed_ = true;
+  members_[name] = std::move(member);
+}
+
+// At once, for the entry of the port table may be another port's soon.
+void Engine::remove_member(const std::string& name) {
+  auto found = members_.find(name);
+  if (found == members_.end()) {
+    return;
+  }
+  auto uplink = found->second.uplink;
+  members_.erase(found);
+  rebuild_switch();
+  if (uplink) {
+    if (auto done = refresh_uplink(*uplink); !done) {
+      log::error("nic {}: {}", *uplink, done.error().message);
+    }
+  }
+}
+
+// What the steps of one apply() have left to do once for all of them.
+void Engine::settle(const std::function<void(const std::string&, const Error&)>& failed) {
+  if (switch_changed_) {
+    rebuild_switch();
+  }
+  for (const std::string& netdev : std::exchange(unsettled_, {})) {
+    if (auto done = refresh_uplink(netdev); !done) {
+      failed("nic " + netdev, done.error());
+    }
+  }
+}
+
+// What the NIC does for the ports behind it: the rules for their addresses, the addresses that it takes in,
+// the broadcasts that it brings.
+Result<void> Engine::refresh_uplink(const std::string& netdev) {
+  auto unit = nics_.find(netdev);
+  if (unit == nics_.end()) {
+    return {};  // away at present: done when it comes back
+  }
+  std::vector<RuleConfig> standing;
+  for (const RuleTable::Entry& entry : rules_[netdev].entries()) {
+    if (!entry.implicit) {
+      standing.push_back(entry.config);
+    }
+  }
+  SLUICE_TRY(replace_rules(netdev, standing));
+  std::vector<MacAddress> macs;
+  for (const auto& [name, member] : members_) {
+    if (member.uplink == netdev) {
+      macs.insert(macs.end(), member.on_switch.macs.begin(), member.on_switch.macs.end());
+    }
+  }
+  return unit->second->serve_members(macs);
+}
+
+// Untagged frames are a port's without a VLAN, and of others only those that it is trusted to judge by
+// itself.
+std::vector<RuleConfig> Engine::implicit_rules(const std::string& netdev) const {
+  std::vector<RuleConfig> rules;
+  for (const auto& [name, member] : members_) {
+    if (member.uplink != netdev) {
+      continue;
+    }
+    for (const MacAddress& mac : member.on_switch.macs) {
+      bool any_vlan = member.on_switch.vlan == 0 && member.trust;
+      RuleConfig& rule = rules.emplace_back();
+      rule.nic = netdev;
+      rule.match =
+          "dst_mac " + mac_text(mac) + (any_vlan ? "" : fmt::format(" vlan_id {}", member.on_switch.vlan));
+      rule.to = name;
+    }
+  }
+  return rules;
+}
+
+bool Engine::has_isolated_members() const {
+  return std::ranges::any_of(target_.ports, [this](const auto& entry) {
+    return entry.second.is_member() && !uplink_of(target_, entry.second);
+  });
+}
+
+void Engine::rebuild_switch() {
+  switch_changed_ = false;
+  std::vector<SwitchMember> list;
+  for (const auto& [name, member] : members_) {
+    list.push_back(member.on_switch);
+  }
+  std::unique_ptr<Switch> fresh;
+  auto need = [&]() -> Switch& {
+    if (!fresh) {
+      fresh = std::make_unique<Switch>(list);
+    }
+    return *fresh;
+  };
+  if (!list.empty()) {
+    need();
+  }
+  for (const auto& [name, flows] : flows_) {
+    if (flows.rules) {
+      need().set_flow_rules(names_.all().at(name), flows.rules);
+    }
+  }
+  for (const auto& worker : workers_) {
+    worker->call([&fresh](Worker::Tables& tables) { tables.switching = fresh.get(); });
+  }
+  switch_ = std::move(fresh);
+}
+
+Result<void> Engine::perform(const SetPortRules& action) {
+  PortId id = names_.all().at(action.port);
+  Flows& flows = flows_[action.port];
+  if (!flows.counts) {
+    flows.counts = std::make_shared<FlowCounts>(static_cast<std::uint32_t>(workers_.size()));
+  }
+  auto plan = flows.table.plan(to_known_ports(action.rules),
+                               [this](const std::string& to) { return port_of_rule(to); });
+  SLUICE_TRY(plan);
+  std::vector<Rule> rules;
+  for (const RuleTable::Entry& entry : *plan) {
+    rules.push_back(entry.rule);
+  }
+  auto compiled = PortRules::create(id, rules, flows.counts);
+  SLUICE_TRY(compiled);
+  flows.rules = rules.empty() ? nullptr : *compiled;
+  rebuild_switch();
+  for (RuleSlot slot : flows.table.commit(std::move(*plan))) {
+    flows.counts->clear(slot);  // no worker has its rule any more
+  }
+  return {};
+}
+
+// Each worker waits inside its call for the next one's.
+void Engine::quiesce(std::span<const WorkerId> workers, const std::function<void()>& change) {
+  if (workers.empty()) {
+    change();
+    return;
+  }
+  workers_[raw(workers.front())]->call([&](Worker::Tables&) { quiesce(workers.subspan(1), change); });
+}
+
+}  // namespace sluice
