@@ -75,6 +75,11 @@ Result<void> check_apart(const GuestRegion& other, const vhost_user_region& regi
   return {};
 }
 
+bool is_same(const GuestRegion& region, const vhost_user_region& named) {
+  return region.guest_address == named.guest_address && region.user_address == named.user_address &&
+         region.bytes == named.bytes;
+}
+
 // Only memory of the kernel's own: behind any other file is a disk or, with FUSE, the front-end itself, and
 // a page that it brings when it likes stops the worker that touches it.
 Result<FileKind> kind_of(int fd) {
@@ -167,16 +172,17 @@ Result<MemoryTable> make_table(std::span<const vhost_user_region> regions, std::
 Result<MemoryTable> table_with(const GuestMemory& table, const vhost_user_region& region, const UniqueFd& fd,
                                const LossSignal& signal) {
   std::vector<GuestRegion> regions(table.regions().begin(), table.regions().end());
-  SLUICE_TRY(append(regions, region, fd.get(), signal));
+  const bool known =
+      std::ranges::any_of(regions, [&region](const GuestRegion& r) { return is_same(r, region); });
+  if (!known) {
+    SLUICE_TRY(append(regions, region, fd.get(), signal));
+  }
   return std::make_shared<const GuestMemory>(std::move(regions));
 }
 
 Result<MemoryTable> table_without(const GuestMemory& table, const vhost_user_region& region) {
   std::vector<GuestRegion> regions(table.regions().begin(), table.regions().end());
-  auto gone = std::erase_if(regions, [&region](const GuestRegion& r) {
-    return r.guest_address == region.guest_address && r.user_address == region.user_address &&
-           r.bytes == region.bytes;
-  });
+  auto gone = std::erase_if(regions, [&region](const GuestRegion& r) { return is_same(r, region); });
   if (gone == 0) {
     return fail("there is no region of {:#x} bytes at guest address {:#x}", region.bytes,
                 region.guest_address);

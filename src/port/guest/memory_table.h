@@ -21,6 +21,7 @@ using MemoryTable = std::shared_ptr<const GuestMemory>;
 // A table of these regions alone. `fds` is parallel to `regions`; the caller keeps and closes them.
 Result<MemoryTable> make_table(std::span<const vhost_user_region> regions, std::span<const UniqueFd> fds,
                                const LossSignal& signal);
+// A region that is there already stays as it is: QEMU 7.2 adds each one once for every pair of queues.
 Result<MemoryTable> table_with(const GuestMemory& table, const vhost_user_region& region, const UniqueFd& fd,
                                const LossSignal& signal);
 // The region is named by its addresses and size.
