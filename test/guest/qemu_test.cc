@@ -72,17 +72,23 @@ class QemuGuests : public ::testing::Test {
 
   // From the wire, until it does: a guest that has just come asks for its neighbours first.
   static bool answers(int i) {
-    return eventually([&] { return ping(bed_->wire_ns, kIp[i], 1).lossless(); }, std::chrono::seconds(60));
+    for (int tries = 0; tries < 60; ++tries) {
+      if (ping(bed_->wire_ns, kIp[i], 1).lossless()) {
+        return true;
+      }
+    }
+    return false;
+  }
+  static nlohmann::json shown(int i) {
+    for (const nlohmann::json& each : daemon().show("guests")) {
+      if (each["name"] == fmt::format("vm{}", i)) {
+        return each;
+      }
+    }
+    return {};
   }
   static bool becomes(int i, const std::string& state) {
-    return eventually([&] {
-      for (const nlohmann::json& each : daemon().show("guests")) {
-        if (each["name"] == fmt::format("vm{}", i)) {
-          return each["state"] == state;
-        }
-      }
-      return false;
-    });
+    return eventually([&] { return shown(i).value("state", "") == state; });
   }
 
   // Bulk TCP whose every byte is known.
@@ -268,7 +274,11 @@ TEST_F(QemuGuests, Crash_QemuKilledLeavesAPortThatWaitsAndServesTheNextOneWithPa
     ASSERT_TRUE(up) << up.error().message;
     EXPECT_TRUE(answers(i)) << daemon().log();
   }
-  guest(0).run("ethtool -L eth0 combined 2");
+  const nlohmann::json rings = shown(0)["rings"];
+  ASSERT_EQ(rings.size(), 4u) << rings.dump(1);
+  for (const nlohmann::json& ring : rings) {
+    EXPECT_TRUE(ring["running"] == true && ring["format"] == "packed") << ring.dump(1);
+  }
   expect_bulk_from_wire(guest(0), kIp[0]);
   expect_bulk(guest(0), guest(1), kIp[1]);
 }
