@@ -83,10 +83,10 @@ class Sluicectl : public ::testing::Test {
 
 TEST_F(Sluicectl, ShowsTablesAndWithJsonExactlyTheResult) {
   EXPECT_EQ(said("show rules"),
-            "ID  NIC   PRIORITY  MATCH        TO   SHED  PACKETS  BYTES\n"
+            "ID  FROM  PRIORITY  MATCH        TO   SHED  PACKETS  BYTES\n"
             " 0  eth1         0  dst_port 53  dns  no          0      0\n");
   auto client = RpcClient::connect(control_).value();
-  for (std::string what : {"nics", "queues", "ports", "rules", "pools", "counters", "config"}) {
+  for (std::string what : {"nics", "queues", "ports", "guests", "rules", "pools", "counters", "config"}) {
     EXPECT_EQ(nlohmann::json::parse(said("show " + what + " --json")), client.call("show." + what).value());
     said("show " + what);
   }
@@ -109,6 +109,33 @@ TEST_F(Sluicectl, ChangesRulesAndPortsAndReloads) {
   EXPECT_EQ(said("reload"), "remove port web\n");
   EXPECT_EQ(said("reload"), "nothing changed\n");
   EXPECT_EQ(said("version"), SLUICE_VERSION "\n");
+}
+
+TEST_F(Sluicectl, AddsGuestsAndTheHostAndRulesOnWhatTheySend) {
+  EXPECT_EQ(said("show guests"), "no guests\n");
+  EXPECT_EQ(said("port add vm0 --type guest --socket /run/sluice/vm0.sock --mac 52:54:00:00:00:01 --mac "
+                 "52:54:00:00:00:02 --vlan 7 --mode vepa --role client --queue-pairs 4"),
+            "");
+  EXPECT_EQ(said("port add host0 --type host --netdev sluice0 --mac 52:54:00:00:00:03 --address 192.0.2.1/24 "
+                 "--address 2001:db8::1/64 --mtu 9000"),
+            "");
+  EXPECT_NE(said("show config")
+                .find("[port.host0]\ntype = \"host\"\nnetdev = \"sluice0\"\nmac = "
+                      "[\"52:54:00:00:00:03\"]\naddress = [\"192.0.2.1/24\", "
+                      "\"2001:db8::1/64\"]\nmtu = 9000\n"),
+            std::string::npos)
+      << said("show config");
+  EXPECT_NE(said("show guests").find("vm0    waiting"), std::string::npos) << said("show guests");
+  EXPECT_EQ(said("rule add --port vm0 --match 'dst_port 25' --to drop"), "");
+  EXPECT_NE(said("show rules").find("vm0          0  dst_port 25"), std::string::npos) << said("show rules");
+  EXPECT_EQ(run("port del vm0").out,
+            "sluicectl: the rule \"dst_port 25\" stands on what port vm0 sends; remove it first\n");
+  EXPECT_EQ(said("rule del --port vm0 --id 0"), "");
+  EXPECT_EQ(said("port del vm0"), "");
+  EXPECT_EQ(run("port add p --type guest --socket /p --mac 52:54:00:00:00:01 --pages 64").out,
+            "sluicectl: port.p.pages is not a key of a port of type \"guest\"; its keys: type, socket, role, "
+            "allow_users, mac, vlan, uplink, mode, trust, queue_pairs\n");
+  EXPECT_EQ(said("reload"), "remove port host0\n");
 }
 
 TEST_F(Sluicectl, WatchPrintsAsOftenAsAsked) {

@@ -78,15 +78,15 @@ std::map<std::string, std::vector<RuleConfig>> keep_port_rules(const Config& old
                                                                std::vector<Action>& actions) {
   std::map<std::string, std::vector<RuleConfig>> standing;
   for (const auto& [name, unused] : old.ports) {
-    if (leaving.ports.contains(name)) {
-      continue;
-    }
     std::vector<RuleConfig> rules = rules_of_port(old, name);
-    std::vector<RuleConfig>& kept = standing[name];
+    std::vector<RuleConfig> kept;
     std::ranges::copy_if(rules, std::back_inserter(kept),
                          [&](const auto& rule) { return !leaving.ports.contains(rule.to); });
     if (kept.size() != rules.size()) {
       actions.emplace_back(SetPortRules{name, kept});
+    }
+    if (!leaving.ports.contains(name)) {
+      standing[name] = std::move(kept);
     }
   }
   return standing;

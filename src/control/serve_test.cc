@@ -108,10 +108,34 @@ TEST_F(Serve, RemovesTheOneRuleThatFits) {
             "there is no rule with match \"dst_port 53\"; see `sluicectl show rules`");
   result("rule.add", {{"match", "ip_proto udp"}, {"to", "drop"}, {"priority", 7}});
   EXPECT_EQ(error("rule.del", {{"match", "ip_proto udp"}}),
-            "2 rules have this match; say also to, priority or nic");
+            "2 rules have this match; say also to, priority, nic or port");
   result("rule.del", {{"match", "ip_proto udp"}, {"priority", 7}});
   EXPECT_EQ(target_.current().rules, (std::vector<RuleConfig>{{"", "ip_proto udp", "kernel"}}));
   EXPECT_EQ(error("rule.del"), "rule.del takes either a match or an id");
+}
+
+TEST_F(Serve, RulesOnWhatAPortSendsAreAddedAndRemovedByPort) {
+  result("port.add", {{"name", "vm0"}, {"type", "guest"}, {"socket", "/vm0"}, {"mac", "52:54:00:00:00:01"}});
+  EXPECT_EQ(result("show.guests").size(), 1u);
+  json rule{{"port", "vm0"}, {"match", "dst_port 53"}, {"to", "dns"}};
+  result("rule.add", rule);
+  EXPECT_EQ(
+      error("rule.add", rule),
+      "rule: there is one with this match and priority already, to dns; remove it first or choose another "
+      "priority");
+  EXPECT_EQ(error("rule.del", {{"match", "dst_port 53"}}),
+            "2 rules have this match; say also to, priority, nic or port");
+  EXPECT_EQ(error("rule.del", {{"match", "dst_port 53"}, {"port", "vm0"}, {"nic", "eth1"}}),
+            "rule.del takes a nic or a port: a rule stands on one of them");
+  EXPECT_EQ(error("rule.del", {{"id", 7}, {"port", "vm0"}}),
+            "there is no rule 7 on what port vm0 sends; see `sluicectl show rules`");
+  EXPECT_EQ(error("port.del", {{"name", "vm0"}}),
+            "the rule \"dst_port 53\" stands on what port vm0 sends; remove it first");
+  EXPECT_EQ(result("rule.del", {{"id", 0}, {"port", "vm0"}})["removed"]["port"], "vm0");
+  result("rule.add", rule);
+  EXPECT_EQ(result("rule.del", {{"match", "dst_port 53"}, {"port", "vm0"}})["removed"]["port"], "vm0");
+  EXPECT_EQ(target_.current().rules.size(), 2u) << "the NIC's rules stand as before";
+  result("port.del", {{"name", "vm0"}});
 }
 
 TEST_F(Serve, RemovesARuleByItsId) {
