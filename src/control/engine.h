@@ -105,6 +105,10 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
     std::optional<std::string> uplink;  // netdev
     bool trust = false;
   };
+  struct Lanes {
+    std::vector<WorkerId> workers;
+    std::uint32_t serving = 0;  // the first so many of them; 0: all, none of them can send by the uplink
+  };
   struct Flows {  // the rules on what one port sends
     RuleTable table;
     std::shared_ptr<FlowCounts> counts;
@@ -120,7 +124,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   Result<void> add_guest(const PortConfig& config, PortId id);
   Result<void> add_host(const PortConfig& config, PortId id);
   Result<Member> make_member(const PortConfig& config, PortId id);
-  std::vector<WorkerId> workers_of(const Member& member);
+  Lanes lanes_of(const Member& member);
   void add_member(const std::string& name, Member member);
   void remove_member(const std::string& name);
   void remove_host(const std::string& name);

@@ -29,17 +29,19 @@ Result<Engine::Member> Engine::make_member(const PortConfig& config, PortId id) 
 }
 
 // All: packets for the port come to whatever worker serves the queue they arrive on. First those that can
-// send by its uplink.
-std::vector<WorkerId> Engine::workers_of(const Member& member) {
-  std::vector<WorkerId> list;
+// send by its uplink: they take what it sends.
+Engine::Lanes Engine::lanes_of(const Member& member) {
+  Lanes lanes;
   for (const auto& worker : workers_) {
-    list.push_back(worker->id());
+    lanes.workers.push_back(worker->id());
   }
   if (member.uplink) {
     NicUnit& unit = *nics_.at(*member.uplink);
-    std::ranges::stable_partition(list, [&unit](WorkerId worker) { return unit.worker_sends(worker); });
+    auto others = std::ranges::stable_partition(
+        lanes.workers, [&unit](WorkerId worker) { return unit.worker_sends(worker); });
+    lanes.serving = static_cast<std::uint32_t>(lanes.workers.size() - others.size());
   }
-  return list;
+  return lanes;
 }
 
 Result<void> Engine::add_guest(const PortConfig& config, PortId id) {
@@ -59,7 +61,9 @@ Result<void> Engine::add_guest(const PortConfig& config, PortId id) {
   options.vlan = config.vlan;
   options.trust = config.trust;
   options.uplink = member->on_switch.uplink;
-  options.workers = workers_of(*member);
+  Lanes lanes = lanes_of(*member);
+  options.workers = std::move(lanes.workers);
+  options.serving = lanes.serving;
   options.queue_pairs = config.queue_pairs;
   auto port = GuestPort::create(std::move(options), loop_, *this);
   SLUICE_TRY(port);
@@ -80,7 +84,9 @@ Result<void> Engine::add_host(const PortConfig& config, PortId id) {
   options.mtu = config.mtu;
   options.vlan = config.vlan;
   options.uplink = member->on_switch.uplink;
-  options.workers = workers_of(*member);
+  Lanes lanes = lanes_of(*member);
+  options.workers = std::move(lanes.workers);
+  options.serving = lanes.serving;
   auto port = HostPort::create(std::move(options));
   SLUICE_TRY(port);
   for (WorkerId worker : (*port)->options().workers) {

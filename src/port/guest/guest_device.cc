@@ -14,7 +14,7 @@ class GuestDevice::Impl {
   Impl(GuestPolicy policy, std::vector<WorkerId> workers, std::uint32_t queue_pairs);
 
   GuestLane& lane_of(std::uint32_t index) { return *lanes_[lane_index(index)]; }
-  std::size_t lane_index(std::uint32_t index) const { return index / 2 % lanes_.size(); }
+  std::size_t lane_index(std::uint32_t index) const { return index / 2 % serving_; }
   Virtqueue& queue(std::uint32_t index) {
     SLUICE_CHECK(index < queues_.size(), "queue {} of {}", index, queues_.size());
     return *queues_[index];
@@ -24,13 +24,17 @@ class GuestDevice::Impl {
 
   const GuestPolicy policy_;
   const std::vector<WorkerId> workers_;
+  const std::size_t serving_;
   std::shared_ptr<const GuestMemory> memory_ = std::make_shared<GuestMemory>();
   std::vector<std::unique_ptr<Virtqueue>> queues_;
   std::vector<std::unique_ptr<GuestLane>> lanes_;  // in the order of workers_
 };
 
 GuestDevice::Impl::Impl(GuestPolicy policy, std::vector<WorkerId> workers, std::uint32_t queue_pairs)
-    : policy_(std::move(policy)), workers_(std::move(workers)) {
+    : policy_(std::move(policy)),
+      workers_(std::move(workers)),
+      serving_(policy_.serving == 0 ? workers_.size() : policy_.serving) {
+  SLUICE_CHECK(serving_ <= workers_.size(), "{} serving of {} workers", serving_, workers_.size());
   SLUICE_CHECK(!workers_.empty() && queue_pairs >= 1 && queue_pairs <= kMaxQueuePairs, "{} workers, {} pairs",
                workers_.size(), queue_pairs);
   for (std::uint32_t i = 0; i < 2 * queue_pairs; ++i) {
@@ -46,7 +50,8 @@ VringBase GuestDevice::Impl::stop(std::uint32_t index) {
   return queue(index).stop();
 }
 
-// Pairs go round the workers. A worker sends to receive queues of its own pairs; one that has none, to all.
+// Pairs go round the workers that serve. A worker sends to receive queues of its own pairs; one that has
+// none, to all.
 void GuestDevice::Impl::assign_queues() {
   std::vector<std::vector<Virtqueue*>> receive(lanes_.size()), transmit(lanes_.size());
   std::vector<Virtqueue*> all_receive;

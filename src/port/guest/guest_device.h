@@ -24,6 +24,7 @@ struct GuestPolicy {
   std::vector<MacAddress> macs;
   std::uint16_t vlan = 0;
   bool trust = false;
+  std::uint32_t serving = 0;  // the first so many workers of the list have queues of their own; 0: all
 };
 
 class GuestDevice {

@@ -127,7 +127,8 @@ GuestPort::Impl::Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop
                .uplink = options_.uplink,
                .macs = options_.macs,
                .vlan = options_.vlan,
-               .trust = options_.trust},
+               .trust = options_.trust,
+               .serving = options_.serving},
               options_.workers, options_.queue_pairs) {
   for (WorkerId worker : options_.workers) {
     host_.install_lane(options_.id, worker, &device_.lane(worker));

@@ -38,8 +38,10 @@ struct GuestPortOptions {
   std::uint16_t vlan = 0;         // access VLAN, 1 .. 4094; 0: none, frames go as they are
   bool trust = false;             // no check of its source addresses and tags
   PortId uplink = PortId::kDrop;  // where frames go that are for nobody here; kDrop: nowhere
-  std::vector<WorkerId> workers;  // one lane each; queue pairs are spread over them in turn
-  std::uint32_t queue_pairs = 1;  // most that it is offered, 1 .. kMaxQueuePairs
+  std::vector<WorkerId> workers;  // one lane each
+  std::uint32_t serving = 0;  // queue pairs go round the first so many of them, the others only deliver to
+                              // the guest; 0: all
+  std::uint32_t queue_pairs = 1;                      // most that it is offered, 1 .. kMaxQueuePairs
   std::uint64_t message_timeout_ns = 10'000'000'000;  // for the rest of a message whose beginning is here
   std::uint64_t retry_ns = 500'000'000;               // client: between tries to connect
 };

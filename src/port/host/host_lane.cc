@@ -68,6 +68,9 @@ HostLane::Sent HostLane::write_frame(const Packet& packet) {
 
 std::uint32_t HostLane::tx_burst(std::span<Packet> packets) {
   SLUICE_CHECK(out_ == 0, "{} packets of the last burst are not done", out_);
+  if (!options_.serves) {
+    return 0;
+  }
   const auto most = std::min(static_cast<std::uint32_t>(packets.size()), kBurst);
   std::uint64_t bytes = 0;
   for (std::uint32_t reads = 0; reads < most; ++reads) {  // D6: also of frames that are dropped
@@ -107,6 +110,9 @@ void HostLane::tx_done(std::uint32_t count) {
 }
 
 bool HostLane::prepare_sleep() {
+  if (!options_.serves) {
+    return false;
+  }
   pollfd ask{.fd = queue_.get(), .events = POLLIN, .revents = 0};
   return ::poll(&ask, 1, 0) == 1 && (ask.revents & POLLIN) != 0;
 }

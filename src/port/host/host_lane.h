@@ -22,6 +22,7 @@ struct HostLaneOptions {
   PortId uplink = PortId::kDrop;
   std::uint16_t vlan = 0;
   std::uint32_t mtu = 1500;
+  bool serves = true;  // takes what the host sends by this queue; else another lane does
 };
 
 struct HostLaneCounters {
@@ -47,7 +48,7 @@ class HostLane final : public Lane {
   std::uint32_t tx_burst(std::span<Packet> packets) override;
   void tx_done(std::uint32_t count) override;
   std::uint32_t poll() override { return 0; }
-  int wake_fd() const override { return queue_.get(); }
+  int wake_fd() const override { return options_.serves ? queue_.get() : -1; }
   // Nobody needs to be asked: the descriptor is readable while the host has something for us, and the
   // worker's wait is level-triggered.
   bool prepare_sleep() override;

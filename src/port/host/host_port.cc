@@ -1,5 +1,8 @@
 #include "port/host/host_port.h"
 
+#include <fcntl.h>
+
+#include <cerrno>
 #include <map>
 
 #include "base/check.h"
@@ -19,19 +22,32 @@ Result<std::unique_ptr<HostPort>> HostPort::create(HostPortOptions options) {
   if (options.mtu < kMinHostMtu || options.mtu > kMaxHostMtu) {
     return fail("port {}: mtu is {}, must be {} .. {}", options.name, options.mtu, kMinHostMtu, kMaxHostMtu);
   }
+  const auto lanes = static_cast<std::uint32_t>(options.workers.size());
+  const std::uint32_t serving = options.serving == 0 ? lanes : options.serving;
+  SLUICE_CHECK(serving <= lanes, "port {}: {} serving of {} workers", options.name, serving, lanes);
   auto tap = make_tap({.netdev = options.netdev,
                        .mac = options.mac,
                        .addresses = options.addresses,
                        .mtu = options.mtu,
-                       .queues = static_cast<std::uint32_t>(options.workers.size())});
+                       .queues = serving});
   if (!tap) {
     return with_context(fmt::format("port {}", options.name), tap.error());
   }
   auto impl = std::make_unique<Impl>();
   impl->ifindex = tap->ifindex;
-  const HostLaneOptions lane{
+  HostLaneOptions lane{
       .port = options.id, .uplink = options.uplink, .vlan = options.vlan, .mtu = options.mtu};
-  for (std::size_t i = 0; i < options.workers.size(); ++i) {
+  lane.serves = false;
+  for (std::uint32_t i = serving; i < lanes; ++i) {
+    // Any thread may write to a queue; who reads from it is its own lane.
+    UniqueFd shared(::fcntl(tap->queues[i % serving].get(), F_DUPFD_CLOEXEC, 0));
+    if (!shared) {
+      return fail_errno(errno, "port {}: cannot share a queue of {}", options.name, options.netdev);
+    }
+    impl->lanes.try_emplace(options.workers[i], std::move(shared), lane);
+  }
+  lane.serves = true;
+  for (std::uint32_t i = 0; i < serving; ++i) {
     impl->lanes.try_emplace(options.workers[i], std::move(tap->queues[i]), lane);
   }
   impl->options = std::move(options);

@@ -28,7 +28,9 @@ struct HostPortOptions {
   std::uint32_t mtu = 1500;            // kMinHostMtu .. kMaxHostMtu
   std::uint16_t vlan = 0;              // access VLAN, 1 .. 4094; 0: none, frames go as they are
   PortId uplink = PortId::kDrop;
-  std::vector<WorkerId> workers;  // one lane, that is one queue of the device, each
+  std::vector<WorkerId> workers;  // one lane each
+  std::uint32_t serving = 0;  // the first so many have a queue of the device each, the others only deliver to
+                              // the host; 0: all
 };
 
 class HostPort {

@@ -258,6 +258,24 @@ TEST_F(HostPortTest, HasAQueuePerWorkerAndEachCarriesBothWays) {
   EXPECT_EQ(got, 100u);
 }
 
+TEST_F(HostPortTest, AWorkerThatDoesNotServeDeliversAndTakesNothing) {
+  HostPortOptions options = defaults();
+  options.workers = {WorkerId{3}, WorkerId{5}};
+  options.serving = 1;
+  begin(options);
+  to_host(frame_for(kMac, 60), 0, 5);
+  EXPECT_EQ(end_->receive(), frame_for(kMac, 60));
+  for (int i = 0; i < 100; ++i) {
+    end_->send(frame_for(kPeer, static_cast<std::size_t>(60 + i)));
+  }
+  EXPECT_EQ(from_host(100, 3).size(), 100u) << "all of them, whatever the flow";
+  end_->send(frame_for(kPeer, 60));
+  EXPECT_TRUE(until([&] { return lane(3).prepare_sleep(); }));
+  EXPECT_FALSE(lane(5).prepare_sleep());
+  EXPECT_EQ(lane(5).wake_fd(), -1);
+  EXPECT_TRUE(from_host(5).empty());
+}
+
 TEST_F(HostPortTest, ABurstIsBounded) {  // D6
   begin();
   for (int i = 0; i < 100; ++i) {
