@@ -261,7 +261,8 @@ TEST_F(ControlInTraffic, EveryShowCommandAnswersInTheShapeThatIsPromised) {
     EXPECT_EQ(port["queues"], is_dns ? json::array({"nic0:0"}) : json::array());
   }
   ASSERT_EQ(rules.size(), 1u);
-  expect_keys(rules[0], {"id", "nic", "match", "to", "priority", "shed", "packets", "bytes"});
+  expect_keys(rules[0],
+              {"id", "nic", "port", "match", "to", "priority", "shed", "implicit", "packets", "bytes"});
   ASSERT_FALSE(pools.empty());
   for (const json& pool : pools) {
     expect_keys(pool, {"name", "domain", "counters"});
