@@ -244,9 +244,6 @@ Fault check_port_rule(const Config& config, const RuleConfig& rule, std::size_t 
         "(a port of type \"host\" leads into the kernel)",
         rule.to);
   }
-  if (rule.to == rule.port) {
-    return fault(path("to"), "rule.to: port {} would get its own frames back; name another port", rule.to);
-  }
   if (rule.shed) {
     return fault(path("shed"), "rule.shed is for packets from the wire, which XDP drops early; leave it out");
   }

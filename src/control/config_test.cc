@@ -410,8 +410,6 @@ const WrongMember kWrongMembers[] = {
     {"[[rule]]\nport = \"vm0\"\nmatch = \"\"\nto = \"netdev:eth2\"\n",
      "f:16: rule.to: netdev:eth2 is for packets from the wire; what a port sends goes to another port or to "
      "\"drop\" (a port of type \"host\" leads into the kernel)"},
-    {"[[rule]]\nport = \"vm0\"\nmatch = \"\"\nto = \"vm0\"\n",
-     "f:16: rule.to: port vm0 would get its own frames back; name another port"},
     {"[[rule]]\nport = \"vm0\"\nmatch = \"\"\nto = \"host0\"\nshed = true\n",
      "f:17: rule.shed is for packets from the wire, which XDP drops early; leave it out"},
     {"[[rule]]\nmatch = \"\"\nto = \"vm0\"\nshed = true\n",
@@ -642,6 +640,17 @@ TEST(ConfigWarnings, SayWhenARuleTakesWhatIsForAddresses) {
       config_warnings(config),
       (std::vector<std::string>{
           "port vm0 reaches no wire: there are several NICs and it names none; add uplink = \"eth1\""}));
+}
+
+TEST(ConfigWarnings, SayWhenAPortWouldGetItsOwnFramesBack) {
+  Config config = parse_config(
+                      "[port.vm0]\ntype = \"guest\"\nsocket = \"/g\"\nmac = \"52:54:00:00:00:01\"\n"
+                      "[nic.eth1]\n[[rule]]\nport = \"vm0\"\nmatch = \"\"\nto = \"vm0\"\n",
+                      "f")
+                      .value();
+  EXPECT_EQ(config_warnings(config),
+            (std::vector<std::string>{
+                "port vm0 gets its own frames back by rule 1 (match \"\" to vm0): a loop, for measuring"}));
 }
 
 TEST(ConfigWarnings, AreSilentAboutAGoodConfig) {

@@ -106,6 +106,12 @@ void warn_of_port(const Config& config, const PortConfig& port, std::vector<std:
     warnings.push_back(
         fmt::format("port {} receives nothing: no rule has to = \"{}\"", port.name, port.name));
   }
+  for (std::size_t i = 0; i < config.rules.size(); ++i) {
+    if (config.rules[i].port == port.name && config.rules[i].to == port.name) {
+      warnings.push_back(fmt::format("port {} gets its own frames back by {}: a loop, for measuring",
+                                     port.name, rule_text(config.rules[i], i)));
+    }
+  }
   warn_of_observers(config, port, warnings);
   warn_of_addresses(config, port, warnings);
 }

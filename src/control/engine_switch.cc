@@ -142,6 +142,7 @@ void Engine::settle(const std::function<void(const std::string&, const Error&)>&
   for (const std::string& netdev : std::exchange(unsettled_, {})) {
     if (auto done = refresh_uplink(netdev); !done) {
       failed("nic " + netdev, done.error());
+      unsettled_.insert(netdev);  // tried again with the next change
     }
   }
 }
@@ -223,7 +224,6 @@ void Engine::rebuild_switch() {
 }
 
 Result<void> Engine::perform(const SetPortRules& action) {
-  PortId id = names_.all().at(action.port);
   Flows& flows = flows_[action.port];
   if (!flows.counts) {
     flows.counts = std::make_shared<FlowCounts>(static_cast<std::uint32_t>(workers_.size()));
@@ -235,7 +235,7 @@ Result<void> Engine::perform(const SetPortRules& action) {
   for (const RuleTable::Entry& entry : *plan) {
     rules.push_back(entry.rule);
   }
-  auto compiled = PortRules::create(id, rules, flows.counts);
+  auto compiled = PortRules::create(rules, flows.counts);
   SLUICE_TRY(compiled);
   flows.rules = rules.empty() ? nullptr : *compiled;
   rebuild_switch();

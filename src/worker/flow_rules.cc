@@ -39,13 +39,12 @@ void FlowCounts::clear(RuleSlot slot) {
   base_[slot] = sum(slot);
 }
 
-Result<std::shared_ptr<const PortRules>> PortRules::create(PortId owner, std::span<const Rule> rules,
+Result<std::shared_ptr<const PortRules>> PortRules::create(std::span<const Rule> rules,
                                                            std::shared_ptr<FlowCounts> counts) {
   for (const Rule& rule : rules) {
-    if (rule.port == PortId::kKernel || rule.port == owner) {
-      return fail("rule \"{}\" leads {}: a port's own flows can go to another port or to \"drop\"",
-                  to_string(rule.match),
-                  rule.port == owner ? "back to the port that sends" : "to the kernel");
+    if (rule.port == PortId::kKernel) {
+      return fail("rule \"{}\" leads to the kernel: a port's own flows can go to a port or to \"drop\"",
+                  to_string(rule.match));
     }
   }
   auto classifier = Classifier::compile(rules);

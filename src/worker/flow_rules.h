@@ -55,10 +55,10 @@ class FlowCounts {
 
 class PortRules final : public FlowRules {
  public:
-  // Slots are unique within `owner`; `counts` has as many workers as there are. Errors: a rule leads to
-  // `kernel` (the stack has its own ways in) or to the owner itself, and those of the compiler. `shed` means
+  // Slots are unique; `counts` has as many workers as there are. A rule may lead back to the port itself.
+  // Errors: a rule leads to `kernel` (the stack has its own ways in), and those of the compiler. `shed` means
   // nothing here.
-  static Result<std::shared_ptr<const PortRules>> create(PortId owner, std::span<const Rule> rules,
+  static Result<std::shared_ptr<const PortRules>> create(std::span<const Rule> rules,
                                                          std::shared_ptr<FlowCounts> counts);
 
   std::uint64_t steer(WorkerId worker, std::span<Packet> packets) const override;

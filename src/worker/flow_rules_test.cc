@@ -41,7 +41,7 @@ testing::Bytes udp_to(std::uint16_t port) {
 TEST(PortRules, LeadFlowsElsewhereAndLeaveTheOthersAlone) {
   const Rule rules[] = {rule("dst_port 53", kApp, 7, 1), rule("dst_port 54", PortId::kDrop, 8)};
   auto counts = std::make_shared<FlowCounts>(2);
-  auto port_rules = PortRules::create(kVm, rules, counts).value();
+  auto port_rules = PortRules::create(rules, counts).value();
   Sent sent({udp_to(53), udp_to(99), udp_to(54), udp_to(53)});
   EXPECT_EQ(port_rules->steer(kFirst, sent.packets), 0b1101u);
   EXPECT_EQ(sent.packets[0].port, kApp);
@@ -60,7 +60,7 @@ TEST(PortRules, StandAheadOfTheAddressesInEveryMode) {
     Switch switching({{.port = kVm, .uplink = kNic, .mode = mode, .macs = {testing::mac_of(10)}},
                       {.port = kOther, .uplink = kNic, .macs = {testing::mac_of(11)}}});
     const Rule rules[] = {rule("dst_port 53", kApp, 0)};
-    switching.set_flow_rules(kVm, PortRules::create(kVm, rules, std::make_shared<FlowCounts>(1)).value());
+    switching.set_flow_rules(kVm, PortRules::create(rules, std::make_shared<FlowCounts>(1)).value());
     Sent sent({udp_to(53), udp_to(54)});
     switching.route(kFirst, {.port = kVm, .uplink = kNic}, sent.packets);
     EXPECT_EQ(sent.packets[0].port, kApp);
@@ -74,7 +74,7 @@ TEST(PortRules, StandAheadOfTheAddressesInEveryMode) {
 TEST(PortRules, WithOneRuleForEverythingTakeFramesOfAnyKind) {
   const Rule rules[] = {rule("", kApp, 3)};
   auto counts = std::make_shared<FlowCounts>(1);
-  auto port_rules = PortRules::create(kVm, rules, counts).value();
+  auto port_rules = PortRules::create(rules, counts).value();
   Sent sent(std::vector<testing::Bytes>(kBurst, testing::Bytes(14)));
   EXPECT_EQ(port_rules->steer(kFirst, sent.packets), ~0ull);
   EXPECT_TRUE(std::ranges::all_of(sent.packets, [](const Packet& packet) { return packet.port == kApp; }));
@@ -87,19 +87,19 @@ TEST(PortRules, KeepTheirCountsWhenTheRulesAreReplacedAndLoseThemWhenTheSlotIsCl
   auto counts = std::make_shared<FlowCounts>(1);
   const Rule rules[] = {rule("dst_port 53", kApp, 7)};
   Sent sent({udp_to(53)});
-  PortRules::create(kVm, rules, counts).value()->steer(kFirst, sent.packets);
-  PortRules::create(kVm, rules, counts).value()->steer(kFirst, sent.packets);
+  PortRules::create(rules, counts).value()->steer(kFirst, sent.packets);
+  PortRules::create(rules, counts).value()->steer(kFirst, sent.packets);
   EXPECT_EQ(counts->count(RuleSlot{7}).packets, 2u);
   counts->clear(RuleSlot{7});
   EXPECT_EQ(counts->count(RuleSlot{7}).packets, 0u);
-  PortRules::create(kVm, rules, counts).value()->steer(kFirst, sent.packets);
+  PortRules::create(rules, counts).value()->steer(kFirst, sent.packets);
   EXPECT_EQ(counts->count(RuleSlot{7}).packets, 1u);
 }
 
 TEST(PortRules, AreCountedByEachWorkerOnItsOwn) {
   auto counts = std::make_shared<FlowCounts>(2);
   const Rule rules[] = {rule("dst_port 53", kApp, 65535)};
-  auto port_rules = PortRules::create(kVm, rules, counts).value();
+  auto port_rules = PortRules::create(rules, counts).value();
   auto work = [&](WorkerId worker) {
     Sent sent({udp_to(53)});
     for (int i = 0; i < 10'000; ++i) {
@@ -112,14 +112,11 @@ TEST(PortRules, AreCountedByEachWorkerOnItsOwn) {
   EXPECT_EQ(counts->count(RuleSlot{65535}).packets, 20'000u);
 }
 
-TEST(PortRules, RefuseToLeadToTheKernelOrBackToThePort) {
-  auto counts = std::make_shared<FlowCounts>(1);
-  for (PortId to : {PortId::kKernel, kVm}) {
-    const Rule rules[] = {rule("dst_port 53", to, 0)};
-    auto made = PortRules::create(kVm, rules, counts);
-    ASSERT_FALSE(made);
-    EXPECT_NE(made.error().message.find("dst_port 53"), std::string::npos) << made.error().message;
-  }
+TEST(PortRules, RefuseToLeadToTheKernel) {
+  const Rule rules[] = {rule("dst_port 53", PortId::kKernel, 0)};
+  auto made = PortRules::create(rules, std::make_shared<FlowCounts>(1));
+  ASSERT_FALSE(made);
+  EXPECT_NE(made.error().message.find("dst_port 53"), std::string::npos) << made.error().message;
 }
 
 }  // namespace

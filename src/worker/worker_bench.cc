@@ -99,8 +99,7 @@ void route_burst_by_rules(benchmark::State& state) {
                        .slot = RuleSlot{i}});
     }
   }
-  switching.set_flow_rules(PortId{2},
-                           PortRules::create(PortId{2}, rules, std::make_shared<FlowCounts>(1)).value());
+  switching.set_flow_rules(PortId{2}, PortRules::create(rules, std::make_shared<FlowCounts>(1)).value());
   route(state, switching, 63);
 }
 BENCHMARK(route_burst_by_rules)->ArgName("rules")->Arg(1)->Arg(100)->Arg(10'000);
