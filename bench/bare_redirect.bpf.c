@@ -24,9 +24,6 @@ int redirect_with_metadata(struct xdp_md* ctx) {
   if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct sluice_packet_meta))) return XDP_ABORTED;
   struct sluice_packet_meta* meta = (void*)(long)ctx->data_meta;
   if ((void*)(meta + 1) > (void*)(long)ctx->data) return XDP_ABORTED;
-  meta->rule = 1;
-  meta->flow_hash = 0;
-  meta->port = 2;
-  meta->magic = SLUICE_META_MAGIC;
+  *meta = sluice_meta_of(1, 2);
   return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
 }

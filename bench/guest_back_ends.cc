@@ -22,6 +22,16 @@ class Sluice final : public BackEnd {
   }
   std::string socket(int guest) const override { return daemon.path(fmt::format("vm{}.sock", guest)); }
   std::string log() const override { return daemon.log(); }
+  std::string losses() override {
+    std::string found;
+    const nlohmann::json counters = daemon.show("counters");
+    for (const auto& [name, value] : counters.items()) {
+      if ((name.find("drop") != std::string::npos || name.find("fault") != std::string::npos) && value != 0) {
+        found += fmt::format("{} {} ", name, value.dump());
+      }
+    }
+    return found;
+  }
 
   test::Daemon daemon;
 };

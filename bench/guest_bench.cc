@@ -116,6 +116,10 @@ class GuestBench {
     if (!round) {
       return fail("{}\n{}", round.error().message, (*back_end)->log());
     }
+    // Where frames go round, fewer of them would be slower without saying so.
+    if (std::string losses = (*back_end)->losses(); job != Job::kFromNic && !losses.empty()) {
+      report_.note(fmt::format("frames were lost: {}", losses));
+    }
     return round;
   }
 

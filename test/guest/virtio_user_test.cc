@@ -1,6 +1,7 @@
 // DPDK's virtio_user as a guest, in every form that it knows: what comes from the wire goes through the NIC,
 // the daemon and the guest's rings to testpmd, which sends it back the same way. Every byte is compared, and
 // nothing is lost while no ring is full.
+#include <algorithm>
 #include <fstream>
 
 #include "test/guest/fixture.h"
@@ -64,6 +65,23 @@ class VirtioUserTest : public GuestTest {
     return guest;
   }
 
+  // It is what it was meant to be, and every ring has carried packets.
+  void expect_form(const VirtioUser& device) {
+    const nlohmann::json shown = this->guest("vm0");
+    auto has = [&](const char* feature) {
+      return std::ranges::find(shown["features"], nlohmann::json(feature)) != shown["features"].end();
+    };
+    EXPECT_EQ(has("RING_PACKED"), device.packed) << shown.dump(1);
+    EXPECT_EQ(has("IN_ORDER"), device.in_order) << shown.dump(1);
+    EXPECT_EQ(has("MRG_RXBUF"), device.mrg_rxbuf) << shown.dump(1);
+    ASSERT_EQ(shown["rings"].size(), 2 * device.queues) << shown.dump(1);
+    for (const nlohmann::json& ring : shown["rings"]) {
+      EXPECT_EQ(ring["format"], device.packed ? "packed" : "split");
+      EXPECT_EQ(ring["entries"], device.queue_size);
+      EXPECT_GT(ring["packets"], 0) << ring.dump(1);
+    }
+  }
+
   void expect_echo(Testpmd& guest, const EchoOptions& options = {}) {
     ASSERT_TRUE(echo_works(pair(), options)) << troubles("vm0") << guest.log() << this->guest("vm0").dump(1);
     const std::string before = troubles("vm0");
@@ -93,6 +111,7 @@ TEST_P(VirtioUserForm, EchoesEveryFrameUnchangedAndInOrder) {
   EchoOptions options;
   options.flows = variant.device.queues == 1 ? 1 : 64;
   expect_echo(*guest, options);
+  expect_form(variant.device);
   EXPECT_EQ(guest->quit(), 0) << guest->log();
   EXPECT_TRUE(guest_becomes("vm0", "waiting")) << this->guest("vm0").dump(1);
 }
