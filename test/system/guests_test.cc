@@ -1,5 +1,6 @@
 // Guest and host ports in the daemon's config: they come and go by reload and by hand, and the host's own
 // device talks to the wire through the switch. Guests that carry traffic: test/guest.
+#include <array>
 #include <fstream>
 #include <map>
 
@@ -108,6 +109,30 @@ TEST_F(GuestsInDaemon, APortWithAVlanGetsWhatHasItsTagAndNothingElse) {
     return seen.contains(7004) && seen.contains(7005);
   }));
   EXPECT_EQ(seen, (std::map<std::uint16_t, std::uint64_t>{{7004, 1}, {7005, 1}})) << "and without its tag";
+}
+
+TEST_F(GuestsInDaemon, PortsWithoutANicAreASwitchOfTheirOwn) {
+  start(
+      "[port.a]\ntype = \"host\"\nnetdev = \"tapa\"\nmac = \"52:54:00:00:00:0a\"\n"
+      "[port.b]\ntype = \"host\"\nnetdev = \"tapb\"\nmac = \"52:54:00:00:00:0b\"\n"
+      "[port.c]\ntype = \"host\"\nnetdev = \"tapc\"\nmac = \"52:54:00:00:00:0c\"\nmode = \"private\"\n");
+  auto device = [&](const char* name) {
+    return Tap(nic_ns(), need(nic_ns().in([&] { return read_nic_info(name); })).ifindex);
+  };
+  Tap a = device("tapa");
+  UdpFrame udp;
+  udp.source = {0x52, 0x54, 0, 0, 0, 0x0a};
+  int error = 0;
+  for (std::uint8_t last : std::array<std::uint8_t, 2>{0x0c, 0x0b}) {
+    udp.destination = {0x52, 0x54, 0, 0, 0, last};
+    EXPECT_TRUE(a.send(udp_frame(udp), error)) << error;
+  }
+  udp.destination = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+  EXPECT_TRUE(a.send(udp_frame(udp), error)) << error;
+  expect_port_counter("a", "tx_packets", 3);
+  expect_port_counter("b", "rx_packets", 2);
+  expect_port_counter("c", "rx_packets", 0);
+  EXPECT_TRUE(daemon().port("a")["uplink"].is_null());
 }
 
 TEST_F(GuestsInDaemon, ShowGuestsNamesEachAndWhatItWaitsFor) {

@@ -39,7 +39,7 @@ TEST_F(Refusal, AConfigWithAnErrorIsRefusedWithFileAndLine) {
   expect_refused("[nic.nic0]\nring = 3\n", {file + ":4:", "ring"});
   expect_refused("[nic.nic0]\nrings = 64\n", {file + ":4:", "rings"});
   expect_refused(nic_table() + "[port.dns]\ntype = \"guest\"\nsocket = \"/x\"\n",
-                 {file + ":", "is not supported by this version"});
+                 {file + ":", "has no mac; write for example"});
   expect_refused(dns_ + udp_rule(1, "dms"), {file + ":", "did you mean \"dns\""});
   expect_refused("[nic.nic0\n", {file + ":3:"});
   EXPECT_FALSE(nic_has_xdp());
