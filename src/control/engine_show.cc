@@ -60,6 +60,20 @@ json nic_counters(const NicUnit& unit) {
 
 }  // namespace
 
+namespace {
+
+// What its sockets have become, as `show queues` says it for each.
+json af_xdp_mode(const NicUnit& unit) {
+  const auto& queues = unit.queues();
+  const auto zero_copy =
+      std::ranges::count_if(queues, [](const auto& queue) { return queue.second.socket->zero_copy(); });
+  return queues.empty()   ? json()
+         : zero_copy == 0 ? json("copy")
+                          : json(static_cast<std::size_t>(zero_copy) == queues.size() ? "zerocopy" : "mixed");
+}
+
+}  // namespace
+
 json Engine::show_nics() {
   json nics = json::array();
   for (const auto& [netdev, config] : current_.nics) {
@@ -89,6 +103,7 @@ json Engine::show_nics() {
                     {"mtu", info.mtu},
                     {"link", info.up && info.carrier},
                     {"mode", unit.native() ? "native" : "generic"},
+                    {"af_xdp", af_xdp_mode(unit)},
                     {"queues", queues},
                     {"counters", nic_counters(unit)}});
   }

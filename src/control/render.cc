@@ -145,6 +145,7 @@ std::string render_nics(const json& result) {
                {"MTU", kRight},
                {"LINK"},
                {"XDP"},
+               {"AF_XDP"},
                {"QUEUES"},
                {"RX PACKETS", kRight},
                {"TX PACKETS", kRight},
@@ -154,8 +155,8 @@ std::string render_nics(const json& result) {
                cell(nic, "link") == "yes"  ? "up"
                : cell(nic, "link") == "no" ? "down"
                                            : cell(nic, "link"),
-               cell(nic, "mode"), cell(nic, "queues"), counter(nic, "rx_packets"), counter(nic, "tx_packets"),
-               counter_sum(nic, "drop_")});
+               cell(nic, "mode"), cell(nic, "af_xdp"), cell(nic, "queues"), counter(nic, "rx_packets"),
+               counter(nic, "tx_packets"), counter_sum(nic, "drop_")});
   }
   return or_nothing(table, "NICs");
 }

@@ -24,11 +24,13 @@ TEST(Render, AlignsColumnsAndGroupsDigits) {
 }
 
 TEST(Render, ShowsTheOtherTables) {
-  EXPECT_EQ(render_nics(json::parse(
-                R"([{"name":"eth1","ifindex":3,"driver":"veth","mac":"02:00:00:00:00:01","mtu":9000,
-      "link":true,"mode":"native","queues":[0,1],"counters":{"rx_packets":1000,"tx_packets":1}}])")),
-            "NIC   DRIVER  MAC                 MTU  LINK  XDP     QUEUES  RX PACKETS  TX PACKETS  DROPS\n"
-            "eth1  veth    02:00:00:00:00:01  9000  up    native  0,1          1,000           1      0\n");
+  EXPECT_EQ(
+      render_nics(json::parse(
+          R"([{"name":"eth1","ifindex":3,"driver":"veth","mac":"02:00:00:00:00:01","mtu":9000,
+      "link":true,"mode":"native","af_xdp":"zerocopy","queues":[0,1],"counters":{"rx_packets":1000,"tx_packets":1}}])")),
+      "NIC   DRIVER  MAC                 MTU  LINK  XDP     AF_XDP    QUEUES  RX PACKETS  TX PACKETS  DROPS\n"
+      "eth1  veth    02:00:00:00:00:01  9000  up    native  zerocopy  0,1          1,000           1      "
+      "0\n");
   EXPECT_EQ(render_queues(json::parse(
                 R"([{"nic":"eth1","queue":0,"owner":"host","worker":0,"mode":"copy","counters":{}}])")),
             "NIC   QUEUE  OWNER  WORKER  MODE  RX PACKETS  TX PACKETS  DROPS\n"

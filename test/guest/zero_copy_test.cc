@@ -123,6 +123,8 @@ class ZeroCopy : public ::testing::Test {
   std::uint64_t counter(const std::string& name) { return show("counters").at(name).get<std::uint64_t>(); }
 
   void expect_queues_in_zero_copy() {
+    const nlohmann::json nics = show("nics");
+    EXPECT_TRUE(nics.size() == 1 && nics[0]["af_xdp"] == "zerocopy") << nics.dump(1);
     const nlohmann::json queues = show("queues");
     EXPECT_FALSE(queues.empty());
     for (const nlohmann::json& queue : queues) {
