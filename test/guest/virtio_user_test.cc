@@ -22,6 +22,10 @@ struct Variant {
   bool wide_vectors = false;  // what it is about needs AVX-512
 };
 
+void PrintTo(const Variant& variant, std::ostream* out) {
+  *out << variant.name;
+}
+
 bool cpu_has(const std::string& flag) {
   std::ifstream cpus("/proc/cpuinfo");
   for (std::string line; std::getline(cpus, line);) {
@@ -98,7 +102,8 @@ TEST_P(VirtioUserForm, EchoesEveryFrameUnchangedAndInOrder) {
   if (variant.wide_vectors && !cpu_has("avx512f")) {
     GTEST_SKIP() << "this CPU has no AVX-512, and DPDK then takes the plain path";
   }
-  std::optional<HugePages> huge;
+  start_daemon(variant.device);
+  std::optional<HugePages> huge;  // after the daemon, which takes some when there are any
   if (variant.pages == Pages::kHuge) {
     auto reserved = HugePages::reserve(kHugePages);
     if (!reserved) {
@@ -106,7 +111,6 @@ TEST_P(VirtioUserForm, EchoesEveryFrameUnchangedAndInOrder) {
     }
     huge.emplace(std::move(*reserved));
   }
-  start_daemon(variant.device);
   auto guest = start_guest(variant.device, variant.pages, variant.wide_vectors);
   EchoOptions options;
   options.flows = variant.device.queues == 1 ? 1 : 64;
