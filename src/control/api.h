@@ -4,7 +4,8 @@
 // Numbers are integers; a counters object maps the names that CounterVisitor is called with to their values.
 //
 //   show.nics      [{"name": "eth1", "ifindex": 3, "driver": "veth", "mac": "52:54:00:00:00:01", "mtu": 1500,
-//                    "link": true, "mode": "native"|"generic", "queues": [0, 1], "counters": {..}}]
+//                    "link": true, "mode": "native"|"generic",
+//                    "af_xdp": "zerocopy"|"copy"|"mixed"|null, "queues": [0, 1], "counters": {..}}]
 //   show.queues    [{"nic": "eth1", "queue": 0, "owner": "host"|PORT, "worker": 0,
 //                    "mode": "zerocopy"|"copy", "counters": {..}}]
 //   show.ports     [{"name": "dns", "type": "app"|"guest"|"host", "id": 2, "state": "attached"|"detached"
