@@ -62,7 +62,4 @@ PIN(sluice_lane_stats, pages_held, 48);
 PIN(sluice_lane_stats, faults, 56);
 #endif
 
-PIN(sluice_packet_meta, rule, 0);
-PIN(sluice_packet_meta, flow_hash, 4);
-PIN(sluice_packet_meta, port, 8);
-PIN(sluice_packet_meta, magic, 10);
+PIN(sluice_packet_meta, word, 0);

@@ -1,9 +1,15 @@
 /* The metadata that the XDP demux program puts in front of every packet it sends to an AF_XDP socket.
  *
  *   parties: the BPF program writes it, the worker reads it; an app that holds the page may read it too.
- *   place:   the 12 bytes that end where the frame begins (bpf_xdp_adjust_meta; XDP metadata must be a
- * multiple of 4 bytes, Documentation/networking/xdp-rx-metadata.rst). trust:   no app can write a received
- * page (D4), so what stands here is the program's own word.
+ *   place:   the 4 bytes that end where the frame begins (bpf_xdp_adjust_meta; XDP metadata must be a
+ *            multiple of 4 bytes, Documentation/networking/xdp-rx-metadata.rst).
+ *   size:    metadata and the shortest frame (60 bytes) are one cache line together, which is all that the
+ *            kernel writes of such a packet, on one CPU, and a reader reads, on another. So no flow hash: who
+ *            needs it has the headers in that line (port/flow_hash.h).
+ *   trust:   no app can write a received page (D4), so what stands here is the program's own word.
+ *
+ *     31            16 15        6 5     0
+ *     [ rule          | port      | magic ]
  */
 #ifndef SLUICE_ABI_PACKET_META_H
 #define SLUICE_ABI_PACKET_META_H
@@ -22,19 +28,33 @@ typedef uint32_t sluice_u32;
 typedef uint64_t sluice_u64;
 #endif
 
-#define SLUICE_META_MAGIC 0x5157u /* tells a packet of ours from a driver that lost the metadata */
+#define SLUICE_META_MAGIC 0x35u    /* tells a packet of ours from a driver that never carries metadata */
+#define SLUICE_META_PORT_SHIFT 6u  /* port table index, 2 .. 1023 */
+#define SLUICE_META_RULE_SHIFT 16u /* counter slot of the rule that matched, 0 .. 65535 */
 
 struct sluice_packet_meta {
-  sluice_u32 rule;      /* counter slot of the rule that matched */
-  sluice_u32 flow_hash; /* of the 5-tuple where there is one, else of the addresses */
-  sluice_u16 port;      /* port table index, 2 .. 1023 */
-  sluice_u16 magic;     /* SLUICE_META_MAGIC */
+  sluice_u32 word;
 };
 
+static inline struct sluice_packet_meta sluice_meta_of(sluice_u32 rule, sluice_u32 port) {
+  struct sluice_packet_meta meta;
+  meta.word = rule << SLUICE_META_RULE_SHIFT | port << SLUICE_META_PORT_SHIFT | SLUICE_META_MAGIC;
+  return meta;
+}
+static inline int sluice_meta_is_ours(struct sluice_packet_meta meta) {
+  return (meta.word & 0x3fu) == SLUICE_META_MAGIC;
+}
+static inline sluice_u32 sluice_meta_rule(struct sluice_packet_meta meta) {
+  return meta.word >> SLUICE_META_RULE_SHIFT;
+}
+static inline sluice_u32 sluice_meta_port(struct sluice_packet_meta meta) {
+  return meta.word >> SLUICE_META_PORT_SHIFT & 0x3ffu;
+}
+
 #ifdef __cplusplus
-static_assert(sizeof(sluice_packet_meta) == 12, "abi");
+static_assert(sizeof(sluice_packet_meta) == 4, "abi");
 #else
-_Static_assert(sizeof(struct sluice_packet_meta) == 12, "abi");
+_Static_assert(sizeof(struct sluice_packet_meta) == 4, "abi");
 #endif
 
 #endif

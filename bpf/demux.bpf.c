@@ -66,22 +66,6 @@ __u8 left_to_kernel[SLUICE_DEMUX_QUEUES] SEC(".data.queues");
 /* Not 0: there is such a queue. Nearly always 0, and then nobody looks at the queue. */
 __u32 some_left_to_kernel SEC(".data.queues");
 
-/* Of addresses, protocol and ports; of the MAC addresses where there is no IP. The two directions of a flow
- * differ. */
-static __always_inline __u32 flow_hash(const struct sluice_key* key) {
-  __u64 mix = key->word[6] * SLUICE_HASH_0;
-  if (SLUICE_LIKELY(key->word[6] & SLUICE_KEY_IPV4)) {
-    mix ^= key->word[2];
-  } else if (key->word[6] & SLUICE_KEY_IPV6) {
-    mix ^= key->word[2] + key->word[3] * SLUICE_HASH_3 + key->word[4] * SLUICE_HASH_4 +
-           key->word[5] * SLUICE_HASH_5;
-  } else {
-    mix ^= key->word[0] + key->word[1] * SLUICE_HASH_1;
-  }
-  mix = (mix ^ mix >> 32) * SLUICE_HASH_0;
-  return (__u32)(mix >> 32);
-}
-
 static __always_inline int pass(struct sluice_cpu_counters* count) {
   count->program.pass++;
   return XDP_PASS;
@@ -93,8 +77,7 @@ static __always_inline int drop(struct sluice_cpu_counters* count) {
 }
 
 static __always_inline int to_socket(struct xdp_md* ctx, struct sluice_cpu_counters* count,
-                                     struct sluice_port_counters* port_count, __u32 port, __u32 rule,
-                                     __u32 hash) {
+                                     struct sluice_port_counters* port_count, __u32 port, __u32 rule) {
   if (SLUICE_UNLIKELY(bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct sluice_packet_meta)))) {
     port_count->drop_no_metadata++;
     return drop(count);
@@ -104,10 +87,7 @@ static __always_inline int to_socket(struct xdp_md* ctx, struct sluice_cpu_count
     port_count->drop_no_metadata++;
     return drop(count);
   }
-  meta->rule = rule;
-  meta->flow_hash = hash;
-  meta->port = (__u16)port;
-  meta->magic = SLUICE_META_MAGIC;
+  *meta = sluice_meta_of(rule, port);
   /* The fallback is for a queue without a socket only; a full ring shows in the socket's own statistics. */
   int verdict = (int)bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
   if (SLUICE_UNLIKELY(verdict != XDP_REDIRECT)) {
@@ -206,7 +186,7 @@ int sluice_demux(struct xdp_md* ctx) {
   }
   __u32 kind = *(const volatile __u32*)&entry->kind;
   if (SLUICE_LIKELY(kind == SLUICE_PORT_SOCKET)) {
-    return to_socket(ctx, count, port_count, port, rule, flow_hash(&key));
+    return to_socket(ctx, count, port_count, port, rule);
   }
   switch (kind) {
     case SLUICE_PORT_KERNEL:

@@ -36,14 +36,14 @@ int bare(struct xdp_md* ctx) {
 /* The least that a program with metadata can do. */
 SEC("xdp")
 int bare_meta(struct xdp_md* ctx) {
-  if (bpf_xdp_adjust_meta(ctx, -12)) {
+  if (bpf_xdp_adjust_meta(ctx, -4)) {
     return XDP_DROP;
   }
   __u32* meta = (__u32*)(long)ctx->data_meta;
-  if (meta + 3 > (__u32*)(long)ctx->data) {
+  if (meta + 1 > (__u32*)(long)ctx->data) {
     return XDP_DROP;
   }
-  meta[0] = meta[1] = meta[2] = 0;
+  *meta = 0;
   return (int)bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
 }
 

@@ -209,7 +209,7 @@ int main_of(bool json, std::string_view only) {
     }
   }
   if (!json) {
-    fmt::print("bare redirect that writes 12 bytes of metadata: {} ns\n", bench.bare_meta);
+    fmt::print("bare redirect that writes 4 bytes of metadata: {} ns\n", bench.bare_meta);
   }
   if (json) {
     fmt::print("{}\n", nlohmann::json{{"results", results}}.dump(2));

@@ -71,7 +71,7 @@ class DemuxTest : public ::testing::Test {
     sluice_packet_meta meta{};
     EXPECT_GE(result.output.size(), sizeof meta);
     std::memcpy(&meta, result.output.data(), std::min(sizeof meta, result.output.size()));
-    EXPECT_EQ(meta.magic, SLUICE_META_MAGIC);
+    EXPECT_TRUE(sluice_meta_is_ours(meta));
     return meta;
   }
   // The slot of the rule that took the frame, all rules being to kPort; -1: passed.
@@ -85,7 +85,7 @@ class DemuxTest : public ::testing::Test {
     EXPECT_EQ(result.verdict, static_cast<std::uint32_t>(XDP_REDIRECT));
     EXPECT_TRUE(std::equal(frame.begin(), frame.end(), result.output.begin() + sizeof(sluice_packet_meta),
                            result.output.end()));
-    return meta_of(result).rule;
+    return sluice_meta_rule(meta_of(result));
   }
   CounterMap counters() const {
     CounterMap map;

@@ -3,8 +3,8 @@
 #include <bit>
 
 #include "base/check.h"
+#include "port/flow_hash.h"
 #include "port/guest/copy_bytes.h"
-#include "port/guest/flow_hash.h"
 #include "port/guest/guest_lane.h"
 #include "port/guest/net_header.h"
 

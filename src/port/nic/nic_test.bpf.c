@@ -29,15 +29,10 @@ int nic_test(struct xdp_md* ctx) {
     return XDP_PASS;
   if (!bpf_map_lookup_elem(&sockets, &(__u32){ctx->rx_queue_index})) return XDP_PASS;
   if (with_metadata) {
-    __u16 source_port = bpf_ntohs(*(__u16*)(data + 34));
-
     if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(struct sluice_packet_meta))) return XDP_ABORTED;
     struct sluice_packet_meta* meta = (void*)(long)ctx->data_meta;
     if ((void*)(meta + 1) > (void*)(long)ctx->data) return XDP_ABORTED;
-    meta->rule = 77;
-    meta->flow_hash = source_port;
-    meta->port = 9;
-    meta->magic = SLUICE_META_MAGIC;
+    *meta = sluice_meta_of(77, 9);
   }
   return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
 }

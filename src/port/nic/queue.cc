@@ -16,6 +16,7 @@
 #include "abi/packet_meta.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "port/flow_hash.h"
 
 namespace sluice {
 
@@ -72,13 +73,14 @@ std::uint32_t NicQueue::receive(std::span<Packet> packets, Source& source) {
     if (offset >= sizeof(meta)) [[likely]] {
       std::memcpy(&meta, frame - sizeof(meta), sizeof(meta));
     }
-    if (meta.magic != SLUICE_META_MAGIC) [[unlikely]] {
+    packet.flow_hash = flow_hash_of(std::span(frame, descriptor.len));
+    packet.rule = sluice_meta_rule(meta);
+    packet.port = static_cast<PortId>(sluice_meta_port(meta));
+    if (!sluice_meta_is_ours(meta)) [[unlikely]] {
       stats_.drop_no_metadata.add(1);
-      meta = {raw(RuleSlot::kNone), 0, raw(PortId::kDrop), 0};
+      packet.rule = raw(RuleSlot::kNone);
+      packet.port = PortId::kDrop;
     }
-    packet.rule = meta.rule;
-    packet.flow_hash = meta.flow_hash;
-    packet.port = static_cast<PortId>(meta.port);
   }
   rx_.release(count);
   source.domain = domain();

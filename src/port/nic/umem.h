@@ -27,8 +27,8 @@ namespace sluice {
 
 // Where a frame begins in its page: behind what the kernel keeps free (XDP_PACKET_HEADROOM, 256 bytes) and
 // the metadata. So the metadata and the frame's headers stand in one cache line, which is all that a worker
-// and most apps read of a page: the kernel's next write to the page, on another CPU, has one line to fetch
-// back and not two.
+// and most apps read of a page, and all that there is of a short frame: the kernel's next write to the page,
+// on another CPU, has one line to fetch back and not two.
 inline constexpr std::uint32_t kFrameOffset = 256 + sizeof(sluice_packet_meta);
 
 enum class BindMode : std::uint8_t { kAuto, kZeroCopy, kCopy };
