@@ -218,10 +218,11 @@ TEST_F(QemuGuests, ShareTheNicWithAProgramAndTheKernel) {
   app->expect_all_once();
   ASSERT_TRUE(flow->stop());
   PingResult to_kernel = kernel.stop(), to_vm = vm.stop();
-  EXPECT_TRUE(to_kernel.lossless()) << to_kernel.output;
-  // One may still be on its way to an emulated machine.
-  EXPECT_GE(to_vm.received + 2, to_vm.sent) << to_vm.output;
+  // One may still have been on its way when it was stopped; to an emulated machine, two.
+  EXPECT_GT(to_kernel.received, 0u) << to_kernel.output;
+  EXPECT_GE(to_kernel.received + 1, to_kernel.sent) << to_kernel.output;
   EXPECT_GT(to_vm.received, 0u) << to_vm.output;
+  EXPECT_GE(to_vm.received + 2, to_vm.sent) << to_vm.output;
 }
 
 TEST_F(QemuGuests, WhoseDriverIsTakenAwayAndGivenBackGoOn) {
