@@ -120,6 +120,7 @@ class AppPeer {
 
   int socket() const { return socket_.get(); }
   void close_socket() { socket_.reset(); }
+  void close_descriptors() { fds_.clear(); }  // the mappings stay
   int fd(std::size_t i) const { return fds_[i].get(); }
   std::size_t fd_count() const { return fds_.size(); }
   const std::byte* rx_arena() const { return rx_arena_.data(); }

@@ -16,6 +16,7 @@
 #include "base/unix_socket.h"
 #include "port/app/app_lane.h"
 #include "port/app/handshake.h"
+#include "port/app/kept_memory.h"
 #include "port/app/session_memory.h"
 
 namespace sluice {
@@ -95,6 +96,7 @@ class AppPort::Impl final : public PressureSink {
   UnixListener listener_;
   std::list<Pending> pending_;  // oldest first
   std::unique_ptr<SessionMemory> memory_;
+  KeptMemory kept_;
   std::optional<Attached> attached_;  // behind memory_: lanes go first
   std::vector<StallWatch> stall_;
   EventLoop::TimerId stall_timer_ = 0, accept_timer_ = 0, reopen_timer_ = 0;
@@ -268,6 +270,13 @@ void AppPort::Impl::answer(UniqueFd socket, const ucred& peer, const Hello& hell
            fmt::format("port {} is in use by pid {}", options_.name, attached_->who.pid));
     return;
   }
+  if (const std::size_t kept = kept_.count(); kept >= kMaxKeptSessions) {
+    refused_.add(1);
+    refuse(socket.get(), SLUICE_APP_FAILED, peer,
+           fmt::format("programs still keep the memory of {} sessions of port {} that are over: end them",
+                       kept, options_.name));
+    return;
+  }
   auto for_refusal = socket.duplicate();  // attach() takes the socket; a refusal still needs it
   if (auto done = attach(std::move(socket), peer, hello.client); !done) {
     refused_.add(1);
@@ -362,6 +371,7 @@ void AppPort::Impl::detach(std::string_view why) {
   log::info("port {}: detached pid {}: {}", options_.name, attached_->who.pid, why);
   attached_.reset();
   detaches_.add(1);
+  kept_.add(memory_->take_watched_files());
   drop_memory();  // D2: no other session sees this arena
   if (!options_.owned.empty()) {
     if (auto made = make_memory(); !made) {

@@ -6,12 +6,14 @@
 #include <random>
 
 #include "port/app/app_test_fixture.h"
+#include "port/app/kept_memory.h"
 
 namespace sluice::test {
 namespace {
 
 class AppSession : public AppPortTest {};
 class Crash_AppSession : public AppPortTest {};
+class Malicious_AppSession : public AppPortTest {};
 class OwnedQueues : public AppPortTest {
  protected:
   void SetUp() override {
@@ -140,6 +142,31 @@ TEST_F(Crash_AppSession, AThousandLivesLeakNoDescriptorAndNoMapping) {
   }
   EXPECT_EQ(open_descriptors(), descriptors);
   EXPECT_LE(lines_of("/proc/self/maps"), mappings + 16) << "the allocator may have grown a little";
+}
+
+// D6: of nobody but the programs that keep it is so much memory taken.
+TEST_F(Malicious_AppSession, WhoKeepsTheMemoryOfItsSessionsIsRefusedUntilItLetsGo) {
+  start();
+  std::vector<std::unique_ptr<AppPeer>> keeps;
+  for (std::size_t session = 0; session < kMaxKeptSessions; ++session) {
+    auto peer = attach();
+    ASSERT_TRUE(peer);
+    peer->close_socket();
+    wait_detached();
+    if (session % 2 == 0) {
+      peer->close_descriptors();  // mappings are kept as well as descriptors
+    }
+    keeps.push_back(std::move(peer));
+  }
+  const sluice_app_hello hello = good_hello("one more");
+  auto answer = say(&hello, sizeof hello);
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->welcome.status, SLUICE_APP_FAILED);
+  EXPECT_NE(std::string(answer->welcome.message).find("keep the memory of 8 sessions"), std::string::npos)
+      << answer->welcome.message;
+  keeps.pop_back();
+  auto peer = attach();
+  EXPECT_TRUE(peer);
 }
 
 TEST_F(AppSession, TotalsSurviveIt) {

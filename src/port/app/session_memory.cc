@@ -1,5 +1,7 @@
 #include "port/app/session_memory.h"
 
+#include <fcntl.h>
+
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -10,6 +12,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "port/app/kept_memory.h"
 
 namespace sluice {
 
@@ -132,6 +135,7 @@ Result<std::unique_ptr<SessionMemory>> SessionMemory::create(const AppPortOption
   SLUICE_TRY(memory->make_pools(options));
   SLUICE_TRY(memory->make_segments(options));
   SLUICE_TRY(memory->make_wakers());
+  SLUICE_TRY(memory->watch_files());
   return memory;
 }
 
@@ -253,6 +257,25 @@ void SessionMemory::describe(sluice_app_welcome& welcome) const {
   welcome.app_segment_bytes = app_segment_.mapping.bytes();
   welcome.daemon_lane_stride = geometry_.daemon_lane_stride;
   welcome.app_lane_stride = geometry_.app_lane_stride;
+}
+
+// What the app may keep for ever (kept_memory.h). Files that it may write it gets reopened: only those count.
+Result<void> SessionMemory::watch_files() {
+  for (UniqueFd* file : {&app_segment_.fd, &tx_arena_.fd}) {
+    auto theirs = reopen(file->get(), O_RDWR);
+    if (!theirs) {
+      return std::unexpected(std::move(theirs.error()));
+    }
+    *file = std::move(*theirs);
+  }
+  for (const UniqueFd* file : {&arena_fd_, &daemon_segment_.fd, &app_segment_.fd, &tx_arena_.fd}) {
+    auto ours = reopen(file->get(), O_RDONLY);
+    if (!ours) {
+      return std::unexpected(std::move(ours.error()));
+    }
+    watched_files_.push_back(std::move(*ours));
+  }
+  return {};
 }
 
 std::vector<int> SessionMemory::client_fds() const {

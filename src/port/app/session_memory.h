@@ -58,6 +58,8 @@ class SessionMemory {
   std::vector<int> client_fds() const;
   // Once they are sent: the app has its own.
   void drop_client_fds();
+  // For KeptMemory, when the session is over: the files that the app was given.
+  std::vector<UniqueFd> take_watched_files() { return std::move(watched_files_); }
 
   // Brings home what `holder` still has; returns how many pages. Afterwards nothing is in flight (CHECKed).
   std::uint32_t reclaim(PortId holder);
@@ -68,6 +70,7 @@ class SessionMemory {
   Result<void> make_pools(const AppPortOptions& options);
   Result<void> make_segments(const AppPortOptions& options);
   Result<void> make_wakers();
+  Result<void> watch_files();
 
   struct Waker {
     UniqueFd app_ours;    // we send here
@@ -89,6 +92,7 @@ class SessionMemory {
   std::vector<PagePool*> owned_pools_;
   SharedSegment daemon_segment_, app_segment_, tx_arena_;
   std::vector<Waker> wakers_;
+  std::vector<UniqueFd> watched_files_;
 };
 
 }  // namespace sluice
