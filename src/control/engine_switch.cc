@@ -37,9 +37,13 @@ Engine::Lanes Engine::lanes_of(const Member& member) {
   }
   if (member.uplink) {
     NicUnit& unit = *nics_.at(*member.uplink);
-    auto others = std::ranges::stable_partition(
-        lanes.workers, [&unit](WorkerId worker) { return unit.worker_sends(worker); });
-    lanes.serving = static_cast<std::uint32_t>(lanes.workers.size() - others.size());
+    // Those that serve come first; by their numbers, which a stable partition would keep as well, but clang
+    // refuses this library's.
+    std::ranges::sort(lanes.workers, {}, [&unit](WorkerId worker) {
+      return std::pair(!unit.worker_sends(worker), raw(worker));
+    });
+    lanes.serving = static_cast<std::uint32_t>(
+        std::ranges::count_if(lanes.workers, [&unit](WorkerId worker) { return unit.worker_sends(worker); }));
   }
   return lanes;
 }
