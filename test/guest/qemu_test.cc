@@ -36,7 +36,15 @@ class QemuGuests : public ::testing::Test {
       bed_.reset();
     }
   }
-  static void TearDownTestSuite() { bed_.reset(); }
+  static void TearDownTestSuite() {
+    if (bed_ && daemon().running()) {
+      EXPECT_EQ(daemon().stop(), 0);
+      const std::string log = daemon().log();
+      EXPECT_EQ(log.find("CHECK"), std::string::npos) << log;
+      EXPECT_EQ(log.find("Sanitizer"), std::string::npos) << log;
+    }
+    bed_.reset();
+  }
 
   void SetUp() override {
     SLUICE_NEED_ROOT_AND_XDP();
