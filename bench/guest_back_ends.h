@@ -32,6 +32,7 @@ struct BackEndOptions {
   Job job = Job::kLoop;
   const test::NetNs* ns = nullptr;  // where it runs, with nic0 in it for kFromNic
   test::TestpmdOptions::Pages pages = test::TestpmdOptions::Pages::kSmall;  // of testpmd's own memory
+  std::string idle = "spin";                                                // of Sluice's worker
 };
 Result<std::unique_ptr<BackEnd>> start_sluice(const BackEndOptions& options);
 Result<std::unique_ptr<BackEnd>> start_net_vhost(const BackEndOptions& options);
