@@ -267,7 +267,7 @@ TEST_F(Malicious_Vring, V11_KicksAndCallsThatChangeAllTheTime) {
     const std::size_t descriptors = open_descriptors();
     for (int i = 0; i < 10'000; ++i) {
       int fd = guest.kick[i % 2].get();
-      const std::uint64_t ring = i % 2;
+      const std::uint64_t ring = i % 2 == 0 ? 0 : 1;
       ASSERT_TRUE(front.send(i % 4 < 2 ? VHOST_USER_SET_VRING_KICK : VHOST_USER_SET_VRING_CALL, ring,
                              std::span(&fd, 1)));
     }
