@@ -393,7 +393,8 @@ TEST_F(Malicious_Framing, RandomBytesAndDescriptorsHarmNobody) {
           byte = std::byte(random() % 4 == 0 ? random() : 0);
         }
         std::vector<int> fds(random() % 3, random() % 2 == 0 ? event.get() : ram.fd());
-        front.send_bytes(FrontEnd::bytes_of(static_cast<std::uint32_t>(random() % 42), payload, kNeedReply), fds);
+        front.send_bytes(FrontEnd::bytes_of(static_cast<std::uint32_t>(random() % 42), payload, kNeedReply),
+                         fds);
         turn(0);
       }
     }

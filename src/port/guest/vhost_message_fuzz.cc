@@ -82,14 +82,14 @@ class Bytes {
   T value() {
     T result{};
     auto taken = data_.first(std::min(data_.size(), sizeof(T)));
-    std::memcpy(&result, taken.data(), taken.size());
+    std::ranges::copy(std::as_bytes(taken), reinterpret_cast<std::byte*>(&result));
     data_ = data_.subspan(taken.size());
     return result;
   }
   std::vector<std::byte> some(std::size_t count) {
     std::vector<std::byte> result(count);
     auto taken = data_.first(std::min(data_.size(), count));
-    std::memcpy(result.data(), taken.data(), taken.size());
+    std::ranges::copy(std::as_bytes(taken), result.begin());
     data_ = data_.subspan(taken.size());
     return result;
   }
@@ -212,7 +212,7 @@ void run(Bytes bytes) {
       said = likely_message(bytes, kinds, fds);
     }
     if (how % 32 == 31) {
-      fds.push_back(kinds.fds[how / 32]);
+      fds.push_back(kinds.fds[how / 32 % kinds.fds.size()]);
     }
     const std::size_t cut = how >= 224 ? said.size() / 2 : said.size();
     if (said.empty() || !front.send_bytes(std::span(said).first(cut), fds) || !take_all(transport, session) ||
