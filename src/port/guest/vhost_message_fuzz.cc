@@ -112,8 +112,20 @@ struct Kinds {
            ::open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
   }
   GuestRam ram, small;
+  // Room for the largest ring that the set-up below makes, split or packed.
+  RingAreas areas = RingAreas::split(ram, 64);
   std::vector<int> fds;
 };
+
+// Two rings that run, so that what comes after finds some to disturb.
+void set_up(FrontEnd& front, const Kinds& kinds, bool packed) {
+  front.send(VHOST_USER_SET_FEATURES, kFeatureVersion1 | (packed ? kFeatureRingPacked : 0));
+  int fd = kinds.ram.fd();
+  front.send(VHOST_USER_ADD_MEM_REG, vhost_user_mem_reg{0, kinds.ram.region()}, std::span(&fd, 1));
+  for (std::uint32_t ring : {0u, 1u}) {
+    front.set_up_ring(ring, packed ? 60 : 64, kinds.areas, packed ? 0x8000 : 0, kinds.fds[2], kinds.fds[2]);
+  }
+}
 
 // A message whose fields are nearly right: raw bytes would hardly ever start a ring.
 std::vector<std::byte> likely_message(Bytes& bytes, const Kinds& kinds, std::vector<int>& fds) {
@@ -199,6 +211,10 @@ void run(Bytes bytes) {
   VhostTransport transport{UniqueFd(ends[1])};
   VhostSession session(2, rings, loss);
   std::byte answers[4096];
+  if (const std::uint8_t begin = bytes.byte(); begin % 4 != 0) {
+    set_up(front, kinds, begin % 4 == 1);
+    SLUICE_CHECK(take_all(transport, session) && session.receives());
+  }
   while (!bytes.empty()) {
     std::vector<int> fds;
     const std::uint8_t how = bytes.byte();
