@@ -231,7 +231,8 @@ TEST_F(ControlInTraffic, EveryShowCommandAnswersInTheShapeThatIsPromised) {
   json nics = shown("nics"), queues = shown("queues"), ports = shown("ports"), rules = shown("rules"),
        pools = shown("pools"), counters = shown("counters"), config = shown("config");
   ASSERT_EQ(nics.size(), 1u);
-  expect_keys(nics[0], {"name", "ifindex", "driver", "mac", "mtu", "link", "mode", "queues", "counters"});
+  expect_keys(nics[0],
+              {"name", "ifindex", "driver", "mac", "mtu", "link", "mode", "af_xdp", "queues", "counters"});
   EXPECT_EQ(nics[0]["name"], "nic0");
   EXPECT_EQ(nics[0]["ifindex"], pair().nic_ifindex());
   EXPECT_EQ(nics[0]["driver"], "veth");
