@@ -45,7 +45,7 @@ GuestLane::GuestLane(const GuestPolicy& policy)
     calls_.emplace(std::move(*calls));
   } else {
     log::warn("guest port {}: {}; guests that wait for interrupts will not be woken", raw(policy.port),
-                calls.error().message);
+              calls.error().message);
   }
 }
 

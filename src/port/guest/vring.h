@@ -28,8 +28,8 @@ struct VringBase {
 
 struct VringSetup {
   VringFormat format = VringFormat::kSplit;
-  std::uint16_t entries = 0;     // split: a power of two
-  std::uint64_t features = 0;    // negotiated virtio features, as bits
+  std::uint16_t entries = 0;   // split: a power of two
+  std::uint64_t features = 0;  // negotiated virtio features, as bits
   std::byte* descriptors = nullptr;
   std::byte* driver_area = nullptr;  // split: available ring; packed: driver event suppression
   std::byte* device_area = nullptr;  // split: used ring; packed: device event suppression
