@@ -162,9 +162,8 @@ void MockDriver::post_packed(std::span<const Segment> segments, std::uint64_t co
   const std::size_t count = shape == Shape::kIndirect ? 1 : segments.size();
   buffers_[id] = Buffer{cookie, static_cast<std::uint16_t>(count), 0};
   const std::uint16_t first = next_;
-  std::uint16_t first_flags = 0;
+  std::uint64_t first_word = 0;
   for (std::size_t i = 0; i < count; ++i) {
-    vring_packed_desc& descriptor = packed_descriptors()[next_];
     const bool last = i + 1 == count;
     const std::uint64_t address = shape == Shape::kIndirect ? write_table(id, segments) : segments[i].address;
     const auto bytes =
@@ -172,13 +171,12 @@ void MockDriver::post_packed(std::span<const Segment> segments, std::uint64_t co
     const auto flags = static_cast<std::uint16_t>(
         available_flags() |
         (shape == Shape::kIndirect ? VRING_DESC_F_INDIRECT : write_flag() | (last ? 0 : VRING_DESC_F_NEXT)));
-    write_once(descriptor.addr, static_cast<decltype(descriptor.addr)>(address));
-    write_once(descriptor.len, bytes);
-    write_once(descriptor.id, id);
+    write_once(packed_words(next_)[0], address);
+    const std::uint64_t word = bytes | std::uint64_t{id} << 32 | std::uint64_t{flags} << 48;
     if (i == 0) {
-      first_flags = flags;
+      first_word = word;
     } else {
-      write_once(descriptor.flags, flags);
+      write_once(packed_words(next_)[1], word);
     }
     if (++next_ == options_.entries) {
       next_ = 0;
@@ -186,11 +184,11 @@ void MockDriver::post_packed(std::span<const Segment> segments, std::uint64_t co
     }
   }
   if (held_) {
-    write_once(packed_descriptors()[first].flags, first_flags);
+    write_once(packed_words(first)[1], first_word);
   } else {
     held_ = true;
     held_at_ = first;
-    held_flags_ = first_flags;
+    held_word_ = first_word;
   }
   free_ -= static_cast<std::uint32_t>(count);
   since_kick_ += static_cast<std::uint32_t>(count);
@@ -202,7 +200,7 @@ void MockDriver::publish() {
     write_once(avail()->idx, next_, std::memory_order_release);
   } else if (held_) {
     held_ = false;
-    write_once(packed_descriptors()[held_at_].flags, held_flags_, std::memory_order_release);
+    write_once(packed_words(held_at_)[1], held_word_, std::memory_order_release);
   }
 }
 
@@ -236,15 +234,15 @@ std::optional<MockDriver::Used> MockDriver::reap_split() {
 
 std::optional<MockDriver::Used> MockDriver::reap_packed() {
   if (batch_.empty()) {
-    const vring_packed_desc& shared = packed_descriptors()[next_used_];
-    const std::uint16_t flags = read_once(shared.flags, std::memory_order_acquire);
+    const std::uint64_t word = read_once(packed_words(next_used_)[1], std::memory_order_acquire);
+    const auto flags = static_cast<std::uint16_t>(word >> 48);
     const bool avail = (flags >> VRING_PACKED_DESC_F_AVAIL & 1) != 0;
     const bool used = (flags >> VRING_PACKED_DESC_F_USED & 1) != 0;
     if (avail != used || used != used_wrap_) {
       return std::nullopt;
     }
-    const std::uint16_t id = read_once(shared.id);
-    const std::uint32_t bytes = read_once(shared.len);
+    const auto id = static_cast<std::uint16_t>(word >> 32);
+    const auto bytes = static_cast<std::uint32_t>(word);
     SLUICE_CHECK(id < options_.entries, "the device gave back {}", id);
     // With IN_ORDER one used descriptor may stand for all up to its id.
     for (bool last = false; !last;) {

@@ -109,6 +109,10 @@ class MockDriver {
   vring_avail* avail() const { return reinterpret_cast<vring_avail*>(driver_area_); }
   vring_used* used() const { return reinterpret_cast<vring_used*>(device_area_); }
   vring_packed_desc* packed_descriptors() const { return reinterpret_cast<vring_packed_desc*>(descriptors_); }
+  // Its address; its bytes, id << 32, flags << 48. Read and written as the device does it, whole.
+  std::uint64_t* packed_words(std::uint16_t at) const {
+    return reinterpret_cast<std::uint64_t*>(&packed_descriptors()[at]);
+  }
   vring_packed_desc_event* driver_event() const {
     return reinterpret_cast<vring_packed_desc_event*>(driver_area_);
   }
@@ -161,10 +165,10 @@ class MockDriver {
   std::vector<Buffer> buffers_;   // by id
   std::deque<std::uint16_t> free_ids_;
   std::deque<std::uint16_t> in_order_;  // ids in the order in which they were posted
-  // Packed, held back: the first descriptor's flags, written last.
+  // Packed, held back: all of the first descriptor but its address, written last.
   bool held_ = false;
   std::uint16_t held_at_ = 0;
-  std::uint16_t held_flags_ = 0;
+  std::uint64_t held_word_ = 0;
   std::deque<Used> batch_;  // IN_ORDER: buffers that one used descriptor gave back
 };
 
