@@ -25,7 +25,6 @@ namespace {
 
 using Frame = std::vector<std::byte>;
 
-constexpr std::uint16_t kEtherType = 0x88b5;  // IEEE 802 local experiment
 constexpr PortId kPort{7}, kNic{42};
 constexpr MacAddress kMac{2, 0, 0, 0, 0, 7}, kPeer{2, 0, 0, 0, 0, 8};
 
