@@ -40,7 +40,9 @@ Result<Classifier> Classifier::compile(std::span<const Rule> rules) {
 }
 
 std::optional<Classifier::Verdict> Classifier::classify(std::span<const std::byte> front) const {
-  const auto* data = reinterpret_cast<const sluice_u8*>(front.data());
+  // A frame of no bytes is nowhere, and the parser counts from where it begins.
+  static constexpr sluice_u8 kNothing[1] = {};
+  const auto* data = front.empty() ? kNothing : reinterpret_cast<const sluice_u8*>(front.data());
   const sluice_u8* end = data + front.size();
   sluice_key key;
   if (sluice_parse_usual(data, end, &key) == 0) {
