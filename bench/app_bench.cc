@@ -34,7 +34,8 @@ struct Options {
   std::uint64_t packets = 4'000'000;
   std::string daemon;
   std::string only;
-  std::string profile;
+  std::vector<std::string> profile;
+  std::size_t bytes = 60;
 };
 
 class AppBench {
@@ -49,13 +50,16 @@ class AppBench {
     nic_ns_.enter();
   }
 
-  // One receiver for as long as it takes to look at it with perf.
+  // A few receivers in turn, for as long as it takes to look at them with perf.
   void profile() {
-    auto live = sender(60);
+    auto live = sender(options_.bytes);
     for (int round = 0; round < options_.rounds; ++round) {
-      Round done = one_round(*live, options_.profile);
-      fmt::print("{} {:.3f} M/s lost {}\n", options_.profile, done.packets_per_second / 1e6, done.lost());
-      std::fflush(stdout);
+      for (const std::string& name : options_.profile) {
+        Round done = one_round(*live, name);
+        fmt::print("{} {:.3f} M/s lost {}   ", name, done.packets_per_second / 1e6, done.lost());
+        std::fflush(stdout);
+      }
+      fmt::print("\n");
     }
   }
 
@@ -217,8 +221,9 @@ int main(int argc, char** argv) {
   app.add_option("--daemon", options.daemon)->check(CLI::ExistingFile)->capture_default_str();
   app.add_option("--only", options.only, "a part of the bench by name: traffic_60B, traffic_1500B or rules");
   app.add_option("--ring", ring_entries, "of Sluice's and of bare AF_XDP's sockets")->capture_default_str();
-  app.add_option("--profile", options.profile, "only this receiver, rate by rate")
+  app.add_option("--profile", options.profile, "only these receivers, in turn, rate by rate")
       ->check(CLI::IsMember({"bare", "owned", "shared", "udp", "tpacket"}));
+  app.add_option("--bytes", options.bytes, "of a frame, with --profile")->check(CLI::Range(60, 1500));
   CLI11_PARSE(app, argc, argv);
   if (std::string why = sluice::test::why_no_root_and_xdp(); !why.empty()) {
     std::fprintf(stderr, "app_bench: %s\n", why.c_str());

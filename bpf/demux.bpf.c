@@ -88,13 +88,15 @@ static __always_inline int to_socket(struct xdp_md* ctx, struct sluice_cpu_count
     return drop(count);
   }
   *meta = sluice_meta_of(rule, port);
+  /* Before the call: behind it the counter would have to be fetched anew, with nothing to do meanwhile. */
+  count->program.redirect_socket++;
   /* The fallback is for a queue without a socket only; a full ring shows in the socket's own statistics. */
   int verdict = (int)bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
   if (SLUICE_UNLIKELY(verdict != XDP_REDIRECT)) {
+    count->program.redirect_socket--;
     port_count->drop_no_socket++;
     return drop(count);
   }
-  count->program.redirect_socket++;
   return verdict;
 }
 
@@ -161,7 +163,13 @@ int sluice_demux(struct xdp_md* ctx) {
   if (set_map) {
     struct sluice_rule_set* set = bpf_map_lookup_elem(set_map, &zero);
     if (set) {
-      best = sluice_lookup(set, &key);
+      struct sluice_last_lookup* last = &count->last;
+      if (sluice_is_last(last, set->serial, &key)) {
+        best = last->value;
+      } else {
+        best = sluice_lookup(set, &key);
+        sluice_remember(last, set->serial, &key, best);
+      }
     }
   }
   if (best == SLUICE_VALUE_NONE) {

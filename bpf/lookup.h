@@ -217,4 +217,24 @@ SLUICE_INLINE sluice_u64 sluice_lookup(const struct sluice_rule_set* set, const 
   return best;
 }
 
+SLUICE_INLINE int sluice_is_last(const struct sluice_last_lookup* last, sluice_u64 serial,
+                                 const struct sluice_key* key) {
+  if (last->word[6] != key->word[6] || last->serial != serial) {
+    return 0;
+  }
+  return ((last->word[0] ^ key->word[0]) | (last->word[1] ^ key->word[1]) | (last->word[2] ^ key->word[2]) |
+          (last->word[3] ^ key->word[3]) | (last->word[4] ^ key->word[4]) | (last->word[5] ^ key->word[5])) ==
+         0;
+}
+
+SLUICE_INLINE void sluice_remember(struct sluice_last_lookup* last, sluice_u64 serial,
+                                   const struct sluice_key* key, sluice_u64 value) {
+  SLUICE_UNROLL(7)
+  for (int i = 0; i < (int)SLUICE_KEY_WORDS; i++) {
+    last->word[i] = key->word[i];
+  }
+  last->serial = serial;
+  last->value = value;
+}
+
 #endif

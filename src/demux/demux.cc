@@ -237,10 +237,12 @@ Result<void> Demux::replace_rules(std::span<const Rule> rules) {
   if (!image) {
     return with_context("rules of the XDP program", image.error());
   }
-  auto compiled = compile_rules(rules, *reinterpret_cast<sluice_rule_set*>(image->data()));
+  auto& set = *reinterpret_cast<sluice_rule_set*>(image->data());
+  auto compiled = compile_rules(rules, set);
   if (!compiled) {
     return std::unexpected(compiled.error());
   }
+  set.serial = ++rule_sets_;
   // Publishes the set: one store in the kernel, which then waits until no program can be using the old one
   // (maybe_wait_bpf_programs() in kernel/bpf/syscall.c) and frees it.
   std::uint32_t slot = 0;

@@ -89,6 +89,7 @@ class Demux {
   std::uint32_t cpus_ = 0;
   std::uint32_t queue_count_ = 0;
   CompiledRules compiled_;
+  sluice_u64 rule_sets_ = 0;  // published so far
   std::vector<RuleCount>
       rule_base_;  // what a slot had counted when it was cleared: nobody but the program writes counters
 };

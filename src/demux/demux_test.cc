@@ -297,6 +297,53 @@ TEST_F(DemuxTest, AfterReplacementReturnsNoPacketMeetsTheOldSet) {
   }
 }
 
+// The program keeps what it found for the last key. What differs from that one in any field is another key.
+TEST_F(DemuxTest, APacketThatDiffersFromTheLastInOneFieldOnlyFindsItsOwnRule) {
+  const auto v4 = [] { return PacketBuilder().ipv4("10.0.0.1", "10.0.0.2").udp(1, 2).payload(18); };
+  const auto v6 = [](const char* from, const char* to) {
+    return PacketBuilder().ipv6(from, to).udp(1, 2).payload(18).build();
+  };
+  const Bytes plain4 = v4().build(), plain6 = v6("fd00::1:0:0:1", "fd00::2:0:0:1");
+  const std::vector<std::pair<const char*, Bytes>> variants = {
+      {"dst_mac 02:00:00:00:00:99",
+       [&] {
+         auto f = plain4;
+         f[5] = 0x99;
+         return f;
+       }()},
+      {"src_mac 02:00:00:00:00:99",
+       [&] {
+         auto f = plain4;
+         f[11] = 0x99;
+         return f;
+       }()},
+      {"vlan_id 5", PacketBuilder().tag(5).ipv4("10.0.0.1", "10.0.0.2").udp(1, 2).payload(18).build()},
+      {"src_ip 10.0.0.3", PacketBuilder().ipv4("10.0.0.3", "10.0.0.2").udp(1, 2).payload(18).build()},
+      {"dst_ip 10.0.0.4", PacketBuilder().ipv4("10.0.0.1", "10.0.0.4").udp(1, 2).payload(18).build()},
+      {"ip_proto tcp", PacketBuilder().ipv4("10.0.0.1", "10.0.0.2").tcp(1, 2).payload(18).build()},
+      {"src_port 3", PacketBuilder().ipv4("10.0.0.1", "10.0.0.2").udp(3, 2).payload(18).build()},
+      {"dst_port 4", PacketBuilder().ipv4("10.0.0.1", "10.0.0.2").udp(1, 4).payload(18).build()},
+      {"src_ip fd00::3:0:0:1", v6("fd00::3:0:0:1", "fd00::2:0:0:1")},
+      {"src_ip fd00::1:0:0:4", v6("fd00::1:0:0:4", "fd00::2:0:0:1")},
+      {"dst_ip fd00::5:0:0:1", v6("fd00::1:0:0:1", "fd00::5:0:0:1")},
+      {"dst_ip fd00::2:0:0:6", v6("fd00::1:0:0:1", "fd00::2:0:0:6")},
+  };
+  std::vector<Rule> rules = {rule("", 0)};
+  for (const auto& [match, frame] : variants) {
+    rules.push_back(rule(match, static_cast<std::uint32_t>(rules.size()), kPort, 1));
+  }
+  use(rules);
+  for (std::size_t i = 0; i < variants.size(); ++i) {
+    const auto& [match, frame] = variants[i];
+    const Bytes& plain = std::string_view(match).find("fd00") == std::string_view::npos ? plain4 : plain6;
+    for (int again = 0; again < 2; ++again) {
+      EXPECT_EQ(slot_of(plain), 0) << match;
+      EXPECT_EQ(slot_of(frame), static_cast<std::int64_t>(i + 1)) << match;
+      EXPECT_EQ(slot_of(frame), static_cast<std::int64_t>(i + 1)) << match;
+    }
+  }
+}
+
 // Loads in a child that holds only `capabilities`; the error, or "".
 std::string load_with(std::initializer_list<unsigned> capabilities) {
   int channel[2];

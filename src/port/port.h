@@ -76,6 +76,9 @@ class Lane {
   // sleeps, kicks the kernel. Bounded (D6). Returns how much it did: kBurst or more means that there is more
   // to do, and the worker takes another turn before it rests; with less it may nap or sleep.
   virtual std::uint32_t poll() = 0;
+  // The worker has nothing more to do for now. A lane may put off waking its peer for a few turns, so that
+  // the peer finds more than one burst; it ends here.
+  virtual void before_rest() {}
 
   // Going to sleep: the descriptor that becomes readable when this lane has work (or -1; the same one for the
   // lane's whole life), and whether there is work already, looked at after asking to be woken. The worker

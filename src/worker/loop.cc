@@ -13,6 +13,10 @@ namespace sluice {
 
 namespace {
 
+// A busy worker that naps on and on takes its descriptors out of epoll: the kernel would tell epoll of each
+// burst on a socket that is watched, on the CPU that receives.
+constexpr std::uint32_t kNapsBeforeUnwatched = 64;
+
 constexpr int kWakeEvents =
     16;  // looked at per wake-up; only the mailbox's matters, the rest says "look everywhere"
 
@@ -125,6 +129,10 @@ void Loop::for_each_lane(Visit visit) {
 // Every source is drained and every lane polled, so everything is published and its reader woken. No look
 // "once more": what came meanwhile is seen after the nap, or by prepare_sleep().
 void Loop::rest() {
+  for_each_lane([](Lane& lane) {
+    lane.before_rest();
+    return true;
+  });
   if (idle_ == WorkerOptions::Idle::kSpin) {
     if (packets_since_rest_ == 0) {
       pause_cpu();
@@ -145,6 +153,9 @@ void Loop::rest() {
 
 void Loop::nap() {
   naps_.add(1);
+  if (++naps_in_a_row_ == kNapsBeforeUnwatched) {
+    wake_set_.reset();
+  }
   const timespec time{.tv_sec = 0, .tv_nsec = static_cast<long>(nap_ns_)};
   ::clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr);
 }
@@ -152,6 +163,7 @@ void Loop::nap() {
 // No wake-up is lost: every lane is asked to wake us first and looked at afterwards (port.h, prepare_sleep),
 // and the mailbox's eventfd is written with every call.
 void Loop::sleep() {
+  naps_in_a_row_ = 0;
   if (!wake_set_ && !build_wake_set()) {
     nap();
     return;

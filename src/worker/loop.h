@@ -59,8 +59,9 @@ class Loop {
   std::uint64_t packets_since_rest_ = 0;
   std::uint64_t last_rest_ns_ = 0;
   bool slept_ = false;  // the last rest was a sleep
-  UniqueFd wake_set_;   // epoll over all wake_fd() and the mailbox; none after a call, which may have changed
-                        // the tables
+  std::uint32_t naps_in_a_row_ = 0;
+  UniqueFd wake_set_;  // epoll over all wake_fd() and the mailbox; none after a call, which may have changed
+                       // the tables
 
   Counter turns_, packets_, tx_packets_, naps_, sleeps_, sleeps_refused_, wakeups_;
 };

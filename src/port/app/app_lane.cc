@@ -301,7 +301,9 @@ void AppLane::tx_done(std::uint32_t count) {
 
 std::uint32_t AppLane::poll() {
   std::uint32_t done = take_back();
-  wake_app();
+  if (published_ && ++turns_put_off_ == kTurnsBeforeWake) {
+    wake_app();
+  }
   count_ring_faults();
   publish_stats();
   return done;
@@ -312,6 +314,7 @@ void AppLane::wake_app() {
     return;
   }
   published_ = false;
+  turns_put_off_ = 0;
   if (!memory_.rx.peer_needs_wakeup()) {
     wake_under_way_ = false;
     return;

@@ -20,6 +20,10 @@ namespace sluice {
 // Most pages taken back, and most wake-ups written, per turn of the worker (D6).
 inline constexpr std::uint32_t kBackPerTurn = 4 * kBurst;
 
+// A worker that goes on receiving wakes a sleeping app after so many turns: an app on the worker's own core
+// would else take the core for each burst. With one queue that is a few hundred packets.
+inline constexpr std::uint32_t kTurnsBeforeWake = 4;
+
 // A pool whose pages this lane's worker owns, with its range of the arena and its own ledger: both have one
 // writer.
 struct LanePool {
@@ -73,6 +77,7 @@ class AppLane final : public Lane {
   std::uint32_t tx_burst(std::span<Packet> packets) override;
   void tx_done(std::uint32_t count) override;
   std::uint32_t poll() override;
+  void before_rest() override { wake_app(); }
   int wake_fd() const override { return memory_.wake_daemon; }
   bool prepare_sleep() override;
   void woken() override;
@@ -106,7 +111,8 @@ class AppLane final : public Lane {
   std::uint32_t pressure_on_ = 0;   // lent_ from here on is pressure
   std::uint32_t pressure_off_ = 0;  // lent_ below this ends it
   bool pressure_ = false;
-  bool published_ = false;  // entries since the app's flag was last looked at
+  bool published_ = false;           // entries since the app's flag was last looked at
+  std::uint32_t turns_put_off_ = 0;  // polls since then that left the app asleep
   bool stats_changed_ = false;
   bool wake_under_way_ = false;      // a wake-up was sent, and the app's flag has been up since
   std::uint32_t taken_at_wake_ = 0;  // the app's rx index then

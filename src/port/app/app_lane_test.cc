@@ -167,22 +167,39 @@ TEST_F(AppLane_, PressureEndsWithTheSession) {
   EXPECT_FALSE(host.pressure[0]);
 }
 
-TEST_F(AppLane_, WakesTheAppOncePerTurnAndOnlyIfItSleeps) {
+TEST_F(AppLane_, WakesTheAppOnceBeforeTheWorkerRestsAndOnlyIfItSleeps) {
   begin();
   pollfd wake{.fd = peer->lanes[0].wake_app, .events = POLLIN, .revents = 0};
   receive(2);
   lane().poll();
+  lane().before_rest();
   EXPECT_EQ(::poll(&wake, 1, 0), 0) << "it does not sleep";
   take_all();
   ASSERT_FALSE(peer->lanes[0].rx.prepare_sleep());
   receive(2);
+  lane().poll();
   receive(2);
   lane().poll();
-  lane().poll();
+  EXPECT_EQ(::poll(&wake, 1, 0), 0) << "more packets may come in the worker's next turn";
+  lane().before_rest();
+  lane().before_rest();
   EXPECT_EQ(::poll(&wake, 1, 0), 1);
   EXPECT_EQ(counter("wakeups"), 1u);
   std::uint64_t value = 0;
   EXPECT_EQ(::read(wake.fd, &value, sizeof(value)), 8);
+}
+
+TEST_F(AppLane_, AWorkerThatNeverRestsWakesTheAppAfterAFewTurns) {
+  begin();
+  pollfd wake{.fd = peer->lanes[0].wake_app, .events = POLLIN, .revents = 0};
+  ASSERT_FALSE(peer->lanes[0].rx.prepare_sleep());
+  receive(2);
+  for (std::uint32_t turn = 1; turn < kTurnsBeforeWake; ++turn) {
+    lane().poll();
+    EXPECT_EQ(::poll(&wake, 1, 0), 0) << turn;
+  }
+  lane().poll();
+  EXPECT_EQ(::poll(&wake, 1, 0), 1);
 }
 
 TEST_F(AppLane_, AWorkerThatSleepsIsWokenByFramesToSendAndByReturnsOnlyWhenItIsShort) {
