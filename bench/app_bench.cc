@@ -3,8 +3,8 @@
 //
 // CPU 0 makes the packets (BPF_PROG_RUN, live frames), and the kernel does the wire's receive work, the XDP
 // program and the copy there too. CPU 1 has the receiver: for Sluice that is daemon and app together. Rounds
-// alternate, so that drift of the machine hits all alike; a figure is the median of its rounds, a loss the
-// sum over all.
+// alternate, so that drift of the machine hits all alike; a figure is the median of its rounds, a ratio the
+// median of the ratios of rounds that followed one another, a loss the sum over all.
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
@@ -30,8 +30,8 @@ T or_die(Result<T> result) {
 
 struct Options {
   bool json = false;
-  int rounds = 5;
-  std::uint64_t packets = 4'000'000;
+  int rounds = 15;
+  std::uint64_t packets = 2'000'000;
   std::string daemon;
   std::string only;
   std::vector<std::string> profile;
@@ -122,10 +122,12 @@ class AppBench {
   void compare(std::size_t bytes) {
     auto live = sender(bytes);
     std::map<std::string, std::vector<Round>> rounds;
+    std::array<const char*, 3> names = {"bare", "owned", "shared"};
     for (int round = 0; round < options_.rounds; ++round) {
-      for (const char* name : {"bare", "owned", "shared"}) {
+      for (const char* name : names) {
         rounds[name].push_back(one_round(*live, name));
       }
+      std::rotate(names.begin(), names.begin() + 1, names.end());
     }
     for (const char* name : {"udp", "tpacket"}) {
       rounds[name].push_back(one_round(*live, name));
@@ -140,7 +142,8 @@ class AppBench {
       const Figure ours = median(rounds[name]);
       report_.add(fmt::format("nic_to_app_{}_{}B", name, bytes), "M/s", ours.packets_per_second / 1e6,
                   bare.packets_per_second / 1e6, "bare AF_XDP", 0.97, false,
-                  {{"lost", ours.lost},
+                  {{"ratio", paired_ratio(rounds[name], rounds["bare"])},
+                   {"lost", ours.lost},
                    {"sent", ours.sent},
                    {"peer_lost", bare.lost},
                    {"lost_where", lost_where_[name]}});
@@ -194,7 +197,8 @@ class AppBench {
     }
     const Figure few = median(rounds[10]), many = median(rounds[10'000]);
     report_.add("rules_10000_vs_10", "ns ", 1e9 / many.packets_per_second, 1e9 / few.packets_per_second,
-                "10 rules", 1.1, true, {{"lost", many.lost + few.lost}});
+                "10 rules", 1.1, true,
+                {{"ratio", paired_ratio(rounds[10], rounds[10'000])}, {"lost", many.lost + few.lost}});
   }
 
   const Options& options_;

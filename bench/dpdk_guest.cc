@@ -8,7 +8,9 @@
 #include <rte_mbuf.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <array>
+#include <cstring>
 #include <vector>
 
 namespace sluice::bench {
@@ -47,7 +49,7 @@ Result<void> start_eal(bool huge_pages) {
   return {};
 }
 
-class DpdkGuest final : public Receiver {
+class DpdkGuest final : public Guest {
  public:
   DpdkGuest(std::uint16_t port, rte_mempool* pool) : port_(port), pool_(pool) {}
   ~DpdkGuest() override {
@@ -73,6 +75,30 @@ class DpdkGuest final : public Receiver {
     return count;
   }
 
+  std::uint64_t send(const test::Frame& frame, std::uint64_t count) override {
+    std::uint64_t sent = 0;
+    while (sent < count) {
+      std::array<rte_mbuf*, kBurst> packets;
+      const auto wanted = static_cast<std::uint16_t>(std::min<std::uint64_t>(count - sent, kBurst));
+      if (::rte_pktmbuf_alloc_bulk(pool_, packets.data(), wanted) != 0) {
+        break;
+      }
+      for (std::uint16_t i = 0; i < wanted; ++i) {
+        std::memcpy(::rte_pktmbuf_append(packets[i], static_cast<std::uint16_t>(frame.size())), frame.data(),
+                    frame.size());
+      }
+      const std::uint16_t taken = ::rte_eth_tx_burst(port_, 0, packets.data(), wanted);
+      if (taken < wanted) {
+        ::rte_pktmbuf_free_bulk(packets.data() + taken, wanted - taken);
+      }
+      sent += taken;
+      if (taken == 0) {
+        break;
+      }
+    }
+    return sent;
+  }
+
  private:
   std::uint16_t port_;
   rte_mempool* pool_;
@@ -81,23 +107,24 @@ class DpdkGuest final : public Receiver {
 
 }  // namespace
 
-Result<std::unique_ptr<Receiver>> open_dpdk_guest(const std::string& socket, const std::string& mac,
-                                                  std::uint32_t queue_size, bool huge_pages) {
+Result<std::unique_ptr<Guest>> open_dpdk_guest(const GuestOptions& options, bool huge_pages) {
   if (auto started = start_eal(huge_pages); !started) {
     return std::unexpected(started.error());
   }
   static int number = 0;
   const std::string name = fmt::format("net_virtio_user{}", number++);
   if (::rte_dev_probe(
-          fmt::format("{},path={},mac={},queue_size={},mrg_rxbuf=1", name, socket, mac, queue_size).c_str()) <
-      0) {
-    return fail("DPDK cannot make a virtio_user device on {}: {}", socket, ::rte_strerror(rte_errno));
+          fmt::format("{},path={},mac={},queue_size={},mrg_rxbuf=1,packed_vq={},in_order={}", name,
+                      options.socket, options.mac, options.queue_size, options.packed ? 1 : 0,
+                      options.in_order ? 1 : 0)
+              .c_str()) < 0) {
+    return fail("DPDK cannot make a virtio_user device on {}: {}", options.socket, ::rte_strerror(rte_errno));
   }
   std::uint16_t port = 0;
   rte_mempool* pool =
       ::rte_pktmbuf_pool_create(name.c_str(), kMbufs, kCache, 0, RTE_MBUF_DEFAULT_BUF_SIZE, 0);
   rte_eth_conf config{};
-  const auto ring = static_cast<std::uint16_t>(queue_size);
+  const auto ring = static_cast<std::uint16_t>(options.queue_size);
   if (pool == nullptr || ::rte_eth_dev_get_port_by_name(name.c_str(), &port) < 0 ||
       ::rte_eth_dev_configure(port, 1, 1, &config) < 0 ||
       ::rte_eth_rx_queue_setup(port, 0, ring, 0, nullptr, pool) < 0 ||

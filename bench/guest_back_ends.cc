@@ -22,6 +22,7 @@ class Sluice final : public BackEnd {
   }
   std::string socket(int guest) const override { return daemon.path(fmt::format("vm{}.sock", guest)); }
   std::string log() const override { return daemon.log(); }
+  pid_t pid() const override { return daemon.pid(); }
   std::string losses() override {
     std::string found;
     const nlohmann::json counters = daemon.show("counters");
@@ -45,6 +46,7 @@ class NetVhost final : public BackEnd {
   }
   std::string socket(int guest) const override { return folder / fmt::format("vm{}.sock", guest); }
   std::string log() const override { return testpmd->log(); }
+  pid_t pid() const override { return testpmd->pid(); }
 
   test::TempFolder folder;
   std::unique_ptr<test::Testpmd> testpmd;

@@ -24,6 +24,7 @@ class BackEnd {
   virtual ~BackEnd() = default;
   virtual std::string socket(int guest) const = 0;
   virtual std::string log() const = 0;
+  virtual pid_t pid() const = 0;
   // What it has dropped and what went wrong, by name; empty: nothing, or it does not say.
   virtual std::string losses() { return ""; }
 };

@@ -59,9 +59,18 @@ Figure median(std::vector<Round> rounds) {
   return figure;
 }
 
+double paired_ratio(const std::vector<Round>& ours, const std::vector<Round>& theirs) {
+  std::vector<double> ratios;
+  for (std::size_t i = 0; i < std::min(ours.size(), theirs.size()); ++i) {
+    ratios.push_back(ours[i].packets_per_second / theirs[i].packets_per_second);
+  }
+  std::sort(ratios.begin(), ratios.end());
+  return ratios.empty() ? 0 : ratios[ratios.size() / 2];
+}
+
 void Report::add(const std::string& name, const std::string& unit, double sluice, double peer,
                  const std::string& peer_name, double goal, bool lower_is_better, nlohmann::json more) {
-  double ratio = peer > 0 ? sluice / peer : 0;
+  double ratio = more.value("ratio", peer > 0 ? sluice / peer : 0);
   bool met = lower_is_better ? ratio <= goal : ratio >= goal;
   if (more.contains("lost") && goal > 0) {
     met = met && more["lost"].get<std::uint64_t>() == 0;

@@ -45,11 +45,16 @@ struct Figure {
 };
 Figure median(std::vector<Round> rounds);
 
+// The median of the ratios of rounds that followed one another: a machine whose speed changes from second to
+// second changes it for both sides of a pair.
+double paired_ratio(const std::vector<Round>& ours, const std::vector<Round>& theirs);
+
 // {"results": [...]} or a table, as the flags say. Also the exit status: 1 when something could not be
 // measured.
 class Report {
  public:
   explicit Report(bool json) : json_(json) {}
+  // The ratio is of the two figures, or `more["ratio"]`.
   void add(const std::string& name, const std::string& unit, double sluice, double peer,
            const std::string& peer_name, double goal, bool lower_is_better = false,
            nlohmann::json more = nlohmann::json::object());

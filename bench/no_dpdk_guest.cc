@@ -2,8 +2,7 @@
 
 namespace sluice::bench {
 
-Result<std::unique_ptr<Receiver>> open_dpdk_guest(const std::string&, const std::string&, std::uint32_t,
-                                                  bool) {
+Result<std::unique_ptr<Guest>> open_dpdk_guest(const GuestOptions&, bool) {
   return fail("built without DPDK (package libdpdk-dev)");
 }
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "port/prefetch.h"
 
 namespace sluice {
 
@@ -125,7 +126,12 @@ void AppLane::copy_in(const Source& source, std::span<Packet> packets) {
   const std::uint32_t longest = memory_.arena->page_bytes() - kCopyOffset;
   std::uint32_t used = 0;
   std::uint64_t bytes = 0;
-  for (const Packet& packet : packets.first(admitted)) {
+  for (std::uint32_t i = 0; i < admitted; ++i) {
+    const Packet& packet = packets[i];
+    if (i + 1 < admitted) {
+      const Packet& next = packets[i + 1];
+      prefetch_copy(memory_.arena->page(pages[used + 1]) + kCopyOffset, next.body, next.body_bytes, 64);
+    }
     if (packet.bytes() > longest) [[unlikely]] {
       continue;
     }

@@ -7,6 +7,7 @@
 #include "port/guest/copy_bytes.h"
 #include "port/guest/guest_lane.h"
 #include "port/guest/net_header.h"
+#include "port/guest/prefetch.h"
 
 namespace sluice {
 
@@ -158,6 +159,11 @@ GuestLane::Filled GuestLane::fill_buffers(Virtqueue& queue, std::span<GuestBuffe
     GuestBuffer& buffer = buffers[filled.buffers];
     const Packet& packet = packets[filled.packets];
     const std::uint32_t need = header_bytes + packet.bytes();
+    if (filled.packets + 1 < packets.size() && filled.buffers + 1 < buffers.size() &&
+        buffers[filled.buffers + 1].data != nullptr) {
+      const Packet& next = packets[filled.packets + 1];
+      prefetch_copy(buffers[filled.buffers + 1].data, next.body, next.body_bytes, kPrefetchedBytes);
+    }
     if (buffer.data != nullptr && buffer.bytes >= need && !access) [[likely]] {
       write_net_header(buffer.data, header_bytes);
       std::byte* to = buffer.data + header_bytes;
