@@ -11,14 +11,14 @@ namespace sluice {
 
 class BufferBuilder {
  public:
-  BufferBuilder(GuestWindow& window, PieceStore& store, RingCounters& counters, Direction direction)
-      : window_(window), store_(store), counters_(counters), direction_(direction), first_(store.used) {}
+  BufferBuilder(GuestWindow& window, PieceStore& store, Direction direction)
+      : window_(window), store_(store), direction_(direction), first_(store.used) {}
 
-  // A lie about this buffer: it is bad from now on, and the first lie is counted.
-  void fault(Counter& counter) {
+  // A lie about this buffer: it is bad from now on, and the first lie is its fault.
+  void fault(BufferFault fault) {
     if (!bad_) {
       bad_ = true;
-      counter.add(1);
+      fault_ = fault;
     }
   }
   bool bad() const { return bad_; }
@@ -28,13 +28,13 @@ class BufferBuilder {
       return;
     }
     if (writable != (direction_ == Direction::kToGuest)) {
-      return fault(counters_.fault_buffer_direction);
+      return fault(BufferFault::kDirection);
     }
     if (bytes == 0) {
-      return fault(counters_.fault_buffer_empty);
+      return fault(BufferFault::kEmpty);
     }
     if (total_ + bytes > UINT32_MAX) {
-      return fault(counters_.fault_buffer_pieces);
+      return fault(BufferFault::kPieces);
     }
     total_ += bytes;
     if (std::byte* data = window_.at(address, bytes); data != nullptr) [[likely]] {
@@ -49,6 +49,7 @@ class BufferBuilder {
       buffer.data = nullptr;
       buffer.bytes = 0;
       buffer.pieces = 0;
+      buffer.fault = fault_;
       return;
     }
     const std::uint32_t count = store_.used - first_;
@@ -62,7 +63,7 @@ class BufferBuilder {
  private:
   void add_piece(std::byte* data, std::uint32_t bytes) {
     if (store_.used - first_ == kMaxPieces) {
-      return fault(counters_.fault_buffer_pieces);
+      return fault(BufferFault::kPieces);
     }
     store_.piece[store_.used++] = GuestPiece{data, bytes};
   }
@@ -71,7 +72,7 @@ class BufferBuilder {
     while (bytes > 0 && !bad_) {
       const auto part = window_.memory().prefix(address, bytes);
       if (part.empty()) {
-        return fault(counters_.fault_buffer_unmapped);
+        return fault(BufferFault::kUnmapped);
       }
       add_piece(part.data(), static_cast<std::uint32_t>(part.size()));
       address += part.size();  // that wraps is nowhere: no region does
@@ -81,11 +82,11 @@ class BufferBuilder {
 
   GuestWindow& window_;
   PieceStore& store_;
-  RingCounters& counters_;
   const Direction direction_;
   const std::uint32_t first_;
   std::uint64_t total_ = 0;
   bool bad_ = false;
+  BufferFault fault_{};
 };
 
 }  // namespace sluice

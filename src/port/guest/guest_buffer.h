@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "stats/counter.h"
 
@@ -34,15 +35,20 @@ struct PieceStore {
   std::uint32_t used = 0;
 };
 
+// Why a buffer is bad. It is counted by who gives the buffer back unused, not by the ring that hands it out:
+// what was handed out may be taken back, and is then handed out again.
+enum class BufferFault : std::uint8_t { kUnmapped, kEmpty, kDirection, kPieces, kIndirect };
+
 struct GuestBuffer {
   std::byte* data = nullptr;      // the buffer when it is in one piece; null: in pieces, or bad
-  std::uint32_t bytes = 0;        // of all pieces; 0: bad, to be given back unused (its fault is counted)
+  std::uint32_t bytes = 0;        // of all pieces; 0: bad, to be given back unused and counted
   std::uint32_t written = 0;      // by us, when it is given back
   std::uint16_t id = 0;           // names it when it is given back
   std::uint16_t descriptors = 1;  // packed: how far the ring moves on
   std::uint16_t position = 0;     // where it was taken: untake() goes back to it
   std::uint16_t first_piece = 0;
   std::uint16_t pieces = 0;  // in the store; 0 when `data` says all
+  BufferFault fault{};       // of a bad one
 };
 static_assert(sizeof(GuestBuffer) == 32);
 
@@ -59,6 +65,22 @@ struct RingCounters {
   Counter fault_buffer_pieces;     // more than kMaxPieces, or more than 4 GiB
   Counter fault_buffer_indirect;   // a table of no whole descriptors, of too many, in a table, not negotiated
   Counter fault_buffer_header;     // no room for the header
+
+  Counter& of(BufferFault fault) {
+    switch (fault) {
+      case BufferFault::kUnmapped:
+        return fault_buffer_unmapped;
+      case BufferFault::kEmpty:
+        return fault_buffer_empty;
+      case BufferFault::kDirection:
+        return fault_buffer_direction;
+      case BufferFault::kPieces:
+        return fault_buffer_pieces;
+      case BufferFault::kIndirect:
+        return fault_buffer_indirect;
+    }
+    std::unreachable();
+  }
 
   Counter packets, kicks, calls, calls_suppressed;
   Counter fault_kick_fd, fault_call_fd;  // what the front-end gave to kick or call by is no eventfd

@@ -1,5 +1,6 @@
 // What a guest may say about a frame that it sends, and what becomes of frames that it may not send: the
-// virtio-net header, source addresses, VLAN tags. With both ring formats.
+// virtio-net header, source addresses, VLAN tags. And of frames for which it has bad receive buffers, or too
+// small ones. With both ring formats.
 #include <gtest/gtest.h>
 
 #include <thread>
@@ -52,13 +53,90 @@ class Malicious_NetHeader : public GuestFrame {
   }
 };
 
+// Receive buffers that no driver may offer, or that a frame does not fit into.
+class Malicious_ReceiveBuffer : public GuestFrame {
+ protected:
+  explicit Malicious_ReceiveBuffer(std::uint64_t features = kVersion1 | kMergeable | kIndirectDesc,
+                                   std::uint16_t entries = 16)
+      : entries_(entries),
+        bench_({.format = GetParam(), .entries = entries, .features = features}, Bench::default_policy(),
+               {WorkerId{0}}, Bench::Receive::kEmpty),
+        room_(bench_.guest.memory().allocate(4096)) {}
+
+  MockDriver& driver() { return bench_.guest.rx(); }
+  void offer(std::initializer_list<Segment> pieces) {
+    first_ = driver().next_position();
+    ASSERT_TRUE(driver().post(std::span(pieces.begin(), pieces.size()), offered_++));
+  }
+  // A descriptor of the buffer that was offered last is one that we may only read.
+  void make_read_only(std::uint16_t piece) {
+    if (GetParam() == VringFormat::kPacked) {
+      driver().packed_descriptors()[(first_ + piece) % entries_].flags &=
+          static_cast<std::uint16_t>(~VRING_DESC_F_WRITE);
+      return;
+    }
+    std::uint16_t at = driver().avail()->ring[first_ % entries_];
+    for (; piece > 0; --piece) {
+      at = driver().split_descriptors()[at].next;
+    }
+    driver().split_descriptors()[at].flags &= static_cast<std::uint16_t>(~VRING_DESC_F_WRITE);
+  }
+  // Bytes written into each buffer that came back since the last call.
+  std::vector<std::uint32_t> written() {
+    std::vector<std::uint32_t> all;
+    while (const auto used = driver().reap()) {
+      EXPECT_EQ(used->cookie, came_back_++) << "each once, in order";
+      all.push_back(used->bytes);
+    }
+    return all;
+  }
+  Bytes in_memory(std::uint64_t address, std::uint64_t bytes) {
+    const std::byte* from = bench_.guest.memory().at(address, bytes);
+    return Bytes(from, from + bytes);
+  }
+  // The last buffer offered comes back empty, by this fault alone; the ring goes on, also in its next rounds,
+  // and so does the other queue.
+  void expect_one_lost(const std::string& fault) {
+    for (std::uint32_t i = 0; i < 3u * entries_; ++i) {
+      const Bytes frame = guest_frame(i, 60);
+      offer({{room_, 2048}});
+      bench_.deliver(frame);
+      const std::vector<std::uint32_t> back = written();
+      ASSERT_EQ(back, i == 0 ? (std::vector<std::uint32_t>{0, 72}) : std::vector<std::uint32_t>{72}) << i;
+      ASSERT_EQ(in_memory(room_ + kNetHeaderBytes, 60), frame) << i;
+    }
+    EXPECT_EQ(bench_.counter(fault), 1u) << fault;
+    EXPECT_EQ(bench_.faults(), 1u);
+    EXPECT_EQ(bench_.counter("rx_packets"), 3u * entries_);
+    EXPECT_FALSE(bench_.device.ring_state(0).broken);
+    ASSERT_TRUE(bench_.guest.send(guest_frame(1, 60)));
+    EXPECT_EQ(bench_.take().size(), 1u);
+  }
+
+  const std::uint16_t entries_;
+  Bench bench_;
+  const std::uint64_t room_;
+  std::uint16_t first_ = 0;  // where the last buffer's descriptors begin
+  std::uint64_t offered_ = 0, came_back_ = 0;
+};
+class Malicious_ReceiveBufferUnmerged : public Malicious_ReceiveBuffer {
+ protected:
+  Malicious_ReceiveBufferUnmerged() : Malicious_ReceiveBuffer(kVersion1) {}
+};
+class Malicious_ReceiveBuffersOfALongRing : public Malicious_ReceiveBuffer {
+ protected:
+  Malicious_ReceiveBuffersOfALongRing() : Malicious_ReceiveBuffer(kVersion1 | kMergeable, 4 * kBurst) {}
+};
+
 std::string ring_name(const testing::TestParamInfo<VringFormat>& param) {
   return param.param == VringFormat::kSplit ? "split" : "packed";
 }
-INSTANTIATE_TEST_SUITE_P(Rings, GuestFrame, testing::Values(VringFormat::kSplit, VringFormat::kPacked),
-                         ring_name);
-INSTANTIATE_TEST_SUITE_P(Rings, Malicious_NetHeader,
-                         testing::Values(VringFormat::kSplit, VringFormat::kPacked), ring_name);
+const auto both_formats = testing::Values(VringFormat::kSplit, VringFormat::kPacked);
+INSTANTIATE_TEST_SUITE_P(Rings, GuestFrame, both_formats, ring_name);
+INSTANTIATE_TEST_SUITE_P(Rings, Malicious_NetHeader, both_formats, ring_name);
+INSTANTIATE_TEST_SUITE_P(Rings, Malicious_ReceiveBuffer, both_formats, ring_name);
+INSTANTIATE_TEST_SUITE_P(Rings, Malicious_ReceiveBufferUnmerged, both_formats, ring_name);
+INSTANTIATE_TEST_SUITE_P(Rings, Malicious_ReceiveBuffersOfALongRing, both_formats, ring_name);
 
 // flags, gso_type, hdr_len, gso_size, csum_start, csum_offset, num_buffers: virtio 1.2, 5.1.6
 TEST_P(Malicious_NetHeader, H1_H5_AChecksumToMakeThatWasNotNegotiated) {
@@ -100,6 +178,156 @@ TEST_P(Malicious_NetHeader, H9_H10_FramesOfNothingAndRunts) {
   EXPECT_EQ(bench.counter("drop_tx_runt"), 14u);
   EXPECT_TRUE(bench.guest.send(guest_frame(1, 14)));
   EXPECT_EQ(bench.take().size(), 1u);
+}
+
+TEST_P(Malicious_ReceiveBuffer, S10_BufferThatIsNowhere) {
+  offer({{1, 2048}});
+  expect_one_lost("fault_buffer_unmapped");
+}
+TEST_P(Malicious_ReceiveBuffer, S10_BufferWhoseLastByteIsOutside) {
+  offer({{MockMemory::kBase + (std::uint64_t{512} << 20) - 2047, 2048}});
+  expect_one_lost("fault_buffer_unmapped");
+}
+TEST_P(Malicious_ReceiveBuffer, S10_BufferThatWrapsTheAddressSpace) {
+  offer({{~std::uint64_t{0} - 10, 2048}});
+  expect_one_lost("fault_buffer_unmapped");
+}
+TEST_P(Malicious_ReceiveBuffer, S10_ChainPartlyNowhere) {
+  offer({{room_, 40}, {1, 40}, {room_ + 2048, 2048}});
+  expect_one_lost("fault_buffer_unmapped");
+}
+TEST_P(Malicious_ReceiveBuffer, S11_DescriptorOfNoBytes) {
+  offer({{room_, 0}});
+  expect_one_lost("fault_buffer_empty");
+}
+TEST_P(Malicious_ReceiveBuffer, S11_DescriptorOfFourGigabytes) {
+  offer({{room_, 0xffffffff}});
+  expect_one_lost("fault_buffer_unmapped");
+}
+TEST_P(Malicious_ReceiveBuffer, S12_BufferToReadOnly) {
+  offer({{room_, 2048}});
+  make_read_only(0);
+  expect_one_lost("fault_buffer_direction");
+}
+TEST_P(Malicious_ReceiveBuffer, S12_ChainThatBeginsReadOnly) {
+  offer({{room_, 12}, {room_ + 12, 2048}});
+  make_read_only(0);
+  expect_one_lost("fault_buffer_direction");
+}
+TEST_P(Malicious_ReceiveBuffer, S12_ChainThatEndsReadOnly) {
+  offer({{room_, 12}, {room_ + 12, 2000}, {room_ + 2048, 1}});
+  make_read_only(2);
+  expect_one_lost("fault_buffer_direction");
+}
+TEST_P(Malicious_ReceiveBuffer, S13_BufferTooSmallForTheHeader) {
+  offer({{room_, kNetHeaderBytes - 1}});
+  expect_one_lost("fault_buffer_header");
+}
+TEST_P(Malicious_ReceiveBuffer, S13_ChainTooSmallForTheHeader) {
+  offer({{room_, 1}, {room_ + 8, 4}, {room_ + 16, 6}});
+  expect_one_lost("fault_buffer_header");
+}
+TEST_P(Malicious_ReceiveBuffer, S13_BadBufferInTheMiddleOfAMergedFrame) {
+  offer({{room_, 100}});
+  offer({{1, 100}});
+  offer({{room_ + 1000, 2000}});
+  bench_.deliver(guest_frame(9, 300));
+  EXPECT_EQ(written(), (std::vector<std::uint32_t>{0, 0, 312})) << "the first is lost with it";
+  EXPECT_EQ(in_memory(room_ + 1000 + kNetHeaderBytes, 300), guest_frame(9, 300));
+  EXPECT_EQ(bench_.counter("fault_buffer_unmapped"), 1u);
+  EXPECT_EQ(bench_.counter("rx_packets"), 1u);
+}
+TEST_P(Malicious_ReceiveBuffer, S13_MergedFrameInMoreBuffersThanThereAreIsDroppedAndTheBuffersStay) {
+  for (std::uint32_t i = 0; i < entries_; ++i) {
+    offer({{room_, 12}});
+  }
+  bench_.deliver(guest_frame(9, 1500));
+  EXPECT_EQ(bench_.counter("drop_ring_full"), 1u);
+  bench_.deliver(guest_frame(9, 60));
+  EXPECT_EQ(written(), std::vector<std::uint32_t>(6, 12)) << "72 bytes in buffers of 12";
+  EXPECT_EQ(bench_.counter("rx_packets"), 1u);
+  EXPECT_EQ(bench_.faults(), 0u);
+}
+TEST_P(Malicious_ReceiveBuffersOfALongRing, S13_MergedFrameInMoreThanABurstHasIsTooLongAndTheBuffersStay) {
+  for (std::uint32_t i = 0; i < entries_; ++i) {
+    offer({{room_, 12}});
+  }
+  bench_.deliver(guest_frame(9, kBurst * 12));
+  EXPECT_EQ(bench_.counter("drop_too_long"), 1u);
+  EXPECT_TRUE(written().empty());
+  bench_.deliver(guest_frame(9, (kBurst - 1) * 12));
+  EXPECT_EQ(written(), std::vector<std::uint32_t>(kBurst, 12));
+  EXPECT_EQ(bench_.faults(), 0u);
+}
+// Not mergeable: a buffer that is too small is that frame's loss, not the ring's.
+TEST_P(Malicious_ReceiveBufferUnmerged, S13_BufferTooSmallForTheFrame) {
+  offer({{room_, 50}});
+  bench_.deliver(guest_frame(5, 60));
+  EXPECT_EQ(bench_.counter("drop_too_long"), 1u);
+  EXPECT_TRUE(written().empty());
+  bench_.deliver(guest_frame(6, 38));
+  EXPECT_EQ(written(), std::vector<std::uint32_t>{50});
+  EXPECT_EQ(bench_.counter("rx_packets"), 1u);
+  EXPECT_EQ(bench_.faults(), 0u);
+}
+// A burst takes as many buffers as it has frames. One that no frame needed is as if it had not been taken.
+TEST_P(Malicious_ReceiveBufferUnmerged, Regression_BadBufferThatWaitsForTheNextBurstIsCountedOnce) {
+  offer({{room_, 512}});
+  offer({{1, 512}});
+  const Bytes long_one = guest_frame(1, 1000), fits = guest_frame(2, 60);
+  std::array<Packet, 2> burst{packet_of(long_one), packet_of(fits)};
+  bench_.deliver(burst);
+  EXPECT_EQ(bench_.counter("drop_too_long"), 1u);
+  EXPECT_EQ(written(), std::vector<std::uint32_t>{72});
+  EXPECT_EQ(bench_.faults(), 0u) << "nobody has used it yet";
+  offer({{room_, 512}});
+  bench_.deliver(fits);
+  EXPECT_EQ(written(), (std::vector<std::uint32_t>{0, 72}));
+  EXPECT_EQ(bench_.counter("fault_buffer_unmapped"), 1u);
+  EXPECT_EQ(bench_.faults(), 1u);
+}
+// Frames that are put together: a burst ends when there is no room for the next one.
+TEST_P(GuestFrame, Regression_BadBufferThatWaitsForTheNextBurstIsCountedOnce) {
+  Bench bench = make();
+  for (std::uint32_t i = 0; i < 6; ++i) {
+    ASSERT_TRUE(bench.guest.send(guest_frame(i, 65000), {.pieces = {12, 30000}}));
+  }
+  const Segment nowhere{1, 100};
+  ASSERT_TRUE(bench.guest.tx().post(std::span(&nowhere, 1), 0));
+  EXPECT_EQ(bench.take().size(), 6u);
+  EXPECT_EQ(bench.counter("fault_buffer_unmapped"), 1u);
+  EXPECT_EQ(bench.faults(), 1u);
+}
+// S10, which is legal: adjacent regions are one memory to the guest, and two mappings to us.
+TEST_P(GuestFrame, InABufferOverTheBorderOfAdjacentRegionsIsWhole) {
+  MockMemory memory({{MockMemory::kBase, 32 << 20}, {MockMemory::kBase + (32 << 20), 4096}});
+  GuestDevice device(Bench::default_policy(), {WorkerId{0}}, 1);
+  MockGuest guest(memory, {.format = GetParam(), .entries = 16});
+  guest.attach(device);
+  const std::uint64_t border = MockMemory::kBase + (32 << 20);
+  const Bytes frame = guest_frame(3, 400);
+  Bytes whole(kNetHeaderBytes + frame.size());
+  std::ranges::copy(frame, whole.begin() + kNetHeaderBytes);
+  for (const std::uint32_t before : {1u, 12u, 20u, 150u, 411u}) {
+    std::memcpy(memory.at(border - before, before), whole.data(), before);
+    std::memcpy(memory.at(border, whole.size() - before), whole.data() + before, whole.size() - before);
+    const Segment segment{border - before, static_cast<std::uint32_t>(whole.size())};
+    ASSERT_TRUE(guest.tx().post(std::span(&segment, 1), 0));
+    std::array<Packet, 4> packets;
+    ASSERT_EQ(device.lane(WorkerId{0}).tx_burst(packets), 1u);
+    EXPECT_EQ(bytes_of(packets[0]), frame) << before;
+    device.lane(WorkerId{0}).tx_done(1);
+
+    const Segment room{border - before, 1024};
+    ASSERT_TRUE(guest.rx().post(std::span(&room, 1), 0));
+    Packet packet = packet_of(frame, 128);
+    device.lane(WorkerId{0}).copy_in(Source{}, std::span(&packet, 1));
+    ASSERT_TRUE(guest.rx().reap());
+    Bytes got(whole.size());
+    std::memcpy(got.data(), memory.at(border - before, before), before);
+    std::memcpy(got.data() + before, memory.at(border, got.size() - before), got.size() - before);
+    EXPECT_EQ(Bytes(got.begin() + kNetHeaderBytes, got.end()), frame) << before;
+  }
 }
 
 TEST_P(GuestFrame, ComesFromAnAddressOfThePortOrIsDropped) {

@@ -87,8 +87,8 @@ class GuestLane final : public Lane {
   // Frames from the guest.
   template <typename Ring>
   std::uint32_t take_frames(Virtqueue& queue, Ring& ring, std::span<Packet> packets);
-  std::uint32_t copy_heads(const Virtqueue& queue, std::span<const GuestBuffer> buffers, std::uint32_t first);
-  bool take_in_pieces(const GuestBuffer& buffer, std::uint32_t header_bytes, std::uint32_t slot);
+  std::uint32_t copy_heads(Virtqueue& queue, std::span<const GuestBuffer> buffers, std::uint32_t first);
+  bool take_in_pieces(Virtqueue& queue, const GuestBuffer& buffer, std::uint32_t slot);
   std::uint32_t judge_heads(std::span<Packet> packets, std::uint32_t first, std::uint32_t count);
   bool admit_tag(std::byte*& head, std::uint32_t& head_bytes) const;
   void finish_tx();

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 
+#include <memory>
 #include <random>
 
 #include "port/guest/guest_test_fixture.h"
@@ -315,6 +316,138 @@ TEST_P(GuestLaneTest, Model_EveryFrameComesOnceInOrderAndUnchanged) {
   EXPECT_EQ(bench.faults(), 0u);
   EXPECT_GT(bench.counter("tx_packets"), 1000u);
   EXPECT_GT(bench.counter("rx_packets"), 1000u);
+}
+
+// Several workers and several pairs of queues: who serves which.
+class GuestDeviceServing : public testing::TestWithParam<std::uint32_t> {
+ protected:
+  static constexpr std::uint32_t kPairs = 5;
+  static constexpr std::uint32_t kPerQueue = 40;
+  // Neither in order nor without gaps.
+  static constexpr std::array<WorkerId, 3> kWorkers{WorkerId{4}, WorkerId{9}, WorkerId{2}};
+
+  GuestDeviceServing()
+      : memory_({{MockMemory::kBase, std::uint64_t{64} << 20}}),
+        device_(policy(), {kWorkers.begin(), kWorkers.end()}, kPairs) {
+    for (std::uint32_t pair = 0; pair < kPairs; ++pair) {
+      guests_.push_back(std::make_unique<MockGuest>(memory_, MockGuest::Options{.entries = 64}));
+    }
+    device_.set_memory(memory_.table());
+    for (std::uint32_t pair = 0; pair < kPairs; ++pair) {
+      guests_[pair]->start_rings(device_, pair);
+      guests_[pair]->fill_receive();
+    }
+  }
+  static GuestPolicy policy() {
+    GuestPolicy policy = Bench::default_policy();
+    policy.serving = GetParam();
+    return policy;
+  }
+  std::uint32_t serving() const {
+    return GetParam() == 0 ? static_cast<std::uint32_t>(kWorkers.size()) : GetParam();
+  }
+  Lane& lane(std::size_t worker) { return device_.lane(kWorkers[worker]); }
+
+  void send_on_every_queue() {
+    for (std::uint32_t pair = 0; pair < kPairs; ++pair) {
+      for (std::uint32_t i = 0; i < kPerQueue; ++i) {
+        ASSERT_TRUE(guests_[pair]->send(guest_frame(pair * 1000 + i, 60)));
+      }
+    }
+  }
+  // A few frames from each lane in turn, so that each of several that serve one queue gets some of it.
+  void expect_each_queue_from_its_lane_alone() {
+    std::array<std::uint32_t, kPairs> came{};
+    std::array<Packet, 4> packets;
+    for (std::uint32_t idle = 0; idle < 2 * kPairs; ++idle) {
+      for (std::uint32_t worker = 0; worker < kWorkers.size(); ++worker) {
+        const std::uint32_t count = lane(worker).tx_burst(packets);
+        for (const Packet& packet : std::span(packets).first(count)) {
+          const Bytes frame = bytes_of(packet);
+          std::uint32_t number = 0;
+          std::memcpy(&number, frame.data() + 14, sizeof number);
+          const std::uint32_t pair = number / 1000;
+          ASSERT_LT(pair, kPairs);
+          ASSERT_EQ(frame, guest_frame(pair * 1000 + came[pair]++, 60)) << "each once, in order";
+          ASSERT_EQ(worker, pair % serving()) << "pairs go round the workers that serve";
+          ASSERT_EQ(kWorkers[worker], device_.ring_state(2 * pair + 1).worker);
+          idle = 0;
+        }
+        lane(worker).tx_done(count);
+        lane(worker).poll();
+      }
+    }
+    for (std::uint32_t pair = 0; pair < kPairs; ++pair) {
+      EXPECT_EQ(came[pair], kPerQueue) << "pair " << pair;
+      EXPECT_EQ(guests_[pair]->reap_sent(), kPerQueue);
+    }
+  }
+
+  MockMemory memory_;
+  GuestDevice device_;
+  std::vector<std::unique_ptr<MockGuest>> guests_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Serving, GuestDeviceServing, testing::Values(0u, 1u, 2u, 3u));
+
+TEST_P(GuestDeviceServing, TakesEveryTransmitQueueInOneLaneAndTheOthersGetNothingOfIt) {
+  send_on_every_queue();
+  expect_each_queue_from_its_lane_alone();
+}
+TEST_P(GuestDeviceServing, KeepsEveryTransmitQueueInItsLaneWhileOthersStopAndStart) {
+  for (std::uint32_t stopped = 0; stopped < kPairs; ++stopped) {
+    send_on_every_queue();
+    const std::uint32_t ring = 2 * stopped + 1;
+    VringSetup setup = guests_[stopped]->tx().setup();
+    setup.base = device_.stop_ring(ring);
+    std::array<Packet, kBurst> packets;
+    for (std::uint32_t worker = serving(); worker < kWorkers.size(); ++worker) {
+      EXPECT_EQ(lane(worker).tx_burst(packets), 0u) << "it serves none, also when another one is gone";
+    }
+    device_.start_ring(ring, setup);
+    ASSERT_NO_FATAL_FAILURE(expect_each_queue_from_its_lane_alone());
+  }
+}
+TEST_P(GuestDeviceServing, WakesTheLaneOfTheQueueThatWasKickedAndNoOther) {
+  for (std::uint32_t pair = 0; pair < kPairs; ++pair) {
+    for (std::uint32_t worker = 0; worker < kWorkers.size(); ++worker) {
+      ASSERT_FALSE(lane(worker).prepare_sleep());
+    }
+    ASSERT_TRUE(guests_[pair]->send(guest_frame(pair * 1000, 60)));
+    guests_[pair]->tx().kick();
+    for (std::uint32_t worker = 0; worker < kWorkers.size(); ++worker) {
+      pollfd entry{.fd = lane(worker).wake_fd(), .events = POLLIN, .revents = 0};
+      EXPECT_EQ(::poll(&entry, 1, 0), worker == pair % serving() ? 1 : 0) << pair << ", worker " << worker;
+      lane(worker).woken();
+    }
+    std::array<Packet, kBurst> packets;
+    Lane& its_lane = lane(pair % serving());
+    ASSERT_EQ(its_lane.tx_burst(packets), 1u);
+    its_lane.tx_done(1);
+  }
+}
+// Who has no queues of its own delivers to all of them, who has some to those alone.
+TEST_P(GuestDeviceServing, DeliversFromEveryLane) {
+  constexpr std::uint32_t kFlows = 64;
+  for (std::uint32_t worker = 0; worker < kWorkers.size(); ++worker) {
+    for (std::uint32_t flow = 0; flow < kFlows; ++flow) {
+      const Bytes frame = guest_frame(flow, 60);
+      Packet packet = packet_of(frame);
+      packet.flow_hash = flow * (UINT32_MAX / kFlows) + 1;
+      lane(worker).copy_in(Source{}, std::span(&packet, 1));
+      lane(worker).poll();
+    }
+    std::uint32_t received = 0;
+    for (std::uint32_t pair = 0; pair < kPairs; ++pair) {
+      std::uint32_t here = 0;
+      while (guests_[pair]->receive()) {
+        ++here;
+      }
+      EXPECT_EQ(here > 0, worker >= serving() || worker == pair % serving()) << pair << ", worker " << worker;
+      received += here;
+    }
+    EXPECT_EQ(received, kFlows);
+  }
 }
 
 }  // namespace

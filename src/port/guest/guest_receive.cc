@@ -180,9 +180,8 @@ GuestLane::Filled GuestLane::fill_buffers(Virtqueue& queue, std::span<GuestBuffe
       ++filled.buffers;
       ++filled.packets;
     } else if (buffer.bytes < header_bytes) {
-      if (buffer.bytes != 0) {
-        queue.counters().fault_buffer_header.add(1);
-      }
+      RingCounters& counters = queue.counters();
+      (buffer.bytes == 0 ? counters.of(buffer.fault) : counters.fault_buffer_header).add(1);
       ++filled.buffers;  // given back with nothing in it
     } else {
       const std::uint32_t before = filled.packets;
@@ -227,6 +226,7 @@ std::uint32_t GuestLane::fill_slowly(Virtqueue& queue, std::span<GuestBuffer> bu
       for (GuestBuffer& lost : buffers.first(used)) {
         lost.written = 0;
       }
+      queue.counters().of(buffers[used].fault).add(1);
       filled.buffers += used + 1;
       return 0;
     }

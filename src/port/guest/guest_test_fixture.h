@@ -56,11 +56,15 @@ class CounterMap final : public CounterVisitor {
 };
 
 struct Bench {
+  enum class Receive : std::uint8_t { kFilled, kEmpty };
+
   explicit Bench(const MockGuest::Options& guest_options = {}, GuestPolicy policy = default_policy(),
-                 std::vector<WorkerId> workers = {WorkerId{0}})
+                 std::vector<WorkerId> workers = {WorkerId{0}}, Receive receive = Receive::kFilled)
       : device(std::move(policy), std::move(workers), 1), guest(guest_options) {
     guest.attach(device);
-    guest.fill_receive();
+    if (receive == Receive::kFilled) {
+      guest.fill_receive();
+    }
   }
   static GuestPolicy default_policy() {
     return {.port = kGuestPort, .uplink = kUplink, .macs = {kGuestMac}, .vlan = 0, .trust = false};

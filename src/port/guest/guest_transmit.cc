@@ -123,7 +123,7 @@ std::uint32_t GuestLane::take_frames(Virtqueue& queue, Ring& ring, std::span<Pac
 
 // Fills heads_ and bodies_ from slot `first` on. Returns for how many of the buffers: fewer when there is no
 // room to put the next one together.
-std::uint32_t GuestLane::copy_heads(const Virtqueue& queue, std::span<const GuestBuffer> buffers,
+std::uint32_t GuestLane::copy_heads(Virtqueue& queue, std::span<const GuestBuffer> buffers,
                                     std::uint32_t first) {
   const std::uint32_t header_bytes = queue.header_bytes();
   for (std::uint32_t i = 0; i < buffers.size(); ++i) {
@@ -131,7 +131,7 @@ std::uint32_t GuestLane::copy_heads(const Virtqueue& queue, std::span<const Gues
     const std::uint32_t slot = first + i;
     const std::uint32_t length = buffer.bytes - header_bytes;  // of a buffer without room for it: huge
     if (buffer.data == nullptr || length - kMinFrameBytes > kMaxFrameBytes - kMinFrameBytes) [[unlikely]] {
-      if (!take_in_pieces(buffer, header_bytes, slot)) {
+      if (!take_in_pieces(queue, buffer, slot)) {
         return i;
       }
       continue;
@@ -152,11 +152,13 @@ std::uint32_t GuestLane::copy_heads(const Virtqueue& queue, std::span<const Gues
 }
 
 // A buffer that is in pieces, too short, too long or bad. False: there is no room to put it together.
-bool GuestLane::take_in_pieces(const GuestBuffer& buffer, std::uint32_t header_bytes, std::uint32_t slot) {
+bool GuestLane::take_in_pieces(Virtqueue& queue, const GuestBuffer& buffer, std::uint32_t slot) {
+  const std::uint32_t header_bytes = queue.header_bytes();
   Body& body = bodies_[slot];
   body.head_bytes = 0;
   if (buffer.bytes == 0) {
-    return true;  // counted by its fault
+    queue.counters().of(buffer.fault).add(1);
+    return true;
   }
   if (buffer.bytes < header_bytes + kMinFrameBytes) {
     counters_.drop_tx_runt.add(1);

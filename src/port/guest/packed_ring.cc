@@ -88,7 +88,7 @@ std::uint32_t PackedRing::take(std::span<GuestBuffer> buffers, PieceStore& store
 // False: the ring is broken.
 bool PackedRing::take_chain(std::uint64_t address, std::uint64_t word, GuestBuffer& buffer,
                             PieceStore& store) {
-  BufferBuilder builder(window_, store, counters_, direction_);
+  BufferBuilder builder(window_, store, direction_);
   Position at = next_avail_;
   std::uint32_t descriptors = 1;  // D6: at most entries_; every one of them is walked, to know where it ends
   for (;; ++descriptors) {
@@ -123,17 +123,17 @@ bool PackedRing::take_chain(std::uint64_t address, std::uint64_t word, GuestBuff
 void PackedRing::take_indirect(std::uint64_t address, std::uint32_t bytes, BufferBuilder& builder) {
   const std::uint32_t count = bytes / sizeof(vring_packed_desc);
   if (!indirect_ || bytes % sizeof(vring_packed_desc) != 0 || count == 0 || count > kMaxPieces) {
-    return builder.fault(counters_.fault_buffer_indirect);
+    return builder.fault(BufferFault::kIndirect);
   }
   const std::byte* at = window_.at(address, bytes);
   if (at == nullptr || reinterpret_cast<std::uintptr_t>(at) % alignof(vring_packed_desc) != 0) {
-    return builder.fault(counters_.fault_buffer_indirect);
+    return builder.fault(BufferFault::kIndirect);
   }
   const auto* words = reinterpret_cast<const std::uint64_t*>(at);
   for (std::uint32_t i = 0; i < count && !builder.bad(); ++i) {
     const std::uint64_t word = read_once(words[2 * i + 1]);
     if ((word & kIndirect) != 0) {
-      return builder.fault(counters_.fault_buffer_indirect);
+      return builder.fault(BufferFault::kIndirect);
     }
     builder.add(read_once(words[2 * i]), bytes_in(word), (word & kWrite) != 0);
   }

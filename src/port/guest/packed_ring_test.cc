@@ -1,4 +1,5 @@
 // What a hostile driver can do to a packed ring, one test per trick: split_ring_test.cc's sibling.
+// Receive buffers of either format that take no frame: guest_frame_test.cc.
 #include <gtest/gtest.h>
 
 #include <atomic>

@@ -4,7 +4,7 @@
 //
 // What must hold is watched from outside: guest memory has inaccessible pages around it (test/vhost), the
 // sanitizers watch ours, a frame that comes out is within bounds and can be read, what was taken is given
-// back, and the worker's turn ends.
+// back, and the worker's turn ends. And the counters add up (class RingAccounts).
 #pragma once
 
 #include <fuzzer/FuzzedDataProvider.h>
@@ -15,23 +15,192 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <string_view>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "base/check.h"
 #include "base/untrusted.h"
 #include "port/guest/guest_device.h"
 #include "port/guest/guest_lane.h"
+#include "port/vlan.h"
 #include "test/vhost/mock_driver.h"
 
 namespace sluice::test {
 
+// What a device has counted, in the sums that are to come out even. By prefix, so that a new counter of a
+// drop or a fault belongs to its sum from its first day; by its place from the second time on, because
+// comparing names would be most of what the fuzzer does.
+struct Totals final : CounterVisitor {
+  explicit Totals(const GuestDevice& device) { device.visit(*this); }
+  void counter(std::string_view name, std::uint64_t value) override {
+    static std::vector<std::uint64_t Totals::*> sums;
+    if (place_ == sums.size()) {
+      sums.push_back(sum_of(name));
+    }
+    this->*sums[place_++] += value;
+  }
+
+  std::uint64_t rx_packets = 0, rx_bytes = 0, copied = 0, copied_bytes = 0;
+  std::uint64_t dropped = 0;  // frames towards the guest
+  std::uint64_t tx_packets = 0, tx_bytes = 0;
+  std::uint64_t refused = 0;      // frames from the guest
+  std::uint64_t bad_buffers = 0;  // of either direction
+  std::uint64_t broken_rings = 0;
+
+ private:
+  static std::uint64_t Totals::*sum_of(std::string_view name) {
+    struct Sum {
+      std::string_view prefix;
+      std::uint64_t Totals::*sum;
+    };
+    for (const auto& [prefix, sum] :
+         {Sum{"drop_tx_", &Totals::refused}, Sum{"fault_tx_", &Totals::refused},
+          Sum{"drop_", &Totals::dropped}, Sum{"fault_buffer_", &Totals::bad_buffers},
+          Sum{"fault_ring_", &Totals::broken_rings}}) {
+      if (name.starts_with(prefix)) {
+        return sum;
+      }
+    }
+    for (const auto& [whole, sum] :
+         {Sum{"rx_packets", &Totals::rx_packets}, Sum{"rx_bytes", &Totals::rx_bytes},
+          Sum{"tx_packets", &Totals::tx_packets}, Sum{"tx_bytes", &Totals::tx_bytes},
+          Sum{"copied", &Totals::copied}, Sum{"copied_bytes", &Totals::copied_bytes}}) {
+      if (name == whole) {
+        return sum;
+      }
+    }
+    return &Totals::others_;
+  }
+  std::size_t place_ = 0;
+  std::uint64_t others_ = 0;
+};
+
+// The books of a device with one pair of queues, kept beside it:
+//
+//   towards the guest   frames offered == rx_packets + every drop_* of that direction
+//   from the guest      buffers taken == tx_packets + every drop_tx_*, fault_tx_* and fault_buffer_*
+//   each queue          where the ring stands when it stops is behind as many buffers as were counted, and
+//                       what was taken has been given back
+//   each fault_ring_*   a ring that broke
+//
+// A frame towards the guest may fill several buffers, or spoil some, when they are merged; then, and in a
+// packed ring, where a position counts descriptors and our own frames may lie over them, only the frames of
+// that queue are added up.
+class RingAccounts {
+ public:
+  RingAccounts(const GuestDevice& device, MockGuest& guest)
+      : device_(device), guest_(guest), before_(device) {}
+
+  void begin() {
+    broken_rings_ = 0;
+    before_ = Totals(device_);
+    broken_rings_before_ = before_.broken_rings;
+    at_ = {guest_.rx().setup().base.avail, guest_.tx().setup().base.avail};
+  }
+
+  // Around a burst from the guest: its ring as it is when the burst is taken; what came out.
+  void before_transmit() {
+    if (packed()) {
+      const vring_packed_desc* ring = guest_.tx().packed_descriptors();
+      ring_.assign(ring, ring + guest_.tx().options().entries);
+    }
+  }
+  void transmitted(std::uint32_t packets, std::uint64_t bytes) {
+    const Totals before = std::exchange(before_, Totals(device_));
+    const Totals& after = before_;
+    SLUICE_CHECK(after.tx_packets - before.tx_packets == packets, "{} counted, {} came",
+                 after.tx_packets - before.tx_packets, packets);
+    SLUICE_CHECK(after.tx_bytes - before.tx_bytes == bytes, "{} counted, {} came",
+                 after.tx_bytes - before.tx_bytes, bytes);
+    SLUICE_CHECK(after.rx_packets == before.rx_packets && after.dropped == before.dropped &&
+                     after.copied == before.copied,
+                 "nothing went towards the guest");
+    advance(1, packets + after.refused - before.refused + after.bad_buffers - before.bad_buffers);
+  }
+
+  void received(std::uint64_t offered) {
+    const Totals before = std::exchange(before_, Totals(device_));
+    const Totals& after = before_;
+    const std::uint64_t delivered = after.rx_packets - before.rx_packets;
+    SLUICE_CHECK(delivered + after.dropped - before.dropped == offered, "{} delivered, {} dropped of {}",
+                 delivered, after.dropped - before.dropped, offered);
+    SLUICE_CHECK(after.copied == after.rx_packets && after.copied_bytes == after.rx_bytes,
+                 "{} and {}, {} and {}", after.copied, after.rx_packets, after.copied_bytes, after.rx_bytes);
+    SLUICE_CHECK(after.tx_packets == before.tx_packets && after.refused == before.refused,
+                 "nothing came from the guest");
+    if (!packed()) {
+      advance(0, delivered + after.bad_buffers - before.bad_buffers);
+    }
+  }
+
+  // A ring was stopped there.
+  void stopped(std::uint32_t ring, const VringBase& stands, bool broken) {
+    SLUICE_CHECK(stands.avail == stands.used, "{} taken, {} given back", stands.avail, stands.used);
+    if (ring == 1 || (!packed() && !merges())) {
+      SLUICE_CHECK(stands.avail == at_[ring], "ring {} stands at {}, its buffers end at {}", ring,
+                   stands.avail, at_[ring]);
+    } else if (!packed()) {
+      SLUICE_CHECK(static_cast<std::uint16_t>(stands.avail - at_[ring]) < 0x8000,
+                   "ring {} stands at {}, before {}", ring, stands.avail, at_[ring]);
+      at_[ring] = stands.avail;
+    }
+    broken_rings_ += broken ? 1 : 0;
+  }
+
+  void end() {
+    const Totals totals(device_);
+    SLUICE_CHECK(totals.broken_rings - broken_rings_before_ == broken_rings_, "{} counted of {}",
+                 totals.broken_rings - broken_rings_before_, broken_rings_);
+    SLUICE_CHECK(device_.ring_state(0).packets == totals.rx_packets &&
+                     device_.ring_state(1).packets == totals.tx_packets,
+                 "{} of {}, {} of {}", device_.ring_state(0).packets, totals.rx_packets,
+                 device_.ring_state(1).packets, totals.tx_packets);
+  }
+
+ private:
+  bool packed() const { return guest_.tx().options().format == VringFormat::kPacked; }
+  bool merges() const { return (guest_.tx().options().features & kMergeable) != 0; }
+
+  // By so many buffers. Packed: each is a descriptor and those that its NEXT flags say.
+  void advance(std::uint32_t ring, std::uint64_t buffers) {
+    if (!packed()) {
+      at_[ring] = static_cast<std::uint16_t>(at_[ring] + buffers);
+      return;
+    }
+    std::uint32_t at = at_[ring] & 0x7fffu;
+    bool wrap = at_[ring] >> 15 != 0;
+    for (; buffers > 0; --buffers) {
+      for (bool more = true; more;) {
+        more = (ring_[at].flags & VRING_DESC_F_NEXT) != 0;
+        if (++at == ring_.size()) {
+          at = 0;
+          wrap = !wrap;
+        }
+      }
+    }
+    at_[ring] = static_cast<std::uint16_t>(at | (wrap ? 0x8000u : 0u));
+  }
+
+  const GuestDevice& device_;
+  MockGuest& guest_;
+  Totals before_;                      // as of the last burst
+  std::array<std::uint16_t, 2> at_{};  // as VringBase has it
+  std::vector<vring_packed_desc> ring_;
+  std::uint64_t broken_rings_ = 0, broken_rings_before_ = 0;
+};
+
+enum class RingPort : std::uint8_t { kTrusted, kAccess };
+
 class RingFuzz {
  public:
-  RingFuzz(VringFormat format, std::uint16_t entries, std::uint64_t features)
+  RingFuzz(VringFormat format, std::uint16_t entries, std::uint64_t features, RingPort port)
       : format_(format),
         entries_(entries),
-        device_(policy(), {WorkerId{0}}, 1),
-        guest_({.format = format, .entries = entries, .features = features, .buffer_bytes = 512}) {
+        device_(policy(port), {WorkerId{0}}, 1),
+        guest_({.format = format, .entries = entries, .features = features, .buffer_bytes = 512}),
+        accounts_(device_, guest_) {
     guest_.attach(device_);
     room_ = guest_.memory().allocate(kRoomBytes, 4096);
   }
@@ -69,13 +238,22 @@ class RingFuzz {
       }
     }
     transmit();
+    for (const std::uint32_t ring : {0u, 1u}) {
+      stop(ring);
+    }
+    accounts_.end();
   }
 
  private:
   static constexpr std::uint64_t kRoomBytes = 64 * 1024;
   static constexpr PortId kPort{7};
-  static GuestPolicy policy() {
-    return {.port = kPort, .uplink = PortId{3}, .macs = {{2, 0, 0, 0, 0, 1}}, .vlan = 0, .trust = true};
+  static constexpr std::uint16_t kVlan = 42;
+  // The access port's address is what memory that nobody wrote says.
+  static GuestPolicy policy(RingPort port) {
+    if (port == RingPort::kTrusted) {
+      return {.port = kPort, .uplink = PortId{3}, .macs = {{2, 0, 0, 0, 0, 1}}, .vlan = 0, .trust = true};
+    }
+    return {.port = kPort, .uplink = PortId{3}, .macs = {{0, 0, 0, 0, 0, 0}}, .vlan = kVlan, .trust = false};
   }
 
   void begin_anew() {
@@ -91,6 +269,13 @@ class RingFuzz {
       device_.start_ring(ring, setup);
       device_.enable_ring(ring, true);
     }
+    accounts_.begin();
+  }
+  VringBase stop(std::uint32_t ring) {
+    const bool broken = device_.ring_state(ring).broken;
+    const VringBase stands = device_.stop_ring(ring);
+    accounts_.stopped(ring, stands, broken);
+    return stands;
   }
 
   // Mostly in the guest's memory, mostly of a sensible length: nonsense alone gets nowhere.
@@ -179,11 +364,15 @@ class RingFuzz {
     Lane& lane = device_.lane(WorkerId{0});
     std::array<Packet, kBurst> packets;
     for (int turns = 0; turns < 4; ++turns) {
+      accounts_.before_transmit();
       const std::uint32_t count = lane.tx_burst(packets);
       SLUICE_CHECK(count <= kBurst, "{}", count);
       std::uint32_t sum = 0;
+      std::uint64_t all_bytes = 0;
       for (const Packet& packet : std::span(packets).first(count)) {
-        SLUICE_CHECK(packet.bytes() >= 14 && packet.bytes() <= kMaxFrameBytes, "{} bytes", packet.bytes());
+        SLUICE_CHECK(packet.bytes() >= 14 && packet.bytes() <= kMaxFrameBytes + kVlanTagBytes, "{} bytes",
+                     packet.bytes());
+        all_bytes += packet.bytes();
         SLUICE_CHECK(packet.page == PageIndex::kNone && packet.port == PortId{3});
         for (std::uint32_t i = 0; i < packet.body_bytes; ++i) {
           sum += static_cast<std::uint32_t>(packet.body[i]);  // all of it is there to be read
@@ -192,20 +381,34 @@ class RingFuzz {
       asm volatile("" : : "r"(sum));
       lane.tx_done(count);
       lane.poll();
+      accounts_.transmitted(count, all_bytes);
     }
   }
+  // Some frames at once, as a NIC's or as a peer's; tagged for the access port, or not.
   void receive(FuzzedDataProvider& data) {
     std::array<std::byte, 2048> frame{};
-    const auto size = data.ConsumeIntegralInRange<std::uint32_t>(14, 2048);
-    Packet packet{.body = frame.data() + 14, .head = frame.data(), .body_bytes = size - 14, .head_bytes = 14};
+    if (data.ConsumeBool()) {
+      store_be16(frame.data() + kVlanTagOffset, kVlanTpid);
+      store_be16(frame.data() + kVlanTagOffset + 2, kVlan);
+    }
+    std::array<Packet, 8> burst;
+    const auto count = data.ConsumeIntegralInRange<std::uint32_t>(1, burst.size());
+    for (Packet& packet : std::span(burst).first(count)) {
+      const auto size = data.ConsumeIntegralInRange<std::uint32_t>(14, frame.size());
+      const std::uint32_t head_bytes = data.ConsumeBool() ? std::min<std::uint32_t>(size, kMaxHead) : 0;
+      packet = Packet{.body = frame.data() + head_bytes,
+                      .head = head_bytes != 0 ? frame.data() : nullptr,
+                      .body_bytes = size - head_bytes,
+                      .head_bytes = head_bytes};
+    }
     Lane& lane = device_.lane(WorkerId{0});
-    lane.copy_in(Source{}, std::span(&packet, 1));
+    lane.copy_in(Source{}, std::span(burst).first(count));
     lane.poll();
+    accounts_.received(count);
   }
   void restart(FuzzedDataProvider& data) {
     const std::uint32_t ring = data.ConsumeBool() ? 1 : 0;
-    const VringBase stands = device_.stop_ring(ring);
-    SLUICE_CHECK(stands.avail == stands.used, "{} taken, {} given back", stands.avail, stands.used);
+    const VringBase stands = stop(ring);
     VringSetup setup = (ring == 1 ? guest_.tx() : guest_.rx()).setup();
     setup.base = stands;
     device_.start_ring(ring, setup);
@@ -216,6 +419,7 @@ class RingFuzz {
   const std::uint16_t entries_;
   GuestDevice device_;
   MockGuest guest_;
+  RingAccounts accounts_;
   std::uint64_t room_ = 0;
 };
 
@@ -226,10 +430,11 @@ inline int fuzz_ring(VringFormat format, const std::uint8_t* input, std::size_t 
     features |= data.ConsumeBool() ? each : 0;
   }
   const std::uint16_t entries = format == VringFormat::kPacked && data.ConsumeBool() ? 15 : 16;
-  static std::map<std::pair<std::uint64_t, std::uint16_t>, std::unique_ptr<RingFuzz>> devices;
-  auto& device = devices[{features, entries}];
+  const RingPort port = data.ConsumeBool() ? RingPort::kAccess : RingPort::kTrusted;
+  static std::map<std::tuple<std::uint64_t, std::uint16_t, RingPort>, std::unique_ptr<RingFuzz>> devices;
+  auto& device = devices[{features, entries, port}];
   if (device == nullptr) {
-    device = std::make_unique<RingFuzz>(format, entries, features);
+    device = std::make_unique<RingFuzz>(format, entries, features, port);
   }
   device->run(data);
   return 0;

@@ -99,7 +99,7 @@ std::uint32_t SplitRing::take(std::span<GuestBuffer> buffers, PieceStore& store)
 }
 
 void SplitRing::take_chain(const Descriptor& first, GuestBuffer& buffer, PieceStore& store) {
-  BufferBuilder builder(window_, store, counters_, direction_);
+  BufferBuilder builder(window_, store, direction_);
   // D6: a chain is no longer than the table, and than kMaxPieces; one with a loop in it is.
   const std::uint32_t longest = std::min<std::uint32_t>(entries_, kMaxPieces);
   Descriptor descriptor = first;
@@ -127,19 +127,19 @@ void SplitRing::take_chain(const Descriptor& first, GuestBuffer& buffer, PieceSt
 void SplitRing::take_indirect(const Descriptor& table, BufferBuilder& builder) {
   const std::uint32_t count = table.bytes / sizeof(vring_desc);
   if (!indirect_ || table.bytes % sizeof(vring_desc) != 0 || count == 0 || count > kMaxVringEntries) {
-    return builder.fault(counters_.fault_buffer_indirect);
+    return builder.fault(BufferFault::kIndirect);
   }
   const std::byte* at = window_.at(table.address, table.bytes);
   // A table that straddles two regions is legal in theory; no driver makes one, and it would need a copy.
   if (at == nullptr || reinterpret_cast<std::uintptr_t>(at) % alignof(vring_desc) != 0) {
-    return builder.fault(counters_.fault_buffer_indirect);
+    return builder.fault(BufferFault::kIndirect);
   }
   const auto* descriptors = reinterpret_cast<const vring_desc*>(at);
   std::uint32_t next = 0;
   for (std::uint32_t steps = 1; !builder.bad(); ++steps) {
     const Descriptor descriptor = read_descriptor(descriptors[next]);
     if ((descriptor.flags & VRING_DESC_F_INDIRECT) != 0) {
-      return builder.fault(counters_.fault_buffer_indirect);
+      return builder.fault(BufferFault::kIndirect);
     }
     builder.add(descriptor.address, descriptor.bytes, (descriptor.flags & VRING_DESC_F_WRITE) != 0);
     if ((descriptor.flags & VRING_DESC_F_NEXT) == 0) {
@@ -147,7 +147,7 @@ void SplitRing::take_indirect(const Descriptor& table, BufferBuilder& builder) {
     }
     next = descriptor.next;
     if (next >= count || steps == std::min(count, kMaxPieces)) {
-      return builder.fault(counters_.fault_buffer_indirect);
+      return builder.fault(BufferFault::kIndirect);
     }
   }
 }
