@@ -56,7 +56,8 @@ class AppBench {
     for (int round = 0; round < options_.rounds; ++round) {
       for (const std::string& name : options_.profile) {
         Round done = one_round(*live, name);
-        fmt::print("{} {:.3f} M/s lost {}   ", name, done.packets_per_second / 1e6, done.lost());
+        fmt::print("{} {:.3f} M/s lost {}{}   ", name, done.packets_per_second / 1e6, done.lost(),
+                   done.lost() != 0 && lost_where_.contains(name) ? " " + lost_where_[name].dump() : "");
         std::fflush(stdout);
       }
       fmt::print("\n");

@@ -113,11 +113,10 @@ Result<std::unique_ptr<Guest>> open_dpdk_guest(const GuestOptions& options, bool
   }
   static int number = 0;
   const std::string name = fmt::format("net_virtio_user{}", number++);
-  if (::rte_dev_probe(
-          fmt::format("{},path={},mac={},queue_size={},mrg_rxbuf=1,packed_vq={},in_order={}", name,
-                      options.socket, options.mac, options.queue_size, options.packed ? 1 : 0,
-                      options.in_order ? 1 : 0)
-              .c_str()) < 0) {
+  if (::rte_dev_probe(fmt::format("{},path={},mac={},queue_size={},mrg_rxbuf=1,packed_vq={},in_order={}",
+                                  name, options.socket, options.mac, options.queue_size,
+                                  options.packed ? 1 : 0, options.in_order ? 1 : 0)
+                          .c_str()) < 0) {
     return fail("DPDK cannot make a virtio_user device on {}: {}", options.socket, ::rte_strerror(rte_errno));
   }
   std::uint16_t port = 0;

@@ -1,6 +1,6 @@
-// A guest in this process: a virtio_user device of DPDK's, so that one thread can send on a wire and receive as
-// a guest in turn. Two busy processes on one CPU would wait for each other for milliseconds, longer than any
-// ring lasts.
+// A guest in this process: a virtio_user device of DPDK's, so that one thread can send on a wire and receive
+// as a guest in turn. Two busy processes on one CPU would wait for each other for milliseconds, longer than
+// any ring lasts.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ class Guest : public Receiver {
   virtual std::uint64_t send(const test::Frame& frame, std::uint64_t count) = 0;
 };
 
-// Starts DPDK's environment in this process the first time; this thread stays on its CPU. An error: this build
-// or machine has no DPDK, or the back-end did not answer.
+// Starts DPDK's environment in this process the first time; this thread stays on its CPU. An error: this
+// build or machine has no DPDK, or the back-end did not answer.
 Result<std::unique_ptr<Guest>> open_dpdk_guest(const GuestOptions& options, bool huge_pages);
 
 }  // namespace sluice::bench

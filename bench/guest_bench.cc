@@ -5,10 +5,12 @@
 //   pair   testpmd on CPU 0 has two devices, and the back-end carries frames from each to the other
 //   nic    CPU 0 makes frames on the wire (BPF_PROG_RUN, live frames) and receives as the guest in turn; the
 //   back-end on
-//          CPU 1 carries them from nic0 (veth) to it. Making a frame and the kernel's part cost CPU 0 more than
-//          either back-end takes for it, so this is what a user gets, and says little about them
-//   pair_burst, nic_burst   the same with the back-end held (SIGSTOP) while frames gather in the ring it reads: what
-//          it then makes of them, from the guest's first packets to its last, with nothing else to do for CPU 0
+//          CPU 1 carries them from nic0 (veth) to it. Making a frame and the kernel's part cost CPU 0 more
+//          than either back-end takes for it, so this is what a user gets, and says little about them
+//   pair_burst, nic_burst   the same with the back-end held (SIGSTOP) while frames gather in the ring it
+//   reads: what
+//          it then makes of them, from the guest's first packets to its last, with nothing else to do for CPU
+//          0
 //
 // Both back-ends have their core for themselves and never sleep on it. (A worker with idle = "adaptive" naps
 // for 50 us whenever the rings are empty: with 128 frames that go round that alone is a limit of 2.5 M/s.)
@@ -35,10 +37,10 @@ namespace {
 
 using Pages = test::TestpmdOptions::Pages;
 constexpr std::uint64_t kHugePages =
-    (256 + 192 + 128) / 2 + 32;            // front-end, back-end, this process; 2 MiB each
-constexpr std::uint64_t kChunk = 512;      // frames on the wire before the guest looks
-constexpr std::uint32_t kDeepRing = 1024;  // holds more than one chunk
-constexpr std::uint64_t kHeld = 1536;      // frames that wait for the back-end: fewer than its ring of 2048
+    (256 + 192 + 128) / 2 + 32;              // front-end, back-end, this process; 2 MiB each
+constexpr std::uint64_t kChunk = 512;        // frames on the wire before the guest looks
+constexpr std::uint32_t kDeepRing = 1024;    // holds more than one chunk
+constexpr std::uint64_t kHeld = 1536;        // frames that wait for the back-end: fewer than its ring of 2048
 constexpr std::uint64_t kHeldOfGuest = 960;  // of a guest: fewer than its ring of 1024
 constexpr std::uint64_t kBurstTimeoutNs = 50'000'000;
 
@@ -205,8 +207,9 @@ class GuestBench {
   };
   Result<WireAndGuest> wire_and_guest(const BackEnd& back_end, std::size_t bytes) {
     run_on(kSenderCpu);
-    auto guest = open_dpdk_guest(
-        {.socket = back_end.socket(0), .mac = kGuestMacs[0], .queue_size = kDeepRing}, pages_ == Pages::kHuge);
+    auto guest =
+        open_dpdk_guest({.socket = back_end.socket(0), .mac = kGuestMacs[0], .queue_size = kDeepRing},
+                        pages_ == Pages::kHuge);
     SLUICE_TRY(guest);
     test::UdpFrame udp = pair_.to_nic();
     udp.destination = {0x52, 0x54, 0, 0, 0, 1};
@@ -297,7 +300,8 @@ class GuestBench {
       round.sent += *sent;
       round.received += received;
       if (received == *sent && last > first) {
-        rates.push_back(static_cast<double>(received - first_count) * 1e9 / static_cast<double>(last - first));
+        rates.push_back(static_cast<double>(received - first_count) * 1e9 /
+                        static_cast<double>(last - first));
       }
     }
     if (rates.empty()) {
