@@ -50,10 +50,10 @@ struct Totals final : CounterVisitor {
   std::uint64_t broken_rings = 0;
 
  private:
-  static std::uint64_t Totals::*sum_of(std::string_view name) {
+  static std::uint64_t Totals::* sum_of(std::string_view name) {
     struct Sum {
       std::string_view prefix;
-      std::uint64_t Totals::*sum;
+      std::uint64_t Totals::* sum;
     };
     for (const auto& [prefix, sum] :
          {Sum{"drop_tx_", &Totals::refused}, Sum{"fault_tx_", &Totals::refused},
