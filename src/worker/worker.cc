@@ -4,8 +4,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -22,7 +20,6 @@ namespace {
 
 constexpr std::uint32_t kMinNapUs = 1;
 constexpr std::uint32_t kMaxNapUs = 1000;
-constexpr std::uint64_t kSliceNs = 100'000;  // the shortest there is
 
 std::string online_cpus() {
   std::ifstream file("/sys/devices/system/cpu/online");
@@ -46,27 +43,6 @@ Result<void> pin(const WorkerOptions& options) {
     return fail_errno(error, "worker {}: cannot be pinned to CPU {}", raw(options.id), cpu);
   }
   return {};
-}
-
-// A thread that asks for a short slice takes the core from one with a longer slice as soon as it wakes
-// (kernel/sched/fair.c, PREEMPT_SHORT, since Linux 6.12): a worker that ends its nap need not wait until the
-// program on its core has used up a slice of milliseconds, while the NIC's pages run out. It gets no more of
-// the core for it. Older kernels ignore the wish; the worst that a refusal costs is that wait.
-void ask_for_short_slices() {
-  struct {  // struct sched_attr, include/uapi/linux/sched/types.h, first version
-    std::uint32_t size, policy;
-    std::uint64_t flags;
-    std::int32_t nice;
-    std::uint32_t priority;
-    std::uint64_t runtime, deadline, period;
-  } attributes{};
-  static_assert(sizeof(attributes) == 48);
-  if (::syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0) == 0 &&
-      attributes.policy == SCHED_OTHER) {
-    attributes.size = sizeof(attributes);
-    attributes.runtime = kSliceNs;
-    ::syscall(SYS_sched_setattr, 0, &attributes, 0);
-  }
 }
 
 // Signals are for the main thread. Those that a thread's own fault raises stay open, so that a crash dumps
@@ -136,7 +112,6 @@ Result<std::unique_ptr<Worker>> Worker::start(const WorkerOptions& options) {
 Result<void> Worker::prepare_thread() {
   ::pthread_setname_np(::pthread_self(), fmt::format("sluice-w{}", raw(options_.id)).c_str());
   ::prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul);  // ns; the default of 50 us would double a nap (prctl(2))
-  ask_for_short_slices();
   return options_.cpu ? pin(options_) : Result<void>{};
 }
 
