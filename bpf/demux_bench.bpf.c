@@ -27,6 +27,9 @@ struct {
  * random. */
 __u32 flow_count;
 __u32 first_port;
+/* Not 0: one source address. Else every packet has another, so that each is looked up: the program keeps what
+ * it found for the last key. */
+__u32 train;
 
 SEC("xdp")
 int bare(struct xdp_md* ctx) {
@@ -56,6 +59,10 @@ int again(struct xdp_md* ctx) {
   if (data + 42 <= (__u8*)(long)ctx->data_end) {
     /* Both ports in one store, as wide as the load that reads them: a narrower one would stall that load. */
     *(__u32*)(data + 34) = (__u32)__builtin_bswap16((__u16)chosen) << 16 | 0xa00f;
+    if (!train) {
+      __u64 address = *(__u64*)(data + 6); /* and the EtherType, which stays */
+      *(__u64*)(data + 6) = (address & ~(0xffffffffull << 16)) | (__u64)bpf_get_prandom_u32() << 16;
+    }
   }
   bpf_tail_call(ctx, &measured, 0);
   return XDP_ABORTED;

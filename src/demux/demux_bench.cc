@@ -39,6 +39,7 @@ struct Case {
   Bytes frame;
   double goal_ratio = 0;  // against `base`, 0: none
   std::string base = "bare";
+  bool train = false;  // all packets alike; else each has another source address, and is looked up
 };
 
 Rule rule_of(const std::string& match, std::uint32_t slot, std::int32_t priority = 0) {
@@ -74,6 +75,7 @@ std::vector<Case> cases() {
   return {
       {"no rules (pass)", {}, 1, udp},
       {"1 rule", port_rules(1), 1, udp},
+      {"1 rule, a train of one flow", port_rules(1), 1, udp, 0, "bare", true},
       {"10 rules, one flow", port_rules(10), 1, udp},
       {"10 rules, all flows", port_rules(10), 10, udp},
       {"10000 rules, one flow", port_rules(10000), 1, udp, 1.1, "10 rules, one flow"},
@@ -117,6 +119,7 @@ class Bench {
     }
     skeleton_->bss->flow_count = test.flows;
     skeleton_->bss->first_port = 1;
+    skeleton_->bss->train = test.train ? 1 : 0;
     double bare = 1e9, ours = 1e9;
     for (int round = 0; round < kRounds; ++round) {
       bare_meta = std::min(bare_meta, run(bare_meta_fd(), test.frame));
