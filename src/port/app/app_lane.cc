@@ -121,7 +121,7 @@ void AppLane::copy_in(const Source& source, std::span<Packet> packets) {
   SLUICE_CHECK(had == admitted, "pool {} gave {} of {} pages with {} lent", pool.name(), had, admitted,
                lent_);
   for (std::uint32_t i = 0; i < admitted; ++i) {
-    __builtin_prefetch(memory_.arena->page(pages[i]) + kCopyOffset, 1);
+    prefetch_to_write(memory_.arena->page(pages[i]) + kCopyOffset);
   }
   const std::uint32_t longest = memory_.arena->page_bytes() - kCopyOffset;
   std::uint32_t used = 0;

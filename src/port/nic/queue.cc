@@ -17,6 +17,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "port/flow_hash.h"
+#include "port/prefetch.h"
 
 namespace sluice {
 
@@ -44,13 +45,13 @@ std::uint32_t NicQueue::receive(std::span<Packet> packets, Source& source) {
     return 0;
   }
   for (std::uint32_t i = 0; i < std::min(count, kPrefetchAhead); ++i) {
-    __builtin_prefetch(pages_ + rx_.entry(i).addr - sizeof(sluice_packet_meta));
+    prefetch_to_read(pages_ + rx_.entry(i).addr - sizeof(sluice_packet_meta));
   }
   std::uint32_t taken = 0;
   std::uint64_t bytes = 0;
   for (std::uint32_t i = 0; i < count; ++i) {
     if (i + kPrefetchAhead < count) {
-      __builtin_prefetch(pages_ + rx_.entry(i + kPrefetchAhead).addr - sizeof(sluice_packet_meta));
+      prefetch_to_read(pages_ + rx_.entry(i + kPrefetchAhead).addr - sizeof(sluice_packet_meta));
     }
     const xdp_desc& descriptor = rx_.entry(i);
     std::uint64_t index = descriptor.addr >> page_shift_;
