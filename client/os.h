@@ -12,6 +12,7 @@
 #include <string>
 #include <utility>
 
+#include "base/map_shared.h"
 #include "sluice/sluice.hpp"
 
 namespace sluice::inline v1::client {
@@ -44,7 +45,7 @@ class Memory {
  public:
   Memory() = default;
   Memory(int fd, std::size_t bytes, int protection) : bytes_(bytes) {
-    void* data = ::mmap(nullptr, bytes, protection, MAP_SHARED, fd, 0);
+    void* data = map_shared(fd, bytes, protection, 0, 0);
     data_ = data == MAP_FAILED ? nullptr : static_cast<std::byte*>(data);
   }
   Memory(Memory&& other) noexcept

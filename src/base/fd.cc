@@ -6,6 +6,8 @@
 
 #include <cerrno>
 
+#include "base/map_shared.h"
+
 namespace sluice {
 
 void UniqueFd::reset(int fd) {
@@ -33,7 +35,7 @@ Mapping& Mapping::operator=(Mapping&& other) noexcept {
 }
 
 Result<Mapping> Mapping::map(int fd, std::size_t bytes, int protection, std::size_t offset) {
-  void* data = ::mmap(nullptr, bytes, protection, MAP_SHARED, fd, static_cast<off_t>(offset));
+  void* data = map_shared(fd, bytes, protection, 0, offset);
   if (data == MAP_FAILED) {
     return fail_errno(errno, "cannot map {} bytes at offset {} of descriptor {}", bytes, offset, fd);
   }

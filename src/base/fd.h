@@ -40,7 +40,7 @@ class Mapping {
   Mapping& operator=(Mapping&& other) noexcept;
   ~Mapping() { reset(); }
 
-  // Maps `bytes` of `fd` from `offset`, MAP_SHARED; `protection` as PROT_*.
+  // Maps `bytes` of `fd` from `offset` by map_shared(); `protection` as PROT_*.
   static Result<Mapping> map(int fd, std::size_t bytes, int protection, std::size_t offset = 0);
   // Takes over a mapping that was made elsewhere.
   static Mapping adopt(void* data, std::size_t bytes);

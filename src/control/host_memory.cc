@@ -35,8 +35,8 @@ Result<void> HostMemory::reserve(std::uint64_t pages) {
   }
   block.umem = std::move(*umem);
   block.free[0] = block.arena->page_count();
-  log::info("host arena: {} pages of {} bytes{}", block.arena->page_count(), page_bytes_,
-            block.arena->huge_pages() ? ", huge pages" : "");
+  log::info("host arena: {} pages of {} bytes in {} pages", block.arena->page_count(), page_bytes_,
+            name_of(block.arena->page_kind()));
   blocks_.push_back(std::move(block));
   return {};
 }

@@ -6,6 +6,8 @@
 
 #include <cerrno>
 
+#include "base/map_shared.h"
+
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U  // Linux 6.3, include/uapi/linux/memfd.h
 #endif
@@ -48,11 +50,12 @@ Result<UniqueFd> make_memfd(SystemCalls& calls, const std::string& name, unsigne
   return UniqueFd(fd);
 }
 
-// A memfd of `bytes`, every page of it allocated and mapped. fallocate and not the mapping is what commits: a
+// A memfd of `bytes`, every page of it allocated and mapped. With `collapsed`, of transparent huge pages if they
+// can be had: all or part of it, and `collapsed` says which. fallocate and not the mapping is what commits: a
 // hugetlb reservation can still end in SIGBUS (cgroup limit, cpuset), and so can shmem under strict
 // overcommit.
 Result<Memory> make_memory(SystemCalls& calls, const std::string& name, std::size_t bytes, int protection,
-                           unsigned more_flags) {
+                           unsigned more_flags, bool* collapsed = nullptr) {
   auto memfd = make_memfd(calls, name, more_flags);
   if (!memfd) {
     return std::unexpected(memfd.error());
@@ -60,6 +63,9 @@ Result<Memory> make_memory(SystemCalls& calls, const std::string& name, std::siz
   Memory memory{std::move(*memfd), {}};
   if (calls.ftruncate(memory.memfd.get(), bytes) < 0) {
     return fail_errno(errno, "cannot give the memfd of {} its {} bytes", name, bytes);
+  }
+  if (collapsed != nullptr) {
+    *collapsed = calls.collapse(memory.memfd.get(), bytes) == 0;
   }
   if (calls.fallocate(memory.memfd.get(), bytes) < 0) {
     return fail_errno(errno, "not enough memory for the {} bytes of {}", bytes, name);
@@ -123,7 +129,7 @@ Error huge_pages_missing(const ArenaOptions& options, std::size_t bytes, const E
 
 struct ArenaMemory {
   Memory memory;
-  bool huge = false;
+  PageKind kind = PageKind::kSmall;
 };
 
 Result<ArenaMemory> make_arena_memory(SystemCalls& calls, const ArenaOptions& options) {
@@ -132,7 +138,7 @@ Result<ArenaMemory> make_arena_memory(SystemCalls& calls, const ArenaOptions& op
     std::size_t bytes = round_up(wanted, kHugePageBytes);
     auto memory = make_memory(calls, options.name, bytes, PROT_READ | PROT_WRITE, MFD_HUGETLB | MFD_HUGE_2MB);
     if (memory) {
-      return ArenaMemory{std::move(*memory), true};
+      return ArenaMemory{std::move(*memory), PageKind::kReservedHuge};
     }
     if (options.huge == ArenaOptions::Huge::kRequired) {
       return std::unexpected(huge_pages_missing(options, bytes, memory.error()));
@@ -144,14 +150,29 @@ Result<ArenaMemory> make_arena_memory(SystemCalls& calls, const ArenaOptions& op
     return fail("arena {} needs {} MiB of memory, {} MiB are available: configure fewer pages", options.name,
                 bytes >> 20, available >> 20);
   }
-  auto memory = make_memory(calls, options.name, bytes, PROT_READ | PROT_WRITE, 0);
+  bool collapsed = false;
+  const bool may_collapse = options.huge == ArenaOptions::Huge::kIfAny && bytes >= kHugePageBytes;
+  auto memory = make_memory(calls, options.name, bytes, PROT_READ | PROT_WRITE, 0,
+                            may_collapse ? &collapsed : nullptr);
   if (!memory) {
     return with_context("arena", memory.error());
   }
-  return ArenaMemory{std::move(*memory), false};
+  return ArenaMemory{std::move(*memory), collapsed ? PageKind::kTransparentHuge : PageKind::kSmall};
 }
 
 }  // namespace
+
+std::string_view name_of(PageKind kind) {
+  switch (kind) {
+    case PageKind::kSmall:
+      return "small";
+    case PageKind::kTransparentHuge:
+      return "transparent huge";
+    case PageKind::kReservedHuge:
+      return "reserved huge";
+  }
+  return "?";
+}
 
 Result<Arena> Arena::create(const ArenaOptions& options, SystemCalls& calls) {
   SLUICE_TRY(check(options));
@@ -167,7 +188,7 @@ Result<Arena> Arena::create(const ArenaOptions& options, SystemCalls& calls) {
   arena.page_bytes_ = options.page_bytes;
   arena.page_count_ = static_cast<std::uint32_t>(arena.mapping_.bytes() / options.page_bytes);
   arena.domain_ = options.domain;
-  arena.huge_ = made->huge;
+  arena.page_kind_ = made->kind;
   return arena;
 }
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "base/fd.h"
 #include "base/ids.h"
@@ -17,11 +18,14 @@ struct ArenaOptions {
   DomainId domain = DomainId::kHost;
   std::uint32_t page_bytes = 2048;  // 2048 or 4096: one AF_XDP chunk (XDP_UMEM_REG)
   std::uint32_t page_count = 0;     // 1 .. 2^31; rounded up so that the memfd is whole (huge) pages
+  // kIfAny: reserved ones, else transparent ones, else small pages. kRequired: reserved ones, or an error.
   enum class Huge { kIfAny, kNever, kRequired } huge = Huge::kIfAny;
 };
 
+enum class PageKind : std::uint8_t { kSmall, kTransparentHuge, kReservedHuge };
+std::string_view name_of(PageKind kind);  // "small", "transparent huge", "reserved huge"
+
 inline constexpr std::uint32_t kMaxPages = std::uint32_t{1} << 31;  // of one arena
-inline constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
 inline constexpr std::size_t kMaxArenaName = 200;  // memfd_create(2) allows 249 with our "sluice-" in front
 
 // Zeroed by the kernel, mapped read-write here, then sealed so that nobody, we included, can get another
@@ -36,7 +40,8 @@ class Arena {
   std::uint32_t page_bytes() const { return page_bytes_; }
   std::uint32_t page_count() const { return page_count_; }
   DomainId domain() const { return domain_; }
-  bool huge_pages() const { return huge_; }
+  // Of the memory; in a transparent arena what is behind the last whole huge page is small.
+  PageKind page_kind() const { return page_kind_; }
   std::byte* page(PageIndex index) const { return data() + std::size_t{raw(index)} * page_bytes_; }
 
   // A descriptor opened O_RDONLY: mmap PROT_WRITE, mprotect, write, truncate and punch all fail for whoever
@@ -50,7 +55,7 @@ class Arena {
   std::uint32_t page_bytes_ = 0;
   std::uint32_t page_count_ = 0;
   DomainId domain_ = DomainId::kHost;
-  bool huge_ = false;
+  PageKind page_kind_ = PageKind::kSmall;
 };
 
 // Memory that a peer writes and we read (an app's ring segment, its TX arena): a memfd of `bytes`, mapped

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "base/map_shared.h"
 #include "memory/memory_test_tools.h"
 #include "memory/reader_attack.h"
 
@@ -55,6 +56,39 @@ class HugePages {
     GTEST_SKIP() << "cannot reserve " << (count) << " huge pages (root, and free memory, are needed)"; \
   }
 
+// As a machine whose administrator has reserved no huge pages.
+class NoReservedPages : public SystemCalls {
+ public:
+  int memfd_create(const char* name, unsigned flags) override {
+    if ((flags & MFD_HUGETLB) != 0) {
+      errno = ENOMEM;
+      return -1;
+    }
+    return SystemCalls::memfd_create(name, flags);
+  }
+};
+
+// The bytes of this process's mappings of `name` that the kernel has mapped as transparent huge pages.
+std::size_t mapped_huge(const std::string& name) {
+  std::ifstream smaps("/proc/self/smaps");
+  std::size_t total = 0;
+  bool inside = false;
+  for (std::string line; std::getline(smaps, line);) {
+    if (line.find('-') < 20 && line.find(' ') > line.find('-')) {
+      inside = line.find("memfd:sluice-" + name) != std::string::npos;
+    } else if (inside && line.starts_with("ShmemPmdMapped:")) {
+      total += std::stoul(line.substr(15)) * 1024;
+    }
+  }
+  return total;
+}
+
+bool kernel_has_transparent_huge_pages() {
+  std::string shmem;
+  std::getline(std::ifstream("/sys/kernel/mm/transparent_hugepage/shmem_enabled"), shmem);
+  return !shmem.empty() && shmem.find("[deny]") == std::string::npos;
+}
+
 bool all_bytes_are(const std::byte* data, std::size_t bytes, std::byte value) {
   return std::all_of(data, data + bytes, [value](std::byte byte) { return byte == value; });
 }
@@ -75,7 +109,7 @@ TEST(Arena, ComesZeroedMappedAndOfWholePages) {
   EXPECT_EQ(arena->page_count(), 4u);
   EXPECT_EQ(arena->bytes(), 8192u);
   EXPECT_EQ(arena->domain(), DomainId{5});
-  EXPECT_FALSE(arena->huge_pages());
+  EXPECT_EQ(arena->page_kind(), PageKind::kSmall);
   EXPECT_EQ(arena->page(PageIndex{3}), arena->data() + 3 * 2048);
   EXPECT_TRUE(all_bytes_are(arena->data(), arena->bytes(), std::byte{0}));
 }
@@ -148,7 +182,8 @@ void expect_readers_cannot_write(const ArenaOptions& options) {
   Peer nobody(Peer::As::kNobody, attack);
   auto arena = Arena::create(options);
   ASSERT_TRUE(arena) << arena.error().message;
-  EXPECT_EQ(arena->huge_pages(), options.huge == ArenaOptions::Huge::kRequired);
+  EXPECT_TRUE(options.huge != ArenaOptions::Huge::kRequired ||
+              arena->page_kind() == PageKind::kReservedHuge);
   std::memset(arena->data(), 0x5a, arena->bytes());
   auto fd = arena->read_only_fd();
   ASSERT_TRUE(fd) << fd.error().message;
@@ -192,7 +227,7 @@ TEST(Arena, TakesHugePagesWhenThereAreAnyAndCommitsThem) {
   {
     auto arena = Arena::create({.name = "huge", .page_bytes = 2048, .page_count = 1025});
     ASSERT_TRUE(arena) << arena.error().message;
-    EXPECT_TRUE(arena->huge_pages());
+    EXPECT_EQ(arena->page_kind(), PageKind::kReservedHuge);
     EXPECT_EQ(arena->bytes(), 2 * kHugePageBytes);
     EXPECT_EQ(arena->page_count(), 2048u);
     // Allocated, not only reserved: nothing is left that could be missing when it is touched.
@@ -204,6 +239,38 @@ TEST(Arena, TakesHugePagesWhenThereAreAnyAndCommitsThem) {
   EXPECT_EQ(Holdings::now(), before);
 }
 
+TEST(Arena, TakesTransparentHugePagesWhenNoneAreReserved) {
+  if (!kernel_has_transparent_huge_pages()) {
+    GTEST_SKIP() << "this kernel has no transparent huge pages for memfds";
+  }
+  NoReservedPages calls;
+  Holdings before = Holdings::now();
+  {
+    auto arena = Arena::create({.name = "huge", .page_bytes = 2048, .page_count = 2048 + 2}, calls);
+    ASSERT_TRUE(arena) << arena.error().message;
+    ASSERT_EQ(arena->page_kind(), PageKind::kTransparentHuge);
+    EXPECT_EQ(arena->bytes(), 2 * kHugePageBytes + 4096) << "not rounded up to whole huge pages";
+    EXPECT_EQ(mapped_huge("huge"), 2 * kHugePageBytes);
+    auto fd = arena->read_only_fd();
+    ASSERT_TRUE(fd);
+    EXPECT_EQ(allocated_bytes(fd->get()), arena->bytes());
+    EXPECT_TRUE(all_bytes_are(arena->data(), arena->bytes(), std::byte{0}));
+    // A reader's mapping gets them too: it begins where one can.
+    auto reader = Mapping::map(fd->get(), arena->bytes(), PROT_READ);
+    ASSERT_TRUE(reader);
+    EXPECT_TRUE(all_bytes_are(reader->data(), reader->bytes(), std::byte{0}));
+    EXPECT_EQ(mapped_huge("huge"), 4 * kHugePageBytes);
+  }
+  EXPECT_EQ(Holdings::now(), before);
+}
+
+TEST(Arena, Malicious_ReadersOfTransparentHugePagesCannotWriteResizeOrPunch_D4) {
+  ArenaOptions options = kSmall;
+  options.page_count = 3 * 1024;
+  options.huge = ArenaOptions::Huge::kIfAny;
+  expect_readers_cannot_write(options);
+}
+
 TEST(Arena, FallsBackToSmallPagesWhenThereAreTooFewHugeOnes) {
   SLUICE_NEED_HUGE_PAGES(2);
   // More than there are, also when another program gives some back meanwhile.
@@ -212,7 +279,7 @@ TEST(Arena, FallsBackToSmallPagesWhenThereAreTooFewHugeOnes) {
   {
     auto arena = Arena::create({.name = "huge", .page_bytes = 2048, .page_count = pages});
     ASSERT_TRUE(arena) << arena.error().message;
-    EXPECT_FALSE(arena->huge_pages());
+    EXPECT_NE(arena->page_kind(), PageKind::kReservedHuge);
     EXPECT_EQ(Holdings::now().descriptors.size(), before.descriptors.size() + 1);
   }
   EXPECT_EQ(Holdings::now(), before);
@@ -257,6 +324,22 @@ TEST(Arena, Crash_NothingLeaksWhenAnyCallOfItsCreationFails) {
                             [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kNever); }),
             6);
   fail_every_call(ENOMEM, [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kIfAny); });
+}
+
+TEST(Arena, Crash_WithoutTransparentHugePagesItIsMadeOfSmallOnes) {
+  class NoCollapse : public NoReservedPages {
+    int collapse(int, std::size_t) override {
+      errno = EINVAL;
+      return -1;
+    }
+  } calls;
+  auto arena = Arena::create({.name = "plain", .page_count = 2048}, calls);
+  ASSERT_TRUE(arena) << arena.error().message;
+  EXPECT_EQ(arena->page_kind(), PageKind::kSmall);
+  EXPECT_EQ(mapped_huge("plain"), 0u);
+  auto fd = arena->read_only_fd();
+  ASSERT_TRUE(fd);
+  EXPECT_EQ(allocated_bytes(fd->get()), arena->bytes());
 }
 
 TEST(Arena, Crash_NothingLeaksWhenAnyCallFailsWithHugePagesAtHand) {

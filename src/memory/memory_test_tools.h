@@ -50,6 +50,7 @@ class FailingCalls final : public SystemCalls {
   void* mmap(std::size_t bytes, int protection, int fd) override {
     return fails() ? MAP_FAILED : SystemCalls::mmap(bytes, protection, fd);
   }
+  int collapse(int fd, std::size_t bytes) override { return fails() ? -1 : SystemCalls::collapse(fd, bytes); }
   int fchmod(int fd, unsigned mode) override { return fails() ? -1 : SystemCalls::fchmod(fd, mode); }
   int add_seals(int fd, int seals) override { return fails() ? -1 : SystemCalls::add_seals(fd, seals); }
   int open_read_only(int fd) override { return fails() ? -1 : SystemCalls::open_read_only(fd); }

@@ -11,6 +11,12 @@
 #include <limits>
 #include <string>
 
+#include "base/map_shared.h"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25  // Linux 6.1, include/uapi/asm-generic/mman-common.h
+#endif
+
 namespace sluice {
 
 int SystemCalls::memfd_create(const char* name, unsigned flags) {
@@ -30,7 +36,27 @@ int SystemCalls::fallocate(int fd, std::size_t bytes) {
 }
 
 void* SystemCalls::mmap(std::size_t bytes, int protection, int fd) {
-  return ::mmap(nullptr, bytes, protection, MAP_SHARED | MAP_POPULATE, fd, 0);
+  return map_shared(fd, bytes, protection, MAP_POPULATE, 0);
+}
+
+int SystemCalls::collapse(int fd, std::size_t bytes) {
+  bytes = bytes / kHugePageBytes * kHugePageBytes;
+  void* data = map_shared(fd, bytes, PROT_READ | PROT_WRITE, 0, 0);
+  if (data == MAP_FAILED) {
+    return -1;
+  }
+  // Something must be there to be made larger. The less the faster: what is there is copied.
+  int result = 0;
+  for (std::size_t at = 0; at < bytes && result == 0; at += kHugePageBytes) {
+    result = ::fallocate(fd, 0, static_cast<off_t>(at), 1);
+  }
+  if (result == 0) {
+    result = ::madvise(data, bytes, MADV_COLLAPSE);
+  }
+  const int error = errno;
+  ::munmap(data, bytes);
+  errno = error;
+  return result;
 }
 
 int SystemCalls::fchmod(int fd, unsigned mode) {

@@ -13,7 +13,10 @@ class SystemCalls {
   virtual int memfd_create(const char* name, unsigned flags);
   virtual int ftruncate(int fd, std::size_t bytes);
   virtual int fallocate(int fd, std::size_t bytes);               // all of the file, EINTR retried
-  virtual void* mmap(std::size_t bytes, int protection, int fd);  // MAP_SHARED | MAP_POPULATE, from offset 0
+  virtual void* mmap(std::size_t bytes, int protection, int fd);  // map_shared(), MAP_POPULATE, from offset 0
+  // Makes a new memfd of huge pages as far as it is whole ones (MADV_COLLAPSE, Linux 6.1); what is not stays
+  // empty.
+  virtual int collapse(int fd, std::size_t bytes);
   virtual int fchmod(int fd, unsigned mode);
   virtual int add_seals(int fd, int seals);
   virtual int open_read_only(int fd);     // a new open file description of what `fd` is
