@@ -32,12 +32,18 @@ struct Packet {
   std::uint32_t head_bytes = 0;
   PageIndex page = PageIndex::kNone;  // of the source's arena; kNone once somebody has taken it over
   std::uint32_t rule = raw(RuleSlot::kNone);
-  std::uint32_t flow_hash = 0;
   PortId port = PortId::kDrop;    // where it goes
   std::uint16_t page_offset = 0;  // of body in its page
 
   std::uint32_t bytes() const { return head_bytes + body_bytes; }
 };
+
+// The first bytes of a frame in one piece. A head is made of kMaxHead bytes or the whole frame, so what
+// headers say is in it, unless the frame ends earlier.
+inline std::span<const std::byte> front_of(const Packet& packet) {
+  return packet.head_bytes != 0 ? std::span(packet.head, packet.head_bytes)
+                                : std::span(packet.body, packet.body_bytes);
+}
 
 // What all packets of one burst have in common.
 struct Source {

@@ -21,13 +21,6 @@ inline constexpr std::uint16_t kMaxVlan = 4094;          // 4095 is reserved (IE
 inline constexpr std::uint16_t kVlanTpid = 0x8100;
 inline constexpr std::uint16_t kBadVlan = 0xffff;  // the tag ends behind the frame: of no VLAN
 
-// The first bytes of a frame in one piece. A head is made of kMaxHead bytes or the whole frame, so all that
-// is asked for here is in it, unless the frame ends earlier.
-inline std::span<const std::byte> front_of(const Packet& packet) {
-  return packet.head_bytes != 0 ? std::span(packet.head, packet.head_bytes)
-                                : std::span(packet.body, packet.body_bytes);
-}
-
 inline std::uint16_t load_be16(const std::byte* from) {
   std::uint16_t value;
   std::memcpy(&value, from, sizeof value);

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "port/flow_hash.h"
 #include "port/prefetch.h"
 
 namespace sluice {
@@ -66,7 +67,7 @@ inline void AppLane::write_entry(std::uint32_t slot, const Source& source, const
                                            .offset = static_cast<std::uint16_t>(offset),
                                            .length = static_cast<std::uint16_t>(packet.bytes()),
                                            .rule = packet.rule,
-                                           .flow_hash = packet.flow_hash,
+                                           .flow_hash = flow_hash_of(front_of(packet)),
                                            .timestamp_ns = source.timestamp_ns,
                                            .nic = raw(source.nic),
                                            .queue = raw(source.queue),

@@ -7,6 +7,7 @@
 
 #include "port/app/app_lane.h"
 #include "port/app/app_test_fixture.h"
+#include "port/flow_hash.h"
 
 namespace sluice::test {
 namespace {
@@ -48,7 +49,6 @@ TEST_F(AppLane_, CopiesAFrameOnceAndSaysWhereItCameFrom) {
                 .head_bytes = 20,
                 .page = PageIndex{7},
                 .rule = 42,
-                .flow_hash = 43,
                 .port = kPort};
   lane().copy_in({.nic = NicId{4}, .queue = QueueId{6}, .timestamp_ns = 99}, std::span(&packet, 1));
   auto entry = peer->receive();
@@ -59,7 +59,7 @@ TEST_F(AppLane_, CopiesAFrameOnceAndSaysWhereItCameFrom) {
   EXPECT_EQ(std::vector(frame.begin() + 20, frame.end()), body);
   EXPECT_EQ(entry->offset % 64, 0) << "a frame begins on a cache line";
   EXPECT_EQ(entry->rule, 42u);
-  EXPECT_EQ(entry->flow_hash, 43u);
+  EXPECT_EQ(entry->flow_hash, flow_hash_of(head));
   EXPECT_EQ(entry->nic, 4u);
   EXPECT_EQ(entry->queue, 6u);
   EXPECT_EQ(entry->timestamp_ns, 99u);

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "port/app/app_test_fixture.h"
+#include "port/flow_hash.h"
 #include "port/app/kept_memory.h"
 
 namespace sluice::test {
@@ -247,6 +248,7 @@ TEST_F(OwnedQueues, PagesOfTheOwnDomainAreHandedOverAllOthersCopiedAndBothCounte
     auto entry = peer->receive();
     ASSERT_TRUE(entry);
     EXPECT_EQ(entry->offset, 256);
+    EXPECT_EQ(entry->flow_hash, flow_hash_of(peer->frame(*entry)));
     if (i < 20) {
       EXPECT_EQ(peer->frame(*entry)[59], std::byte{0x5a}) << "the very page that the NIC wrote";
     }

@@ -156,7 +156,6 @@ class AppPortTest : public ::testing::Test {
                   .body_bytes = bytes,
                   .page = PageIndex{0},
                   .rule = 3,
-                  .flow_hash = serial_,
                   .port = kPort};
       }
       lane(worker).copy_in({.nic = NicId{1}, .queue = QueueId{2}, .timestamp_ns = 77}, packets);

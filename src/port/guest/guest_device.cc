@@ -72,7 +72,7 @@ void GuestDevice::Impl::assign_queues() {
     queue->set_shared(lanes_without);
   }
   for (std::size_t i = 0; i < lanes_.size(); ++i) {
-    lanes_[i]->set_queues(receive[i].empty() ? all_receive : receive[i], transmit[i], all_receive.size() > 1);
+    lanes_[i]->set_queues(receive[i].empty() ? all_receive : receive[i], transmit[i]);
   }
 }
 

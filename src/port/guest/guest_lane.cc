@@ -51,11 +51,9 @@ GuestLane::GuestLane(const GuestPolicy& policy)
 
 GuestLane::~GuestLane() = default;
 
-void GuestLane::set_queues(std::vector<Virtqueue*> receive, std::vector<Virtqueue*> transmit,
-                           bool several_pairs) {
+void GuestLane::set_queues(std::vector<Virtqueue*> receive, std::vector<Virtqueue*> transmit) {
   receive_ = std::move(receive);
   transmit_ = std::move(transmit);
-  several_pairs_ = several_pairs;
   unwatched_ = 0;
   for (const Virtqueue* queue : transmit_) {
     unwatched_ += queue->watched() ? 0 : 1;

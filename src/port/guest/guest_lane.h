@@ -62,7 +62,7 @@ class GuestLane final : public Lane {
 
   // --- control thread, inside quiesce() ---
   // Which queues it fills and which it serves: running ones only.
-  void set_queues(std::vector<Virtqueue*> receive, std::vector<Virtqueue*> transmit, bool several_pairs);
+  void set_queues(std::vector<Virtqueue*> receive, std::vector<Virtqueue*> transmit);
   // The kick descriptor of a queue that it serves; before it changes or goes.
   void watch(Virtqueue& queue);
   void unwatch(Virtqueue& queue);
@@ -107,7 +107,6 @@ class GuestLane final : public Lane {
 
   std::vector<Virtqueue*> receive_;
   std::vector<Virtqueue*> transmit_;
-  bool several_pairs_ = false;
   std::size_t transmit_first_ = 0;  // who begins the next burst
 
   UniqueFd kicks_;               // epoll over the kick descriptors of its transmit queues

@@ -79,8 +79,7 @@ void GuestLane::copy_in(const Source&, std::span<Packet> packets) {
 void GuestLane::spread(std::span<const Packet> packets) {
   std::array<std::uint8_t, kBurst> queue_of;
   for (std::size_t i = 0; i < packets.size(); ++i) {
-    const std::uint32_t hash =
-        packets[i].flow_hash != 0 ? packets[i].flow_hash : flow_hash_of(front_of(packets[i]));
+    const std::uint32_t hash = flow_hash_of(front_of(packets[i]));
     queue_of[i] = static_cast<std::uint8_t>((std::uint64_t{hash} * receive_.size()) >> 32);
   }
   std::uint64_t left = packets.size() == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << packets.size()) - 1;

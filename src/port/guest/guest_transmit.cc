@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "port/flow_hash.h"
 #include "port/guest/copy_bytes.h"
 #include "port/guest/guest_lane.h"
 #include "port/guest/net_header.h"
@@ -219,7 +218,6 @@ std::uint32_t GuestLane::judge_heads(std::span<Packet> packets, std::uint32_t fi
                .head = head,
                .body_bytes = body.bytes,
                .head_bytes = head_bytes,
-               .flow_hash = several_pairs_ ? flow_hash_of(std::span<const std::byte>(head, head_bytes)) : 0,
                .port = policy_.uplink};
     bytes += body.bytes + head_bytes;
     ++taken;

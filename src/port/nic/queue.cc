@@ -16,7 +16,6 @@
 #include "abi/packet_meta.h"
 #include "base/check.h"
 #include "base/clock.h"
-#include "port/flow_hash.h"
 #include "port/prefetch.h"
 
 namespace sluice {
@@ -74,7 +73,6 @@ std::uint32_t NicQueue::receive(std::span<Packet> packets, Source& source) {
     if (offset >= sizeof(meta)) [[likely]] {
       std::memcpy(&meta, frame - sizeof(meta), sizeof(meta));
     }
-    packet.flow_hash = flow_hash_of(std::span(frame, descriptor.len));
     packet.rule = sluice_meta_rule(meta);
     packet.port = static_cast<PortId>(sluice_meta_port(meta));
     if (!sluice_meta_is_ours(meta)) [[unlikely]] {
