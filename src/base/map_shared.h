@@ -12,8 +12,9 @@ namespace sluice {
 
 inline constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
 
-// mmap(2) with MAP_SHARED and `flags`, from `offset`; MAP_FAILED and errno as there. What is as large as a huge
-// page begins at an address that is a multiple of one, so that the kernel can map huge pages of the file whole.
+// mmap(2) with MAP_SHARED and `flags`, from `offset`; MAP_FAILED and errno as there. What is as large as a
+// huge page begins at an address that is a multiple of one, so that the kernel can map huge pages of the file
+// whole.
 inline void* map_shared(int fd, std::size_t bytes, int protection, int flags, std::size_t offset) {
   flags |= MAP_SHARED;
   if (bytes < kHugePageBytes || bytes > SIZE_MAX - 2 * kHugePageBytes) {

@@ -325,19 +325,21 @@ json Engine::show_rules() {
 
 json Engine::show_pools() {
   json pools = json::array();
+  const auto add = [&pools](const PagePool& pool, const std::string& domain) {
+    pools.push_back({{"name", pool.name()},
+                     {"domain", domain},
+                     {"memory", name_of(pool.arena().page_kind())},
+                     {"counters", counters_of(pool)}});
+  };
   for (const auto& [netdev, unit] : nics_) {
     for (const auto& [id, open] : unit->queues()) {
       if (open.host_pool) {
-        pools.push_back({{"name", open.host_pool->name()},
-                         {"domain", "host"},
-                         {"counters", counters_of(*open.host_pool)}});
+        add(*open.host_pool, "host");
       }
     }
   }
   for (const auto& [name, port] : apps_) {
-    port->visit_pools([&](const PagePool& pool) {
-      pools.push_back({{"name", pool.name()}, {"domain", name}, {"counters", counters_of(pool)}});
-    });
+    port->visit_pools([&](const PagePool& pool) { add(pool, name); });
   }
   return pools;
 }

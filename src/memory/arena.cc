@@ -50,10 +50,10 @@ Result<UniqueFd> make_memfd(SystemCalls& calls, const std::string& name, unsigne
   return UniqueFd(fd);
 }
 
-// A memfd of `bytes`, every page of it allocated and mapped. With `collapsed`, of transparent huge pages if they
-// can be had: all or part of it, and `collapsed` says which. fallocate and not the mapping is what commits: a
-// hugetlb reservation can still end in SIGBUS (cgroup limit, cpuset), and so can shmem under strict
-// overcommit.
+// A memfd of `bytes`, every page of it allocated and mapped. With `collapsed`, of transparent huge pages if
+// they can be had: all or part of it, and `collapsed` says which. fallocate and not the mapping is what
+// commits: a hugetlb reservation can still end in SIGBUS (cgroup limit, cpuset), and so can shmem under
+// strict overcommit.
 Result<Memory> make_memory(SystemCalls& calls, const std::string& name, std::size_t bytes, int protection,
                            unsigned more_flags, bool* collapsed = nullptr) {
   auto memfd = make_memfd(calls, name, more_flags);
@@ -152,8 +152,8 @@ Result<ArenaMemory> make_arena_memory(SystemCalls& calls, const ArenaOptions& op
   }
   bool collapsed = false;
   const bool may_collapse = options.huge == ArenaOptions::Huge::kIfAny && bytes >= kHugePageBytes;
-  auto memory = make_memory(calls, options.name, bytes, PROT_READ | PROT_WRITE, 0,
-                            may_collapse ? &collapsed : nullptr);
+  auto memory =
+      make_memory(calls, options.name, bytes, PROT_READ | PROT_WRITE, 0, may_collapse ? &collapsed : nullptr);
   if (!memory) {
     return with_context("arena", memory.error());
   }

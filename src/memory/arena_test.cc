@@ -182,8 +182,7 @@ void expect_readers_cannot_write(const ArenaOptions& options) {
   Peer nobody(Peer::As::kNobody, attack);
   auto arena = Arena::create(options);
   ASSERT_TRUE(arena) << arena.error().message;
-  EXPECT_TRUE(options.huge != ArenaOptions::Huge::kRequired ||
-              arena->page_kind() == PageKind::kReservedHuge);
+  EXPECT_TRUE(options.huge != ArenaOptions::Huge::kRequired || arena->page_kind() == PageKind::kReservedHuge);
   std::memset(arena->data(), 0x5a, arena->bytes());
   auto fd = arena->read_only_fd();
   ASSERT_TRUE(fd) << fd.error().message;

@@ -266,7 +266,10 @@ TEST_F(ControlInTraffic, EveryShowCommandAnswersInTheShapeThatIsPromised) {
               {"id", "nic", "port", "match", "to", "priority", "shed", "implicit", "packets", "bytes"});
   ASSERT_FALSE(pools.empty());
   for (const json& pool : pools) {
-    expect_keys(pool, {"name", "domain", "counters"});
+    expect_keys(pool, {"name", "domain", "memory", "counters"});
+    EXPECT_TRUE(pool["memory"] == "small" || pool["memory"] == "transparent huge" ||
+                pool["memory"] == "reserved huge")
+        << pool["memory"];
     EXPECT_TRUE(is_counters(pool["counters"])) << pool.dump();
   }
   EXPECT_TRUE(is_counters(counters));

@@ -6,8 +6,8 @@
 #include <random>
 
 #include "port/app/app_test_fixture.h"
-#include "port/flow_hash.h"
 #include "port/app/kept_memory.h"
+#include "port/flow_hash.h"
 
 namespace sluice::test {
 namespace {

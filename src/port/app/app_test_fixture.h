@@ -152,11 +152,7 @@ class AppPortTest : public ::testing::Test {
       std::vector<Packet> packets(burst);
       for (Packet& packet : packets) {
         frame_[0] = std::byte(++serial_);
-        packet = {.body = frame_,
-                  .body_bytes = bytes,
-                  .page = PageIndex{0},
-                  .rule = 3,
-                  .port = kPort};
+        packet = {.body = frame_, .body_bytes = bytes, .page = PageIndex{0}, .rule = 3, .port = kPort};
       }
       lane(worker).copy_in({.nic = NicId{1}, .queue = QueueId{2}, .timestamp_ns = 77}, packets);
       for (const Packet& packet : packets) {

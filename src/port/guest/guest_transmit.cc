@@ -213,12 +213,11 @@ std::uint32_t GuestLane::judge_heads(std::span<Packet> packets, std::uint32_t fi
       ++bad_vlan;
       continue;
     }
-    packets[taken] =
-        Packet{.body = body.data,
-               .head = head,
-               .body_bytes = body.bytes,
-               .head_bytes = head_bytes,
-               .port = policy_.uplink};
+    packets[taken] = Packet{.body = body.data,
+                            .head = head,
+                            .body_bytes = body.bytes,
+                            .head_bytes = head_bytes,
+                            .port = policy_.uplink};
     bytes += body.bytes + head_bytes;
     ++taken;
   }

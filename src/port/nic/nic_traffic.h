@@ -67,8 +67,7 @@ class Receiver {
   void check(const Packet& packet) {
     std::uint64_t sequence = test::sequence_of(packet.body);
     bool right = packet.head_bytes == 0 && packet.body_bytes == expected_.size() &&
-                 packet.port == PortId{9} && packet.rule == 77 &&
-                 packet.page != PageIndex::kNone &&
+                 packet.port == PortId{9} && packet.rule == 77 && packet.page != PageIndex::kNone &&
                  packet.body == arena_.page(packet.page) + packet.page_offset && sequence < seen_.size();
     // Behind checksum and sequence number the frame is the template; so are the addresses in front.
     right = right && std::memcmp(packet.body, expected_.data(), test::kSourcePortOffset) == 0 &&
