@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <filesystem>
 #include <map>
 #include <random>
 #include <thread>
@@ -350,6 +351,41 @@ TEST(Worker, LosesNoWakeUp) {
   }
   auto now = counters(*worker);
   EXPECT_GT(now["sleeps"] + now["sleeps_refused"], 0u);
+}
+
+int epoll_sets() {
+  int sets = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;
+    sets += std::filesystem::read_symlink(entry, gone) == "anon_inode:[eventpoll]" ? 1 : 0;
+  }
+  return sets;
+}
+
+// Who is watched pays for each wake-up that nobody waits for.
+TEST(Worker, WatchesNoDescriptorsWhileItOnlyNapsAndAllWhenItSleepsAgain) {
+  FakeArena pages(DomainId::kHost, 64);
+  FakeQueue nic(pages, {});
+  FakeLane app(nullptr, {.domain = domain_of(kApp)});
+  const int before = epoll_sets();
+  Running worker;
+  worker.add(kNic, nic);
+  worker.add(kApp, app);
+  for (int time = 0; time < 2; ++time) {
+    ASSERT_TRUE(worker.sleeps());
+    EXPECT_EQ(epoll_sets(), before + 1);
+    const std::uint64_t naps = counters(*worker)["naps"];
+    ASSERT_TRUE(wait_until([&] {
+      for (int i = 0; i < 1000; ++i) {
+        nic.arrive(kApp, kFrame);
+        app.take();
+      }
+      return epoll_sets() == before;
+    }));
+    EXPECT_GE(counters(*worker)["naps"], naps + 64);
+    while (app.take()) {
+    }
+  }
 }
 
 TEST(Worker, NeverSleepsWhenItSpins) {
