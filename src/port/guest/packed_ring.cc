@@ -54,10 +54,11 @@ std::uint32_t PackedRing::take(std::span<GuestBuffer> buffers, PieceStore& store
   if (broken_) [[unlikely]] {
     return 0;
   }
-  // A ring has at most `entries_` buffers, also when its driver says so of more.
-  const auto wanted = static_cast<std::uint32_t>(std::min<std::size_t>({buffers.size(), kBurst, entries_}));
+  const auto wanted = static_cast<std::uint32_t>(std::min<std::size_t>(buffers.size(), kBurst));
   std::uint32_t taken = 0;
-  for (; taken < wanted; ++taken) {
+  std::uint32_t room =
+      entries_;  // D6: a burst has no more descriptors than the ring, whatever its driver says
+  for (; taken < wanted && room > 0; ++taken) {
     const std::uint64_t word = read_word(next_avail_.at, std::memory_order_acquire);
     if (!next_avail_.is_available(word)) {
       break;
@@ -75,22 +76,24 @@ std::uint32_t PackedRing::take(std::span<GuestBuffer> buffers, PieceStore& store
         buffer.pieces = 0;
         prefetch_buffer(buffer.data, direction_);
         next_avail_.advance(1, entries_);
+        --room;
         continue;
       }
     }
-    if (store.used > kPieceStore - kMaxPieces || !take_chain(address, word, buffer, store)) {
+    if (store.used > kPieceStore - kMaxPieces || !take_chain(address, word, room, buffer, store)) {
       break;
     }
+    room -= buffer.descriptors;
   }
   return taken;
 }
 
-// False: the ring is broken.
-bool PackedRing::take_chain(std::uint64_t address, std::uint64_t word, GuestBuffer& buffer,
-                            PieceStore& store) {
+// A chain of at most `room` descriptors. False: it is longer, or no chain; the ring is broken.
+bool PackedRing::take_chain(std::uint64_t address, std::uint64_t word, std::uint32_t room,
+                            GuestBuffer& buffer, PieceStore& store) {
   BufferBuilder builder(window_, store, direction_);
   Position at = next_avail_;
-  std::uint32_t descriptors = 1;  // D6: at most entries_; every one of them is walked, to know where it ends
+  std::uint32_t descriptors = 1;  // every one of them is walked, to know where the chain ends
   for (;; ++descriptors) {
     if ((word & kIndirect) != 0) {
       if ((word & kNext) != 0 || descriptors > 1) {  // 2.8.8: an indirect descriptor stands alone
@@ -104,7 +107,7 @@ bool PackedRing::take_chain(std::uint64_t address, std::uint64_t word, GuestBuff
     if ((word & kNext) == 0) {
       break;
     }
-    if (descriptors == entries_) {
+    if (descriptors == room) {
       break_ring(counters_.fault_ring_chain);
       return false;
     }

@@ -167,6 +167,24 @@ TEST_F(Malicious_PackedRing, P5_ChainThatNeverEnds) {
   }
   expect_broken("fault_ring_chain");
 }
+// Each no longer than the ring, and the second goes on through the first.
+TEST_F(Malicious_PackedRing, P5_ChainsThatTogetherHaveMoreDescriptorsThanTheRing) {
+  for (std::uint16_t i = 0; i < kEntries; ++i) {
+    offer(good_.address, good_.bytes, i == 9 ? 0 : kNext);
+  }
+  EXPECT_EQ(bench_.take().size(), 1u) << "the first, of ten";
+  EXPECT_TRUE(broken());
+  EXPECT_EQ(bench_.counter("fault_ring_chain"), 1u);
+  EXPECT_TRUE(is_used(0));
+  expect_receive_queue_unharmed();
+}
+TEST_F(Malicious_PackedRing, P5_ChainsThatFillTheRingToItsLastDescriptor) {
+  for (std::uint16_t i = 0; i < kEntries; ++i) {
+    offer(good_.address, good_.bytes, i == 9 || i == kEntries - 1 ? 0 : kNext);
+  }
+  EXPECT_EQ(bench_.take().size(), 2u);
+  EXPECT_FALSE(broken());
+}
 TEST_F(Malicious_PackedRing, P6_OneBadDescriptorAmongFour) {
   offer_good(0);
   offer_good(1);
