@@ -57,99 +57,79 @@ std::vector<Rule> telling_rules() {
   return rules;
 }
 
-// Every layer 2 in front of every layer 3 in front of every layer 4.
-std::vector<Bytes> every_combination() {
-  std::vector<Bytes> frames;
-  for (int tags = 0; tags < 7; ++tags) {
-    for (int network = 0; network < 15; ++network) {
-      for (int transport = 0; transport < 6; ++transport) {
+using Layer = void (*)(PacketBuilder&);
+
+constexpr Layer kTags[] = {
+    [](PacketBuilder&) {},
+    [](PacketBuilder& packet) { packet.tag(5); },
+    [](PacketBuilder& packet) { packet.tag(0xe005, 0x88a8); },  // priority bits are not the id
+    [](PacketBuilder& packet) { packet.tag(0xe000); },          // a priority tag
+    [](PacketBuilder& packet) { packet.tag(5, 0x88a8).tag(6); },
+    [](PacketBuilder& packet) { packet.tag(6).tag(5); },
+    [](PacketBuilder& packet) { packet.tag(5).tag(6).tag(7); },  // one more than is read
+};
+
+template <int Options, int Fragment>
+void ipv4(PacketBuilder& packet) {
+  packet.ipv4("10.0.0.1", "10.0.0.2", Options, Fragment);
+}
+PacketBuilder& ipv6(PacketBuilder& packet) {
+  return packet.ipv6("2001:db8::1", "2001:db8::2");
+}
+
+constexpr Layer kIpv4[] = {
+    ipv4<0, 0>, ipv4<4, 0x4000>, ipv4<40, 0>, ipv4<0, 0x2000>, ipv4<0, 0x0001>,
+};
+constexpr Layer kIpv6[] = {
+    [](PacketBuilder& packet) { ipv6(packet); },
+    [](PacketBuilder& packet) { ipv6(packet).extension(0, 8); },
+    [](PacketBuilder& packet) {
+      ipv6(packet).extension(0, 16).extension(60, 24).extension(43, 8).extension(60, 8);
+    },
+    [](PacketBuilder& packet) { ipv6(packet).extension(51, 12); },
+    [](PacketBuilder& packet) { ipv6(packet).extension(51, 24).extension(135, 8); },
+    [](PacketBuilder& packet) { ipv6(packet).fragment(0x0001); },  // the first of several
+    [](PacketBuilder& packet) { ipv6(packet).extension(0, 8).fragment(0x0100); },
+    [](PacketBuilder& packet) { ipv6(packet).fragment(0); },  // atomic (RFC 6946)
+    [](PacketBuilder& packet) {
+      ipv6(packet);
+      for (int i = 0; i < 8; ++i) packet.extension(60, 8);
+    },
+    [](PacketBuilder& packet) {
+      ipv6(packet);
+      for (int i = 0; i < 9; ++i) packet.extension(60, 8);
+    },
+};
+
+template <int IcmpProtocol>
+constexpr Layer kTransports[] = {
+    [](PacketBuilder& packet) { packet.udp(1111, 2222); },
+    [](PacketBuilder& packet) { packet.tcp(1111, 2222); },
+    [](PacketBuilder& packet) { packet.sctp(1111, 2222); },
+    [](PacketBuilder& packet) { packet.icmp(IcmpProtocol); },
+    [](PacketBuilder& packet) { packet.proto(59); },
+    [](PacketBuilder& packet) { packet.proto(47).payload(20); },
+};
+
+void combine(std::span<const Layer> networks, std::span<const Layer> transports, std::vector<Bytes>& frames) {
+  for (const Layer tags : kTags) {
+    for (const Layer network : networks) {
+      for (const Layer transport : transports) {
         PacketBuilder packet;
-        switch (tags) {
-          case 1:
-            packet.tag(5);
-            break;
-          case 2:
-            packet.tag(0xe005, 0x88a8);
-            break;  // priority bits are not the id
-          case 3:
-            packet.tag(0xe000);
-            break;  // a priority tag
-          case 4:
-            packet.tag(5, 0x88a8).tag(6);
-            break;
-          case 5:
-            packet.tag(6).tag(5);
-            break;
-          case 6:
-            packet.tag(5).tag(6).tag(7);
-            break;  // one more than is read
-          default:
-            break;
-        }
-        bool v6 = network >= 5;
-        v6 ? packet.ipv6("2001:db8::1", "2001:db8::2")
-           : packet.ipv4("10.0.0.1", "10.0.0.2",
-                         network == 1   ? 4
-                         : network == 2 ? 40
-                                        : 0,
-                         network == 3   ? 0x2000
-                         : network == 4 ? 0x0001
-                                        : 0x4000 * (network == 1));
-        switch (network) {
-          case 6:
-            packet.extension(0, 8);
-            break;
-          case 7:
-            packet.extension(0, 16).extension(60, 24).extension(43, 8).extension(60, 8);
-            break;
-          case 8:
-            packet.extension(51, 12);
-            break;
-          case 9:
-            packet.extension(51, 24).extension(135, 8);
-            break;
-          case 10:
-            packet.fragment(0x0001);
-            break;  // the first of several
-          case 11:
-            packet.extension(0, 8).fragment(0x0100);
-            break;
-          case 12:
-            packet.fragment(0);
-            break;  // atomic (RFC 6946)
-          case 13:
-            for (int i = 0; i < 8; ++i) packet.extension(60, 8);
-            break;
-          case 14:
-            for (int i = 0; i < 9; ++i) packet.extension(60, 8);
-            break;
-          default:
-            break;
-        }
-        switch (transport) {
-          case 0:
-            packet.udp(1111, 2222);
-            break;
-          case 1:
-            packet.tcp(1111, 2222);
-            break;
-          case 2:
-            packet.sctp(1111, 2222);
-            break;
-          case 3:
-            packet.icmp(v6 ? 58 : 1);
-            break;
-          case 4:
-            packet.proto(59);
-            break;
-          case 5:
-            packet.proto(47).payload(20);
-            break;
-        }
+        tags(packet);
+        network(packet);
+        transport(packet);
         frames.push_back(packet.build());
       }
     }
   }
+}
+
+// Every layer 2 in front of every layer 3 in front of every layer 4.
+std::vector<Bytes> every_combination() {
+  std::vector<Bytes> frames;
+  combine(kIpv4, kTransports<1>, frames);
+  combine(kIpv6, kTransports<58>, frames);
   frames.push_back(PacketBuilder().type(0x0806).payload(28).build());
   frames.push_back(PacketBuilder().tag(5).type(0x0806).payload(28).build());
   frames.push_back(PacketBuilder().type(0x88cc).payload(28).build());
