@@ -40,6 +40,7 @@ struct QemuOptions {
   std::vector<std::string> more;  // further arguments
   const NetNs* ns = nullptr;      // where QEMU runs; none: here
   std::uint32_t memory_mb = 256, cpus = 1;
+  bool huge_pages = false;  // its memory is of reserved pages of 2 MiB
 };
 
 class QemuGuest {

@@ -7,6 +7,7 @@
 #include <csignal>
 
 #include "test/guest/fixture.h"
+#include "test/guest/huge_pages.h"
 #include "test/guest/qemu_guest.h"
 #include "test/support/ping.h"
 
@@ -68,11 +69,16 @@ class QemuGuests : public ::testing::Test {
   static QemuGuest& guest(int i) { return *bed_->guests[i]; }
   static std::string socket(int i) { return daemon().path(fmt::format("vm{}.sock", i)); }
 
-  static Result<void> boot(int i, const QemuNic& extra = {}) {
+  static constexpr std::uint32_t kMemoryMb = 256;
+  static Result<void> boot(int i, const QemuNic& extra = {}, bool huge_pages = false) {
     QemuNic nic{
         .socket = socket(i), .mac = kMac[i], .server = i == 1, .more = extra.more, .queues = extra.queues};
-    auto started = QemuGuest::start(
-        {.image = bed_->image, .address = fmt::format("{}/24", kIp[i]), .nics = {nic}, .cpus = extra.queues});
+    auto started = QemuGuest::start({.image = bed_->image,
+                                     .address = fmt::format("{}/24", kIp[i]),
+                                     .nics = {nic},
+                                     .memory_mb = kMemoryMb,
+                                     .cpus = extra.queues,
+                                     .huge_pages = huge_pages});
     SLUICE_TRY(started);
     bed_->guests[i] = std::move(*started);
     return {};
@@ -290,6 +296,33 @@ TEST_F(QemuGuests, Crash_QemuKilledLeavesAPortThatWaitsAndServesTheNextOneWithPa
   }
   expect_bulk_from_wire(guest(0), kIp[0]);
   expect_bulk(guest(0), guest(1), kIp[1]);
+}
+
+TEST_F(QemuGuests, OnReservedHugePagesAreServedAsOnSmallOnes) {
+  {
+    auto huge = HugePages::reserve(kMemoryMb / 2);
+    if (!huge) {
+      GTEST_SKIP() << huge.error().message;
+    }
+    guest(1).kill();
+    ASSERT_TRUE(becomes(1, "waiting"));
+    ASSERT_TRUE(boot(1, {}, true));
+    auto up = guest(1).up();
+    ASSERT_TRUE(up) << up.error().message;
+    ASSERT_TRUE(answers(1)) << daemon().log();
+    const nlohmann::json regions = shown(1)["regions"];
+    ASSERT_FALSE(regions.empty());
+    for (const nlohmann::json& region : regions) {
+      EXPECT_EQ(region["huge_pages"], true) << regions.dump(1);
+    }
+    expect_bulk(guest(0), guest(1), kIp[1]);
+    expect_bulk(guest(1), guest(0), kIp[0]);
+    guest(1).kill();
+    ASSERT_TRUE(becomes(1, "waiting")) << "and nothing of ours keeps its pages";
+  }
+  ASSERT_TRUE(boot(1));
+  auto up = guest(1).up();
+  ASSERT_TRUE(up) << up.error().message;
 }
 
 }  // namespace
