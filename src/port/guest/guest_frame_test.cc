@@ -5,6 +5,7 @@
 
 #include <thread>
 
+#include "port/guest/guest_lane.h"
 #include "port/guest/guest_test_fixture.h"
 
 namespace sluice::test {
@@ -362,6 +363,10 @@ TEST_P(GuestFrame, OfAnAccessVlanIsTaggedOnTheWayOutAndBareOnTheWayIn) {
     bench.deliver(tagged(guest_frame(2, bytes), kVlan), 32);
     EXPECT_EQ(bench.guest.receive(), guest_frame(2, bytes));
   }
+  ASSERT_TRUE(bench.guest.send(guest_frame(1, kMaxFrameBytes - kVlanTagBytes + 1)));
+  ASSERT_TRUE(bench.guest.send(guest_frame(2, kMaxFrameBytes - kVlanTagBytes)));
+  EXPECT_EQ(bench.take(), std::vector<Bytes>{tagged(guest_frame(2, kMaxFrameBytes - kVlanTagBytes), kVlan)});
+  EXPECT_EQ(bench.counter("drop_tx_too_long"), 1u) << "no frame is longer than 65,535 bytes with its tag";
   bench.deliver(guest_frame(3, 60));
   bench.deliver(tagged(guest_frame(3, 60), kVlan + 1));
   EXPECT_EQ(bench.guest.receive(), std::nullopt);

@@ -24,6 +24,7 @@ constexpr long kPollNs = 500'000;
 
 GuestLane::GuestLane(const GuestPolicy& policy)
     : policy_(policy),
+      longest_(policy.vlan == 0 ? kMaxFrameBytes : kMaxFrameBytes - kVlanTagBytes),
       most_head_(policy.vlan == 0 ? kMaxHead : kMaxHead - kVlanTagBytes),
       kicks_(::epoll_create1(EPOLL_CLOEXEC)),
       timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) {

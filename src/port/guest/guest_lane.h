@@ -24,8 +24,8 @@
 
 namespace sluice {
 
-inline constexpr std::uint32_t kMinFrameBytes = 14;  // an Ethernet header
-inline constexpr std::uint32_t kMaxFrameBytes = 65535;
+inline constexpr std::uint32_t kMinFrameBytes = 14;     // an Ethernet header
+inline constexpr std::uint32_t kMaxFrameBytes = 65535;  // with its tag
 
 // Frames of a transmit burst that lie in several pieces are put together here; a burst ends when the next one
 // might not fit (D6).
@@ -102,7 +102,8 @@ class GuestLane final : public Lane {
 
   const GuestPolicy& policy_;
   std::vector<std::uint64_t> source_macs_;
-  const std::uint32_t most_head_;  // of a frame's bytes: a tag may be pushed in front of them
+  // Of a frame that the guest sends, and of its head: a tag may be pushed into both.
+  const std::uint32_t longest_, most_head_;
   GuestLaneCounters counters_;
 
   std::vector<Virtqueue*> receive_;

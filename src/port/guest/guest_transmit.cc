@@ -129,7 +129,7 @@ std::uint32_t GuestLane::copy_heads(Virtqueue& queue, std::span<const GuestBuffe
     const GuestBuffer& buffer = buffers[i];
     const std::uint32_t slot = first + i;
     const std::uint32_t length = buffer.bytes - header_bytes;  // of a buffer without room for it: huge
-    if (buffer.data == nullptr || length - kMinFrameBytes > kMaxFrameBytes - kMinFrameBytes) [[unlikely]] {
+    if (buffer.data == nullptr || length - kMinFrameBytes > longest_ - kMinFrameBytes) [[unlikely]] {
       if (!take_in_pieces(queue, buffer, slot)) {
         return i;
       }
@@ -164,7 +164,7 @@ bool GuestLane::take_in_pieces(Virtqueue& queue, const GuestBuffer& buffer, std:
     return true;
   }
   const std::uint32_t length = buffer.bytes - header_bytes;
-  if (length > kMaxFrameBytes) {
+  if (length > longest_) {
     counters_.drop_tx_too_long.add(1);
     return true;
   }

@@ -370,8 +370,7 @@ class RingFuzz {
       std::uint32_t sum = 0;
       std::uint64_t all_bytes = 0;
       for (const Packet& packet : std::span(packets).first(count)) {
-        SLUICE_CHECK(packet.bytes() >= 14 && packet.bytes() <= kMaxFrameBytes + kVlanTagBytes, "{} bytes",
-                     packet.bytes());
+        SLUICE_CHECK(packet.bytes() >= 14 && packet.bytes() <= kMaxFrameBytes, "{} bytes", packet.bytes());
         all_bytes += packet.bytes();
         SLUICE_CHECK(packet.page == PageIndex::kNone && packet.port == PortId{3});
         for (std::uint32_t i = 0; i < packet.body_bytes; ++i) {
