@@ -35,6 +35,7 @@ constexpr std::size_t round_up(std::size_t bytes, std::size_t unit) {
 struct Memory {
   UniqueFd memfd;
   Mapping mapping;
+  PageKind kind = PageKind::kSmall;
 };
 
 Result<UniqueFd> make_memfd(SystemCalls& calls, const std::string& name, unsigned more_flags) {
@@ -50,22 +51,22 @@ Result<UniqueFd> make_memfd(SystemCalls& calls, const std::string& name, unsigne
   return UniqueFd(fd);
 }
 
-// A memfd of `bytes`, every page of it allocated and mapped. With `collapsed`, of transparent huge pages if
-// they can be had: all or part of it, and `collapsed` says which. fallocate and not the mapping is what
-// commits: a hugetlb reservation can still end in SIGBUS (cgroup limit, cpuset), and so can shmem under
-// strict overcommit.
+// A memfd of `bytes`, every page of it allocated and mapped. Of transparent huge pages only as far as they
+// can be had; `kind` says so when that is all the way. fallocate and not the mapping is what commits: a
+// hugetlb reservation can still end in SIGBUS (cgroup limit, cpuset), and so can shmem under strict
+// overcommit.
 Result<Memory> make_memory(SystemCalls& calls, const std::string& name, std::size_t bytes, int protection,
-                           unsigned more_flags, bool* collapsed = nullptr) {
-  auto memfd = make_memfd(calls, name, more_flags);
+                           PageKind wanted = PageKind::kSmall) {
+  auto memfd = make_memfd(calls, name, wanted == PageKind::kReservedHuge ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
   if (!memfd) {
     return std::unexpected(memfd.error());
   }
-  Memory memory{std::move(*memfd), {}};
+  Memory memory{std::move(*memfd), {}, wanted};
   if (calls.ftruncate(memory.memfd.get(), bytes) < 0) {
     return fail_errno(errno, "cannot give the memfd of {} its {} bytes", name, bytes);
   }
-  if (collapsed != nullptr) {
-    *collapsed = calls.collapse(memory.memfd.get(), bytes) == 0;
+  if (wanted == PageKind::kTransparentHuge && calls.collapse(memory.memfd.get(), bytes) < 0) {
+    memory.kind = PageKind::kSmall;
   }
   if (calls.fallocate(memory.memfd.get(), bytes) < 0) {
     return fail_errno(errno, "not enough memory for the {} bytes of {}", bytes, name);
@@ -127,18 +128,13 @@ Error huge_pages_missing(const ArenaOptions& options, std::size_t bytes, const E
       cause.os_errno};
 }
 
-struct ArenaMemory {
-  Memory memory;
-  PageKind kind = PageKind::kSmall;
-};
-
-Result<ArenaMemory> make_arena_memory(SystemCalls& calls, const ArenaOptions& options) {
+Result<Memory> make_arena_memory(SystemCalls& calls, const ArenaOptions& options) {
   std::size_t wanted = std::size_t{options.page_count} * options.page_bytes;
   if (options.huge != ArenaOptions::Huge::kNever) {
     std::size_t bytes = round_up(wanted, kHugePageBytes);
-    auto memory = make_memory(calls, options.name, bytes, PROT_READ | PROT_WRITE, MFD_HUGETLB | MFD_HUGE_2MB);
+    auto memory = make_memory(calls, options.name, bytes, PROT_READ | PROT_WRITE, PageKind::kReservedHuge);
     if (memory) {
-      return ArenaMemory{std::move(*memory), PageKind::kReservedHuge};
+      return memory;
     }
     if (options.huge == ArenaOptions::Huge::kRequired) {
       return std::unexpected(huge_pages_missing(options, bytes, memory.error()));
@@ -150,14 +146,13 @@ Result<ArenaMemory> make_arena_memory(SystemCalls& calls, const ArenaOptions& op
     return fail("arena {} needs {} MiB of memory, {} MiB are available: configure fewer pages", options.name,
                 bytes >> 20, available >> 20);
   }
-  bool collapsed = false;
-  const bool may_collapse = options.huge == ArenaOptions::Huge::kIfAny && bytes >= kHugePageBytes;
-  auto memory =
-      make_memory(calls, options.name, bytes, PROT_READ | PROT_WRITE, 0, may_collapse ? &collapsed : nullptr);
+  const bool transparent = options.huge == ArenaOptions::Huge::kIfAny && bytes >= kHugePageBytes;
+  auto memory = make_memory(calls, options.name, bytes, PROT_READ | PROT_WRITE,
+                            transparent ? PageKind::kTransparentHuge : PageKind::kSmall);
   if (!memory) {
     return with_context("arena", memory.error());
   }
-  return ArenaMemory{std::move(*memory), collapsed ? PageKind::kTransparentHuge : PageKind::kSmall};
+  return memory;
 }
 
 }  // namespace
@@ -181,10 +176,10 @@ Result<Arena> Arena::create(const ArenaOptions& options, SystemCalls& calls) {
     return std::unexpected(std::move(made.error()));
   }
   // D4: after our own mapping, the last that may write.
-  SLUICE_TRY(seal_for_readers(calls, options.name, made->memory.memfd.get()));
+  SLUICE_TRY(seal_for_readers(calls, options.name, made->memfd.get()));
   Arena arena;
-  arena.memfd_ = std::move(made->memory.memfd);
-  arena.mapping_ = std::move(made->memory.mapping);
+  arena.memfd_ = std::move(made->memfd);
+  arena.mapping_ = std::move(made->mapping);
   arena.page_bytes_ = options.page_bytes;
   arena.page_count_ = static_cast<std::uint32_t>(arena.mapping_.bytes() / options.page_bytes);
   arena.domain_ = options.domain;
@@ -198,7 +193,7 @@ Result<UniqueFd> Arena::read_only_fd(SystemCalls& calls) const {
 
 Result<SharedSegment> create_peer_writable(const std::string& name, std::size_t bytes, int protection,
                                            SystemCalls& calls) {
-  auto memory = make_memory(calls, name, bytes, protection, 0);
+  auto memory = make_memory(calls, name, bytes, protection);
   if (!memory) {
     return std::unexpected(std::move(memory.error()));
   }
@@ -207,7 +202,7 @@ Result<SharedSegment> create_peer_writable(const std::string& name, std::size_t 
 }
 
 Result<SharedSegment> create_peer_readable(const std::string& name, std::size_t bytes, SystemCalls& calls) {
-  auto memory = make_memory(calls, name, bytes, PROT_READ | PROT_WRITE, 0);
+  auto memory = make_memory(calls, name, bytes, PROT_READ | PROT_WRITE);
   if (!memory) {
     return std::unexpected(std::move(memory.error()));
   }

@@ -88,6 +88,10 @@ bool kernel_has_transparent_huge_pages() {
   std::getline(std::ifstream("/sys/kernel/mm/transparent_hugepage/shmem_enabled"), shmem);
   return !shmem.empty() && shmem.find("[deny]") == std::string::npos;
 }
+#define SLUICE_NEED_TRANSPARENT_HUGE_PAGES()                                \
+  if (!kernel_has_transparent_huge_pages()) {                               \
+    GTEST_SKIP() << "this kernel has no transparent huge pages for memfds"; \
+  }
 
 bool all_bytes_are(const std::byte* data, std::size_t bytes, std::byte value) {
   return std::all_of(data, data + bytes, [value](std::byte byte) { return byte == value; });
@@ -177,12 +181,13 @@ std::string attack(int fd, std::size_t bytes) {
 
 // D4, by everything that a holder of the descriptor can try: here, in another process, and there without
 // privilege.
-void expect_readers_cannot_write(const ArenaOptions& options) {
+void expect_readers_cannot_write(const ArenaOptions& options, PageKind kind,
+                                 SystemCalls& calls = SystemCalls::real()) {
   Peer same_user(Peer::As::kSameUser, attack);
   Peer nobody(Peer::As::kNobody, attack);
-  auto arena = Arena::create(options);
+  auto arena = Arena::create(options, calls);
   ASSERT_TRUE(arena) << arena.error().message;
-  EXPECT_TRUE(options.huge != ArenaOptions::Huge::kRequired || arena->page_kind() == PageKind::kReservedHuge);
+  EXPECT_EQ(arena->page_kind(), kind);
   std::memset(arena->data(), 0x5a, arena->bytes());
   auto fd = arena->read_only_fd();
   ASSERT_TRUE(fd) << fd.error().message;
@@ -198,14 +203,14 @@ void expect_readers_cannot_write(const ArenaOptions& options) {
 }
 
 TEST(Arena, Malicious_ReadersCannotWriteResizeOrPunch_D4) {
-  expect_readers_cannot_write(kSmall);
+  expect_readers_cannot_write(kSmall, PageKind::kSmall);
 }
 
 TEST(Arena, Malicious_ReadersOfHugePagesCannotWriteResizeOrPunch_D4) {
   SLUICE_NEED_HUGE_PAGES(8);
   ArenaOptions options = kSmall;
   options.huge = ArenaOptions::Huge::kRequired;
-  expect_readers_cannot_write(options);
+  expect_readers_cannot_write(options, PageKind::kReservedHuge);
 }
 
 // The attacks themselves must be able to succeed, or refusing them proves nothing.
@@ -239,9 +244,7 @@ TEST(Arena, TakesHugePagesWhenThereAreAnyAndCommitsThem) {
 }
 
 TEST(Arena, TakesTransparentHugePagesWhenNoneAreReserved) {
-  if (!kernel_has_transparent_huge_pages()) {
-    GTEST_SKIP() << "this kernel has no transparent huge pages for memfds";
-  }
+  SLUICE_NEED_TRANSPARENT_HUGE_PAGES();
   NoReservedPages calls;
   Holdings before = Holdings::now();
   {
@@ -264,10 +267,12 @@ TEST(Arena, TakesTransparentHugePagesWhenNoneAreReserved) {
 }
 
 TEST(Arena, Malicious_ReadersOfTransparentHugePagesCannotWriteResizeOrPunch_D4) {
+  SLUICE_NEED_TRANSPARENT_HUGE_PAGES();
+  NoReservedPages calls;
   ArenaOptions options = kSmall;
   options.page_count = 3 * 1024;
   options.huge = ArenaOptions::Huge::kIfAny;
-  expect_readers_cannot_write(options);
+  expect_readers_cannot_write(options, PageKind::kTransparentHuge, calls);
 }
 
 TEST(Arena, FallsBackToSmallPagesWhenThereAreTooFewHugeOnes) {
@@ -301,9 +306,10 @@ int fail_every_call(int error, Create create) {
   }
 }
 
-bool make_arena(SystemCalls& calls, ArenaOptions::Huge huge) {
+bool make_arena(SystemCalls& calls, ArenaOptions::Huge huge, std::uint32_t pages = kSmall.page_count) {
   ArenaOptions options = kSmall;
   options.huge = huge;
+  options.page_count = pages;
   auto arena = Arena::create(options, calls);
   EXPECT_TRUE(arena || !arena.error().message.empty());
   if (arena) {
@@ -323,6 +329,9 @@ TEST(Arena, Crash_NothingLeaksWhenAnyCallOfItsCreationFails) {
                             [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kNever); }),
             6);
   fail_every_call(ENOMEM, [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kIfAny); });
+  // Large enough for transparent huge pages.
+  fail_every_call(ENOMEM,
+                  [](SystemCalls& calls) { return make_arena(calls, ArenaOptions::Huge::kIfAny, 2048); });
 }
 
 TEST(Arena, Crash_WithoutTransparentHugePagesItIsMadeOfSmallOnes) {

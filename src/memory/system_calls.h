@@ -14,8 +14,8 @@ class SystemCalls {
   virtual int ftruncate(int fd, std::size_t bytes);
   virtual int fallocate(int fd, std::size_t bytes);               // all of the file, EINTR retried
   virtual void* mmap(std::size_t bytes, int protection, int fd);  // map_shared(), MAP_POPULATE, from offset 0
-  // Makes a new memfd of huge pages as far as it is whole ones (MADV_COLLAPSE, Linux 6.1); what is not stays
-  // empty.
+  // Makes a new memfd of transparent huge pages as far as it has room for whole ones (MADV_COLLAPSE,
+  // Linux 6.1). When it fails, a part of the memfd may be allocated, of either kind of pages.
   virtual int collapse(int fd, std::size_t bytes);
   virtual int fchmod(int fd, unsigned mode);
   virtual int add_seals(int fd, int seals);
