@@ -139,6 +139,8 @@ struct sluice_rule_set {
   sluice_u8 arena[SLUICE_ARENA_BYTES + SLUICE_ARENA_SLACK];
 };
 
+#define SLUICE_SERIAL_NONE (~0ull) /* of no set, and of no lookup */
+
 /* Port table. Values as of enum class PortKind (demux/demux.h). */
 enum sluice_port_kind {
   SLUICE_PORT_UNUSED = 0,
@@ -160,16 +162,17 @@ struct sluice_rule_counters {
   sluice_u64 bytes;
 };
 
-/* One cache line per port. packets and bytes: what rules sent its way, dropped or not. */
+/* One cache line per port, touched only when a packet is dropped: what rules sent its way is what they
+ * counted.
+ */
 struct sluice_port_counters {
-  sluice_u64 packets;
-  sluice_u64 bytes;
   sluice_u64 drop_shed;
   sluice_u64 drop_no_reader;
   sluice_u64 drop_no_socket;
   sluice_u64 drop_no_metadata;
   sluice_u64 drop_no_netdev;
   sluice_u64 drop_no_port;
+  sluice_u64 reserved[2];
 };
 
 /* pass + drop + redirect_netdev + redirect_socket = every packet the program saw. */
@@ -189,9 +192,10 @@ struct sluice_program_counters {
  * flow next to nothing. Consistent, because the kernel runs XDP programs with softirqs off: one at a time per
  * CPU. */
 struct sluice_last_lookup {
-  sluice_u64 word[SLUICE_KEY_WORDS];
-  sluice_u64 serial; /* of the rule set that gave the value; 0: nothing here yet */
   sluice_u64 value;
+  sluice_u64 serial; /* of the rule set that gave the value; 0: nothing here yet */
+  sluice_u64 w6;
+  sluice_u64 word[6]; /* what IPv4 needs is in the first cache line */
 };
 
 struct sluice_cpu_counters {

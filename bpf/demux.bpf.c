@@ -64,7 +64,10 @@ struct sluice_port ports[SLUICE_DEMUX_PORTS] SEC(".data.ports");
 /* Not 0: a queue that Sluice was not given. Its packets are the kernel's, whatever the rules say. */
 __u8 left_to_kernel[SLUICE_DEMUX_QUEUES] SEC(".data.queues");
 /* Not 0: there is such a queue. Nearly always 0, and then nobody looks at the queue. */
-__u32 some_left_to_kernel SEC(".data.queues");
+__u32 some_left_to_kernel SEC(".data.now");
+/* Of the present rule set; SLUICE_SERIAL_NONE while it is being replaced. What a CPU found last with the
+ * present set is the verdict, and the set itself need not be reached. */
+__u64 present_serial SEC(".data.now") = SLUICE_SERIAL_NONE;
 
 static __always_inline int pass(struct sluice_cpu_counters* count) {
   count->program.pass++;
@@ -136,6 +139,44 @@ static __always_inline int is_left_to_kernel(__u32 queue) {
   return queue >= SLUICE_DEMUX_QUEUES || *(const volatile __u8*)&left_to_kernel[queue];
 }
 
+/* What the rules say of this frame: the value of the best, or SLUICE_VALUE_NONE. */
+static __always_inline __u64 best_rule(struct xdp_md* ctx, struct sluice_cpu_counters* count,
+                                       const __u8* data, const __u8* end) {
+  struct sluice_last_lookup* last = &count->last;
+  __u64 serial = *(const volatile __u64*)&present_serial;
+  struct sluice_key_ipv4 narrow;
+  struct sluice_key key;
+  enum sluice_usual usual = sluice_parse_usual(data, end, &narrow, &key);
+  if (SLUICE_LIKELY(usual == SLUICE_USUAL_IPV4)) {
+    if (sluice_is_last_ipv4(last, serial, &narrow)) {
+      return last->value;
+    }
+    sluice_widen(&narrow, &key);
+  } else {
+    if (usual == SLUICE_NOT_USUAL) {
+      __u64 w6 = sluice_parse_rest(ctx, &key);
+      if (w6 >> SLUICE_NOTES_SHIFT) {
+        note(count, w6);
+      }
+    }
+    if (sluice_is_last(last, serial, &key)) {
+      return last->value;
+    }
+  }
+  __u32 zero = 0;
+  void* set_map = bpf_map_lookup_elem(&rule_sets, &zero);
+  if (!set_map) {
+    return SLUICE_VALUE_NONE;
+  }
+  struct sluice_rule_set* set = bpf_map_lookup_elem(set_map, &zero);
+  if (!set) {
+    return SLUICE_VALUE_NONE;
+  }
+  __u64 best = sluice_lookup(set, &key);
+  sluice_remember(last, set->serial, &key, best);
+  return best;
+}
+
 SEC("xdp")
 int sluice_demux(struct xdp_md* ctx) {
   const __u8* data = (const __u8*)(long)ctx->data;
@@ -149,29 +190,7 @@ int sluice_demux(struct xdp_md* ctx) {
       is_left_to_kernel(ctx->rx_queue_index)) {
     return pass(count);
   }
-  struct sluice_key key;
-  if (!sluice_parse_usual(data, end, &key)) {
-    __u64 w6 = sluice_parse_rest(ctx, &key);
-    if (w6 >> SLUICE_NOTES_SHIFT) {
-      note(count, w6);
-    }
-  }
-
-  __u64 best = SLUICE_VALUE_NONE;
-  __u32 zero = 0;
-  void* set_map = bpf_map_lookup_elem(&rule_sets, &zero);
-  if (set_map) {
-    struct sluice_rule_set* set = bpf_map_lookup_elem(set_map, &zero);
-    if (set) {
-      struct sluice_last_lookup* last = &count->last;
-      if (sluice_is_last(last, set->serial, &key)) {
-        best = last->value;
-      } else {
-        best = sluice_lookup(set, &key);
-        sluice_remember(last, set->serial, &key, best);
-      }
-    }
-  }
+  __u64 best = best_rule(ctx, count, data, end);
   if (best == SLUICE_VALUE_NONE) {
     count->program.no_rule++;
     return pass(count);
@@ -184,8 +203,6 @@ int sluice_demux(struct xdp_md* ctx) {
   rule_count->packets++;
   rule_count->bytes += bytes;
   struct sluice_port_counters* port_count = &count->port[port];
-  port_count->packets++;
-  port_count->bytes += bytes;
   const struct sluice_port* entry = &ports[port];
 
   if (SLUICE_UNLIKELY((best & SLUICE_VALUE_SHED) && *(const volatile __u64*)&entry->pressure)) {

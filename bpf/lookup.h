@@ -219,7 +219,7 @@ SLUICE_INLINE sluice_u64 sluice_lookup(const struct sluice_rule_set* set, const 
 
 SLUICE_INLINE int sluice_is_last(const struct sluice_last_lookup* last, sluice_u64 serial,
                                  const struct sluice_key* key) {
-  if (last->word[6] != key->word[6] || last->serial != serial) {
+  if (last->w6 != key->word[6] || last->serial != serial) {
     return 0;
   }
   return ((last->word[0] ^ key->word[0]) | (last->word[1] ^ key->word[1]) | (last->word[2] ^ key->word[2]) |
@@ -227,12 +227,20 @@ SLUICE_INLINE int sluice_is_last(const struct sluice_last_lookup* last, sluice_u
          0;
 }
 
+/* The same for an IPv4 key: its w6 says so, and then the words that are not here are 0 in both. */
+SLUICE_INLINE int sluice_is_last_ipv4(const struct sluice_last_lookup* last, sluice_u64 serial,
+                                      const struct sluice_key_ipv4* key) {
+  return last->w6 == key->w6 && last->serial == serial && last->word[2] == key->w2 &&
+         last->word[0] == key->w0 && last->word[1] == key->w1;
+}
+
 SLUICE_INLINE void sluice_remember(struct sluice_last_lookup* last, sluice_u64 serial,
                                    const struct sluice_key* key, sluice_u64 value) {
-  SLUICE_UNROLL(7)
-  for (int i = 0; i < (int)SLUICE_KEY_WORDS; i++) {
+  SLUICE_UNROLL(6)
+  for (int i = 0; i < 6; i++) {
     last->word[i] = key->word[i];
   }
+  last->w6 = key->word[6];
   last->serial = serial;
   last->value = value;
 }

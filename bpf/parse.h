@@ -225,30 +225,23 @@ SLUICE_INLINE sluice_u64 sluice_parse_usual_ipv6(const sluice_u8* ip, const slui
   return w6;
 }
 
-/* The frames that come most, in one straight line: at most one tag, IPv4 without options or IPv6 without
- * extensions, TCP or UDP, whole. Returns w6, or 0 for all others; must agree with sluice_parse_any(), and a
- * fuzzer holds them side by side. */
-SLUICE_INLINE sluice_u64 sluice_parse_usual(const sluice_u8* data, const sluice_u8* end,
-                                            struct sluice_key* key) {
-  if (SLUICE_UNLIKELY(data + 14 + 28 > end)) {
-    return 0;
-  }
-  sluice_u64 w0 = sluice_get64(data) & SLUICE_MAC_BITS;
-  sluice_u64 w1 = sluice_get64(data + 6);
-  const sluice_u8* ip = data + 14;
-  sluice_u32 type = (sluice_u32)(w1 >> 48);
-  if (type == SLUICE_BE16(SLUICE_TPID_8021Q)) {
-    if (SLUICE_UNLIKELY(data + 18 + 28 > end)) {
-      return 0;
-    }
-    type = sluice_get16(data + 16);
-    w0 |= (sluice_u64)(SLUICE_BE16(sluice_get16(data + 14)) & 0xfff) << 48;
-    w1 = (w1 & SLUICE_MAC_BITS) | (sluice_u64)type << 48;
-    ip = data + 18;
-  }
-  if (type != SLUICE_BE16(SLUICE_TYPE_IPV4)) {
-    return type == SLUICE_BE16(SLUICE_TYPE_IPV6) ? sluice_parse_usual_ipv6(ip, end, w0, w1, key) : 0;
-  }
+/* What of an IPv4 frame's key is not 0. A struct of its own, so that it stays in registers. */
+struct sluice_key_ipv4 {
+  sluice_u64 w0, w1, w2, w6;
+};
+
+SLUICE_INLINE void sluice_widen(const struct sluice_key_ipv4* narrow, struct sluice_key* key) {
+  key->word[0] = narrow->w0;
+  key->word[1] = narrow->w1;
+  key->word[2] = narrow->w2;
+  key->word[3] = key->word[4] = key->word[5] = key->word[7] = 0;
+  key->word[6] = narrow->w6;
+}
+
+/* TCP or UDP over IPv4 without options, whole, and no fragment. `narrow` has w0 and w1 already. 0 for all
+ * others. */
+SLUICE_INLINE int sluice_parse_usual_ipv4(const sluice_u8* ip, const sluice_u8* end,
+                                          struct sluice_key_ipv4* narrow) {
   /* version and length, and no fragment: bytes 0, 6 and 7 of the first 8 in one comparison */
   sluice_u64 first = sluice_get64(ip);
   if (SLUICE_UNLIKELY((first & 0xff3f0000000000ffull) != 0x45)) {
@@ -263,14 +256,55 @@ SLUICE_INLINE sluice_u64 sluice_parse_usual(const sluice_u8* data, const sluice_
   } else if (SLUICE_UNLIKELY(proto != SLUICE_PROTO_TCP || total < 40 || ip + 40 > end)) {
     return 0;
   }
-  sluice_u64 w6 = SLUICE_KEY_ETHERNET | SLUICE_KEY_VLAN | SLUICE_KEY_IPV4 | SLUICE_KEY_PROTO |
-                  SLUICE_KEY_PORTS | proto << SLUICE_PROTO_SHIFT | sluice_get32(ip + 20);
-  key->word[0] = w0;
-  key->word[1] = w1;
-  key->word[2] = sluice_get64(ip + 12);
-  key->word[3] = key->word[4] = key->word[5] = key->word[7] = 0;
-  key->word[6] = w6;
-  return w6;
+  narrow->w2 = sluice_get64(ip + 12);
+  narrow->w6 = SLUICE_KEY_ETHERNET | SLUICE_KEY_VLAN | SLUICE_KEY_IPV4 | SLUICE_KEY_PROTO | SLUICE_KEY_PORTS |
+               proto << SLUICE_PROTO_SHIFT | sluice_get32(ip + 20);
+  return 1;
+}
+
+enum sluice_usual { SLUICE_NOT_USUAL, SLUICE_USUAL_IPV4, SLUICE_USUAL_IPV6 };
+
+/* The frames that come most, in one straight line: at most one tag, IPv4 without options or IPv6 without
+ * extensions, TCP or UDP, whole. Fills `narrow` for IPv4 and `key` for IPv6; must agree with
+ * sluice_parse_any(), and a fuzzer holds them side by side. */
+SLUICE_INLINE enum sluice_usual sluice_parse_usual(const sluice_u8* data, const sluice_u8* end,
+                                                   struct sluice_key_ipv4* narrow, struct sluice_key* key) {
+  if (SLUICE_UNLIKELY(data + 14 + 28 > end)) {
+    return SLUICE_NOT_USUAL;
+  }
+  sluice_u64 w0 = sluice_get64(data) & SLUICE_MAC_BITS;
+  sluice_u64 w1 = sluice_get64(data + 6);
+  const sluice_u8* ip = data + 14;
+  sluice_u32 type = (sluice_u32)(w1 >> 48);
+  if (type == SLUICE_BE16(SLUICE_TPID_8021Q)) {
+    if (SLUICE_UNLIKELY(data + 18 + 28 > end)) {
+      return SLUICE_NOT_USUAL;
+    }
+    type = sluice_get16(data + 16);
+    w0 |= (sluice_u64)(SLUICE_BE16(sluice_get16(data + 14)) & 0xfff) << 48;
+    w1 = (w1 & SLUICE_MAC_BITS) | (sluice_u64)type << 48;
+    ip = data + 18;
+  }
+  if (type == SLUICE_BE16(SLUICE_TYPE_IPV4)) {
+    narrow->w0 = w0;
+    narrow->w1 = w1;
+    return sluice_parse_usual_ipv4(ip, end, narrow) ? SLUICE_USUAL_IPV4 : SLUICE_NOT_USUAL;
+  }
+  if (type == SLUICE_BE16(SLUICE_TYPE_IPV6)) {
+    return sluice_parse_usual_ipv6(ip, end, w0, w1, key) ? SLUICE_USUAL_IPV6 : SLUICE_NOT_USUAL;
+  }
+  return SLUICE_NOT_USUAL;
+}
+
+/* As the XDP program does, for others. */
+SLUICE_INLINE void sluice_parse(const sluice_u8* data, const sluice_u8* end, struct sluice_key* key) {
+  struct sluice_key_ipv4 narrow;
+  enum sluice_usual usual = sluice_parse_usual(data, end, &narrow, key);
+  if (usual == SLUICE_USUAL_IPV4) {
+    sluice_widen(&narrow, key);
+  } else if (usual == SLUICE_NOT_USUAL) {
+    sluice_parse_any(data, end, key);
+  }
 }
 
 #endif

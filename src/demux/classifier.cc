@@ -45,9 +45,7 @@ std::optional<Classifier::Verdict> Classifier::classify(std::span<const std::byt
   const auto* data = front.empty() ? kNothing : reinterpret_cast<const sluice_u8*>(front.data());
   const sluice_u8* end = data + front.size();
   sluice_key key;
-  if (sluice_parse_usual(data, end, &key) == 0) {
-    sluice_parse_any(data, end, &key);
-  }
+  sluice_parse(data, end, &key);
   const sluice_u64 best = sluice_lookup(reinterpret_cast<const sluice_rule_set*>(set_.data()), &key);
   if (best == SLUICE_VALUE_NONE) {
     return std::nullopt;

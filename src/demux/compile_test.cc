@@ -40,9 +40,7 @@ class Image {
     auto exact = std::make_unique<std::uint8_t[]>(frame.size());
     std::ranges::copy(frame, exact.get());
     sluice_key key{};
-    if (sluice_parse_usual(exact.get(), exact.get() + frame.size(), &key) == 0) {
-      sluice_parse_any(exact.get(), exact.get() + frame.size(), &key);
-    }
+    sluice_parse(exact.get(), exact.get() + frame.size(), &key);
     return sluice_lookup(&set(), &key);
   }
   // The slot of the rule that wins; -1: none.

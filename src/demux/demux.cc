@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdarg>
 #include <cstdio>
+#include <iterator>
 #include <string>
 
 #include "base/check.h"
@@ -139,8 +140,6 @@ std::uint64_t load(const sluice_u64& counter) {
 }
 
 void add(sluice_port_counters& sum, const sluice_port_counters& part) {
-  sum.packets += load(part.packets);
-  sum.bytes += load(part.bytes);
   sum.drop_shed += load(part.drop_shed);
   sum.drop_no_reader += load(part.drop_no_reader);
   sum.drop_no_socket += load(part.drop_no_socket);
@@ -187,6 +186,8 @@ Result<std::unique_ptr<Demux>> Demux::load(std::uint32_t queue_count) {
   demux->cpus_ = static_cast<std::uint32_t>(cpus);
   demux->queue_count_ = queue_count;
   demux->rule_base_.resize(kMaxRules);
+  demux->slot_base_.resize(kMaxRules);
+  demux->port_past_.resize(kMaxPorts);
 
   CapturedMessages messages;
   std::vector<char> log(kLogBytes);
@@ -207,7 +208,7 @@ Result<std::unique_ptr<Demux>> Demux::load(std::uint32_t queue_count) {
     return with_context("counters of the XDP program", counters.error());
   }
   demux->counters_ = std::move(*counters);
-  skeleton.data_queues->some_left_to_kernel = queue_count > SLUICE_DEMUX_QUEUES;
+  skeleton.data_now->some_left_to_kernel = queue_count > SLUICE_DEMUX_QUEUES;
   demux->port_entry(PortId::kKernel).kind = SLUICE_PORT_KERNEL;
   demux->port_entry(PortId::kDrop).kind = SLUICE_PORT_DROP;
   return demux;
@@ -242,16 +243,47 @@ Result<void> Demux::replace_rules(std::span<const Rule> rules) {
   if (!compiled) {
     return std::unexpected(compiled.error());
   }
-  set.serial = ++rule_sets_;
-  // Publishes the set: one store in the kernel, which then waits until no program can be using the old one
-  // (maybe_wait_bpf_programs() in kernel/bpf/syscall.c) and frees it.
-  std::uint32_t slot = 0;
-  int fd = map.get();
-  if (bpf_map_update_elem(bpf_map__fd(skeleton_->maps.rule_sets), &slot, &fd, BPF_ANY) != 0) {
-    return fail_errno(errno, "cannot publish {} rules", rules.size());
-  }
+  set.serial = rule_sets_ + 1;
+  SLUICE_TRY(publish(map.get(), set.serial));
   compiled_ = *compiled;
+  note_ports_of(rules);
   return {};
+}
+
+// One store in the kernel, which then waits until no program can be using the old set
+// (maybe_wait_bpf_programs() in kernel/bpf/syscall.c) and frees it. A program that began with the old serial
+// may use what its CPU found with the old set, so that serial goes first, and the wait is for these programs,
+// too.
+Result<void> Demux::publish(int map_fd, sluice_u64 serial) {
+  std::atomic_ref present(skeleton_->data_now->present_serial);
+  const auto previous = present.exchange(SLUICE_SERIAL_NONE);
+  std::uint32_t slot = 0;
+  if (bpf_map_update_elem(bpf_map__fd(skeleton_->maps.rule_sets), &slot, &map_fd, BPF_ANY) != 0) {
+    int error = errno;
+    present.store(previous);
+    return fail_errno(error, "cannot publish the rules");
+  }
+  rule_sets_ = serial;
+  present.store(serial);
+  return {};
+}
+
+// The new rules are published, so a slot whose rule is gone counts no more.
+void Demux::note_ports_of(std::span<const Rule> rules) {
+  std::vector<PortSlot> fresh;
+  fresh.reserve(rules.size());
+  for (const Rule& rule : rules) {
+    fresh.emplace_back(rule.port, rule.slot);
+  }
+  std::ranges::sort(fresh);
+  std::vector<PortSlot> gone;
+  std::ranges::set_difference(port_slots_, fresh, std::back_inserter(gone));
+  for (auto [port, slot] : gone) {
+    const RuleCount sum = rule_sum(slot);
+    port_past_[raw(port)] += sum - slot_base_[raw(slot)];
+    slot_base_[raw(slot)] = sum;
+  }
+  port_slots_ = std::move(fresh);
 }
 
 Result<void> Demux::set_port(PortId port, PortEntry entry) {
@@ -278,7 +310,7 @@ Result<void> Demux::set_port(PortId port, PortEntry entry) {
 void Demux::leave_to_kernel(QueueId queue) {
   if (raw(queue) < SLUICE_DEMUX_QUEUES) {
     write_once(skeleton_->data_queues->left_to_kernel[raw(queue)], std::uint8_t{1});
-    write_once(skeleton_->data_queues->some_left_to_kernel, 1u);
+    write_once(skeleton_->data_now->some_left_to_kernel, 1u);
   }
 }
 
@@ -320,12 +352,21 @@ const sluice_cpu_counters& Demux::of_cpu(std::uint32_t cpu) const {
   return reinterpret_cast<const sluice_cpu_counters*>(counters_.data())[cpu];
 }
 
+Demux::RuleCount& Demux::RuleCount::operator+=(const RuleCount& more) {
+  packets += more.packets;
+  bytes += more.bytes;
+  return *this;
+}
+
+Demux::RuleCount Demux::RuleCount::operator-(const RuleCount& less) const {
+  return RuleCount{.packets = packets - less.packets, .bytes = bytes - less.bytes};
+}
+
 Demux::RuleCount Demux::rule_sum(RuleSlot slot) const {
   RuleCount sum;
   for (std::uint32_t cpu = 0; cpu < cpus_; ++cpu) {
     const sluice_rule_counters& part = of_cpu(cpu).rule[raw(slot)];
-    sum.packets += sluice::load(part.packets);
-    sum.bytes += sluice::load(part.bytes);
+    sum += RuleCount{.packets = sluice::load(part.packets), .bytes = sluice::load(part.bytes)};
   }
   return sum;
 }
@@ -342,9 +383,7 @@ Result<Demux::RuleCount> Demux::rule_count(RuleSlot slot) const {
   if (raw(slot) >= kMaxRules) {
     return fail("rule slot {}: expected 0 .. {}", raw(slot), kMaxRules - 1);
   }
-  RuleCount sum = rule_sum(slot);
-  const RuleCount& base = rule_base_[raw(slot)];
-  return RuleCount{.packets = sum.packets - base.packets, .bytes = sum.bytes - base.bytes};
+  return rule_sum(slot) - rule_base_[raw(slot)];
 }
 
 Result<void> Demux::clear_rule_count(RuleSlot slot) {
@@ -357,10 +396,13 @@ Result<void> Demux::clear_rule_count(RuleSlot slot) {
 
 void Demux::visit_port(PortId port, CounterVisitor& visitor) const {
   SLUICE_CHECK(raw(port) < kMaxPorts, "port {}", raw(port));
-  sluice_port_counters count = port_sum(port);
-  visitor.counter("packets", count.packets);
-  visitor.counter("bytes", count.bytes);
-  visit_drops(count, visitor);
+  RuleCount led = port_past_[raw(port)];
+  for (auto [_, slot] : std::ranges::equal_range(port_slots_, port, {}, &PortSlot::first)) {
+    led += rule_sum(slot) - slot_base_[raw(slot)];
+  }
+  visitor.counter("packets", led.packets);
+  visitor.counter("bytes", led.bytes);
+  visit_drops(port_sum(port), visitor);
 }
 
 void Demux::visit(CounterVisitor& visitor) const {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "abi/demux.h"
@@ -63,12 +64,15 @@ class Demux {
 
   struct RuleCount {
     std::uint64_t packets = 0, bytes = 0;
+    RuleCount& operator+=(const RuleCount& more);
+    RuleCount operator-(const RuleCount& less) const;
   };
   Result<RuleCount> rule_count(RuleSlot slot) const;
   // A rule's slot may be used again after this, once replace_rules() has taken the old rule away.
   Result<void> clear_rule_count(RuleSlot slot);
-  // What the program did with packets bound for this port, since it was loaded: packets bytes drop_shed
-  // drop_no_reader drop_no_socket drop_no_metadata drop_no_netdev drop_no_port
+  // What the program did with packets bound for this port, since it was loaded: packets bytes (what rules
+  // sent its way, dropped or not) drop_shed drop_no_reader drop_no_socket drop_no_metadata drop_no_netdev
+  // drop_no_port
   void visit_port(PortId port, CounterVisitor& visitor) const;
   // Of the whole program: pass drop redirect_netdev redirect_socket no_rule truncated fragments header_limit,
   // then the ports' drop_* added up. pass + drop + redirect_netdev + redirect_socket is every packet it saw.
@@ -83,6 +87,8 @@ class Demux {
   const sluice_cpu_counters& of_cpu(std::uint32_t cpu) const;
   sluice_port_counters port_sum(PortId port) const;
   RuleCount rule_sum(RuleSlot slot) const;
+  Result<void> publish(int map_fd, sluice_u64 serial);
+  void note_ports_of(std::span<const Rule> rules);
 
   std::unique_ptr<demux_bpf, CloseSkeleton> skeleton_;
   Mapping counters_;  // sluice_cpu_counters[cpus_], written by the program only
@@ -92,6 +98,11 @@ class Demux {
   sluice_u64 rule_sets_ = 0;  // published so far
   std::vector<RuleCount>
       rule_base_;  // what a slot had counted when it was cleared: nobody but the program writes counters
+  // The program counts by rule; a port's packets are those of its rules, present and past.
+  using PortSlot = std::pair<PortId, RuleSlot>;
+  std::vector<PortSlot> port_slots_;  // of the present rules, in order
+  std::vector<RuleCount> slot_base_;  // what a slot had counted when its present rule got it
+  std::vector<RuleCount> port_past_;  // by rules that are gone
 };
 
 }  // namespace sluice

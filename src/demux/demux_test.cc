@@ -174,6 +174,35 @@ TEST_F(DemuxTest, CountsEveryPacketOncePerRulePortAndVerdict) {
   EXPECT_FALSE(demux_->clear_rule_count(RuleSlot::kNone));
 }
 
+// The program counts by rule only.
+TEST_F(DemuxTest, APortHasCountedWhatItsRulesDidPresentAndPast) {
+  constexpr PortId kOther{3};
+  ASSERT_TRUE(demux_->set_port(kOther, {.kind = PortKind::kSocket}));
+  auto send = [&](int packets) {
+    for (int i = 0; i < packets; ++i) run(udp_to(1));
+  };
+  auto packets = [&](PortId port) { return counters(port)["packets"]; };
+  use({rule("dst_port 1", 1), rule("dst_port 2", 2)});
+  send(10);
+  ASSERT_TRUE(demux_->clear_rule_count(RuleSlot{1}));
+  EXPECT_EQ(packets(kPort), 10u) << "of the port, not of the rule";
+
+  use({rule("dst_port 2", 2)});
+  send(1);
+  EXPECT_EQ(packets(kPort), 10u) << "its rule is gone";
+
+  use({rule("dst_port 1", 1, kOther)});
+  send(5);
+  EXPECT_EQ(packets(kPort), 10u) << "another port's rule has the slot now";
+  EXPECT_EQ(packets(kOther), 5u);
+
+  use({rule("dst_port 1", 1)});  // from port to port in one step
+  send(2);
+  EXPECT_EQ(packets(kPort), 12u);
+  EXPECT_EQ(packets(kOther), 5u);
+  EXPECT_EQ(counters(kPort)["bytes"], 12 * udp_to(1).size());
+}
+
 TEST_F(DemuxTest, QueuesThatTheNicDoesNotHaveAreErrors) {
   EXPECT_EQ(demux_->set_socket(QueueId{4}, socket_.get()).error().message,
             "queue 4 of a NIC with 4 RX queues");
@@ -295,6 +324,33 @@ TEST_F(DemuxTest, AfterReplacementReturnsNoPacketMeetsTheOldSet) {
     use({rule("dst_port 53", i)});
     ASSERT_EQ(slot_of(udp_to(53)), i);
   }
+}
+
+// The same packet over and over, on another CPU: what that CPU keeps of its last lookup is of the old set.
+TEST_F(DemuxTest, AfterReplacementReturnsNoTrainMeetsTheOldSet) {
+  use({rule("dst_port 53", 0)});
+  std::atomic<bool> stop = false;
+  std::atomic<std::uint32_t> present = 0;
+  std::uint32_t old = 0, newest = 0, trains = 0;
+  std::thread packets([&] {
+    while (!stop) {
+      const std::uint32_t at_least = present;
+      auto result = test_run(demux_->program_fd(), udp_to(53));
+      const std::uint32_t slot = sluice_meta_rule(meta_of(result));
+      old += slot < at_least;
+      trains += slot == newest;
+      newest = std::max(newest, slot);
+    }
+  });
+  for (std::uint32_t slot = 1; slot < 100; ++slot) {
+    use({rule("dst_port 53", slot)});
+    present = slot;
+  }
+  stop = true;
+  packets.join();
+  EXPECT_EQ(old, 0u);
+  EXPECT_GT(newest, 50u);
+  EXPECT_GT(trains, 0u);
 }
 
 // The program keeps what it found for the last key. What differs from that one in any field is another key.
