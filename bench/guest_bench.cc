@@ -29,7 +29,7 @@
 #include "bench/dpdk_guest.h"
 #include "bench/guest_back_ends.h"
 #include "bench/measure.h"
-#include "test/guest/huge_pages.h"
+#include "test/support/huge_pages.h"
 #include "test/system/eventually.h"
 
 namespace sluice::bench {

@@ -13,47 +13,23 @@
 #include "base/map_shared.h"
 #include "memory/memory_test_tools.h"
 #include "memory/reader_attack.h"
+#include "test/support/huge_pages.h"
 
 namespace sluice {
 namespace {
 
 using test::FailingCalls;
 using test::Holdings;
+using test::HugePages;
 using test::Peer;
 
 const ArenaOptions kSmall{
     .name = "test", .page_bytes = 2048, .page_count = 100, .huge = ArenaOptions::Huge::kNever};
 
-// Reserves huge pages for one test and puts the machine back as it was.
-class HugePages {
- public:
-  explicit HugePages(long pages) : before_(read("nr_hugepages")) {
-    write(before_ + pages);
-    free_ = read("free_hugepages");
-    enough_ = free_ >= pages;
-  }
-  ~HugePages() { write(before_); }
-  bool enough() const { return enough_; }
-  static long free_now() { return read("free_hugepages"); }
-
- private:
-  static std::string path(const char* name) {
-    return std::string("/sys/kernel/mm/hugepages/hugepages-2048kB/") + name;
-  }
-  static long read(const char* name) {
-    long value = 0;
-    std::ifstream(path(name)) >> value;
-    return value;
-  }
-  static void write(long value) { std::ofstream(path("nr_hugepages")) << value; }
-  long before_, free_ = 0;
-  bool enough_ = false;
-};
-
-#define SLUICE_NEED_HUGE_PAGES(count)                                                                  \
-  HugePages reserved(count);                                                                           \
-  if (!reserved.enough()) {                                                                            \
-    GTEST_SKIP() << "cannot reserve " << (count) << " huge pages (root, and free memory, are needed)"; \
+#define SLUICE_NEED_HUGE_PAGES(count)         \
+  auto reserved = HugePages::reserve(count);  \
+  if (!reserved) {                            \
+    GTEST_SKIP() << reserved.error().message; \
   }
 
 // As a machine whose administrator has reserved no huge pages.

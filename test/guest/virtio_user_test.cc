@@ -5,7 +5,7 @@
 #include <fstream>
 
 #include "test/guest/fixture.h"
-#include "test/guest/huge_pages.h"
+#include "test/support/huge_pages.h"
 
 namespace sluice::test {
 namespace {

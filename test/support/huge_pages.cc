@@ -1,4 +1,4 @@
-#include "test/guest/huge_pages.h"
+#include "test/support/huge_pages.h"
 
 #include <fstream>
 #include <string>
@@ -23,15 +23,19 @@ void set_total(std::uint64_t count) {
 }  // namespace
 
 Result<HugePages> HugePages::reserve(std::uint64_t count) {
-  const std::uint64_t before = read_count("nr_hugepages"), free = read_count("free_hugepages");
+  const std::uint64_t before = read_count("nr_hugepages"), free = free_now();
   HugePages pages(before);
   if (free < count) {
     set_total(before + count - free);
   }
-  if (read_count("free_hugepages") < count) {
+  if (free_now() < count) {
     return fail("this machine has no {} free pages of 2 MiB", count);
   }
   return pages;
+}
+
+std::uint64_t HugePages::free_now() {
+  return read_count("free_hugepages");
 }
 
 HugePages::HugePages(HugePages&& other) noexcept

@@ -14,6 +14,7 @@ class HugePages {
   HugePages(HugePages&& other) noexcept;
   HugePages& operator=(HugePages&&) = delete;
   ~HugePages();  // as many as before
+  static std::uint64_t free_now();
 
  private:
   explicit HugePages(std::uint64_t before) : before_(before) {}
