@@ -85,6 +85,10 @@ class Lane {
   // The worker has nothing more to do for now. A lane may put off waking its peer for a few turns, so that
   // the peer finds more than one burst; it ends here.
   virtual void before_rest() {}
+  // Asked once per turn that leaves more to do. Its peer, if it lives on the worker's core, should run before
+  // more comes: much of what was delivered is still there. The worker then naps once, but not more often than
+  // every kTurnsBetweenYields turns, whatever lanes say (D6).
+  virtual bool peer_is_behind() { return false; }
 
   // Going to sleep: the descriptor that becomes readable when this lane has work (or -1; the same one for the
   // lane's whole life), and whether there is work already, looked at after asking to be woken. The worker

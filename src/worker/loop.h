@@ -34,6 +34,7 @@ class Loop {
   void run_calls();
 
   void rest();
+  void yield_to_peers();
   void nap();
   void sleep();
   bool build_wake_set();
@@ -53,6 +54,7 @@ class Loop {
   std::array<Packet, kBurst> received_;  // from NIC queues: never with a head
   std::array<Packet, kBurst> sent_;      // by apps and guests
   std::size_t first_ = 0;                // who begins this turn
+  std::uint32_t turns_since_yield_ = 0;
 
   // Since the last rest.
   RestPolicy policy_;
@@ -63,7 +65,7 @@ class Loop {
   UniqueFd wake_set_;  // epoll over all wake_fd() and the mailbox; none after a call, which may have changed
                        // the tables
 
-  Counter turns_, packets_, tx_packets_, naps_, sleeps_, sleeps_refused_, wakeups_;
+  Counter turns_, packets_, tx_packets_, naps_, yields_, sleeps_, sleeps_refused_, wakeups_;
 };
 
 }  // namespace sluice

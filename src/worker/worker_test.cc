@@ -483,7 +483,9 @@ class EndlessLane final : public Lane {
   int wake_fd() const override { return -1; }
   bool prepare_sleep() override { return true; }
   void woken() override {}
+  bool peer_is_behind() override { return behind; }
   Counter sent, most;
+  bool behind = false;
 
  private:
   PortId to_;
@@ -510,6 +512,32 @@ TEST(Worker, Malicious_EndlessWorkOfOneLaneIsBoundedPerTurn) {  // D6
     EXPECT_LE(hostile.sent.value(), now["turns"] * kBurst);
     EXPECT_EQ(hostile.most.value(), kBurst);
   });
+}
+
+// D6: work without end, and a peer that says in every turn that it cannot keep up.
+TEST(Worker, Malicious_APeerThatIsAlwaysBehindCostsANapIn256Turns) {
+  EndlessLane hostile(PortId{9});
+  hostile.behind = true;
+  Running worker;
+  worker.add(PortId{8}, hostile);
+  std::map<std::string, std::uint64_t> before;
+  worker->call([&](Worker::Tables&) { before = counters(*worker); });
+  EXPECT_TRUE(wait_until([&] { return counters(*worker)["yields"] >= 20; }));
+  worker->call([&](Worker::Tables&) {
+    auto now = counters(*worker);
+    EXPECT_LE(now["yields"] * 256, now["turns"]);
+    EXPECT_EQ(now["naps"] - before["naps"], now["yields"] - before["yields"]) << "there is always more to do";
+  });
+}
+
+TEST(Worker, DoesNotYieldWhenItSpins) {
+  EndlessLane behind(PortId{9});
+  behind.behind = true;
+  Running worker(Idle::kSpin);
+  worker.add(PortId{8}, behind);
+  EXPECT_TRUE(wait_until([&] { return counters(*worker)["turns"] > 2000; }));
+  EXPECT_EQ(counters(*worker)["yields"], 0u);
+  EXPECT_EQ(counters(*worker)["naps"], 0u);
 }
 
 // Two senders into one small ring: whoever is asked first gets all the room, so who is first must change.

@@ -343,6 +343,17 @@ void AppLane::wake_app() {
   counters_.wakeups.add(1);
 }
 
+// More than half of the ring. An app that has taken nothing since this was last said is not waiting for the
+// core.
+bool AppLane::peer_is_behind() {
+  const std::uint32_t half = memory_.rx.size() / 2;
+  if (memory_.rx.reserve(half) == half) [[likely]] {
+    return false;
+  }
+  const std::uint32_t taken = memory_.rx.produced() - memory_.rx.in_ring();
+  return std::exchange(taken_when_behind_, taken) != taken;
+}
+
 bool AppLane::prepare_sleep() {
   wake_app();
   bool work = memory_.tx.prepare_sleep();

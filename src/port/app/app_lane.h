@@ -78,6 +78,7 @@ class AppLane final : public Lane {
   void tx_done(std::uint32_t count) override;
   std::uint32_t poll() override;
   void before_rest() override { wake_app(); }
+  bool peer_is_behind() override;
   int wake_fd() const override { return memory_.wake_daemon; }
   bool prepare_sleep() override;
   void woken() override;
@@ -114,12 +115,13 @@ class AppLane final : public Lane {
   bool published_ = false;           // entries since the app's flag was last looked at
   std::uint32_t turns_put_off_ = 0;  // polls since then that left the app asleep
   bool stats_changed_ = false;
-  bool wake_under_way_ = false;      // a wake-up was sent, and the app's flag has been up since
-  std::uint32_t taken_at_wake_ = 0;  // the app's rx index then
-  std::uint32_t tx_peeked_ = 0;      // entries of the TX burst that is out, refused ones among them
-  std::uint32_t tx_out_ = 0;         // packets of it that are not done yet
-  std::uint64_t ring_faults_ = 0;    // of all three rings, as counted so far
-  sluice_lane_stats session_{};      // private; publish_stats() copies it out (D3)
+  bool wake_under_way_ = false;            // a wake-up was sent, and the app's flag has been up since
+  std::uint32_t taken_at_wake_ = 0;        // the app's rx index then
+  std::uint32_t taken_when_behind_ = ~0u;  // the app's rx index when it was last said to be behind
+  std::uint32_t tx_peeked_ = 0;            // entries of the TX burst that is out, refused ones among them
+  std::uint32_t tx_out_ = 0;               // packets of it that are not done yet
+  std::uint64_t ring_faults_ = 0;          // of all three rings, as counted so far
+  sluice_lane_stats session_{};            // private; publish_stats() copies it out (D3)
   // D3: the first bytes of each frame of a TX burst; judged here, sent from here.
   alignas(SLUICE_CACHE_LINE) std::array<std::array<std::byte, kMaxHead>, kBurst> heads_;
 };

@@ -202,6 +202,23 @@ TEST_F(AppLane_, AWorkerThatNeverRestsWakesTheAppAfterAFewTurns) {
   EXPECT_EQ(::poll(&wake, 1, 0), 1);
 }
 
+TEST_F(AppLane_, SaysOnceThatAnAppIsBehindWhenMoreThanHalfOfItsRingIsFullAndAgainWhenItHasTakenSome) {
+  begin();
+  const std::uint32_t half = peer->lanes[0].rx.size() / 2;
+  receive(half);
+  EXPECT_FALSE(lane().peer_is_behind());
+  receive(1);
+  EXPECT_TRUE(lane().peer_is_behind());
+  EXPECT_FALSE(lane().peer_is_behind()) << "it took nothing: it does not wait for the core";
+  ASSERT_EQ(peer->lanes[0].rx.peek(2), 2u);
+  peer->lanes[0].rx.release(2);
+  EXPECT_FALSE(lane().peer_is_behind()) << "half";
+  receive(3);
+  EXPECT_TRUE(lane().peer_is_behind());
+  take_all();
+  EXPECT_FALSE(lane().peer_is_behind());
+}
+
 TEST_F(AppLane_, AWorkerThatSleepsIsWokenByFramesToSendAndByReturnsOnlyWhenItIsShort) {
   begin();
   EXPECT_FALSE(lane().prepare_sleep());
