@@ -3,6 +3,7 @@
 #include <sys/epoll.h>
 #include <time.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "base/check.h"
@@ -20,6 +21,7 @@ constexpr std::uint32_t kNapsBeforeUnwatched = 64;
 // Turns with more to do. Naps of 50 us between 256 of 64 packets each cost the others a tenth of their rate
 // at most.
 constexpr std::uint32_t kTurnsBetweenYields = 256;
+constexpr std::uint32_t kLongestYieldNs = 50'000;
 
 constexpr int kWakeEvents =
     16;  // looked at per wake-up; only the mailbox's matters, the rest says "look everywhere"
@@ -154,7 +156,7 @@ void Loop::rest() {
   packets_since_rest_ = 0;
   last_rest_ns_ = now;
   slept_ = next == RestPolicy::Rest::kSleep;
-  slept_ ? sleep() : nap();
+  slept_ ? sleep() : nap(nap_ns_);
 }
 
 // After it was kept from running for long, a worker finds more than a peer's ring holds. An app on its core
@@ -175,15 +177,15 @@ void Loop::yield_to_peers() {
     lane.before_rest();
     return true;
   });
-  nap();
+  nap(std::min(nap_ns_, kLongestYieldNs));
 }
 
-void Loop::nap() {
+void Loop::nap(std::uint32_t ns) {
   naps_.add(1);
   if (++naps_in_a_row_ == kNapsBeforeUnwatched) {
     wake_set_.reset();
   }
-  const timespec time{.tv_sec = 0, .tv_nsec = static_cast<long>(nap_ns_)};
+  const timespec time{.tv_sec = 0, .tv_nsec = static_cast<long>(ns)};
   ::clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr);
 }
 
@@ -192,7 +194,7 @@ void Loop::nap() {
 void Loop::sleep() {
   naps_in_a_row_ = 0;
   if (!wake_set_ && !build_wake_set()) {
-    nap();
+    nap(nap_ns_);
     return;
   }
   std::size_t asked = 0;

@@ -35,7 +35,7 @@ class Loop {
 
   void rest();
   void yield_to_peers();
-  void nap();
+  void nap(std::uint32_t ns);
   void sleep();
   bool build_wake_set();
   template <typename Visit>
