@@ -17,20 +17,21 @@ namespace {
 
 constexpr std::uint16_t kOwnedUdpPort = 5001, kSharedUdpPort = 5002;
 
-// Rings for some milliseconds at the full rate: so long may the scheduler let a process of this core wait.
+// Rings for 16 ms at the full rate: so long may the scheduler, or the host of a virtual machine, let a
+// process of this core wait.
 constexpr const char* kConfig = R"([daemon]
 control = "{dir}/control.sock"
 log = "error"
 workers = [ {{ cpu = {cpu} }} ]
 
 [nic.{nic}]
-ring = 16384
+ring = 32768
 
 [port.owned]
 type = "app"
 socket = "{dir}/owned.sock"
 queues = ["{queue}"]
-pages = 32768
+pages = 65536
 ring = 32768
 
 [port.shared]
