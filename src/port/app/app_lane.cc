@@ -329,8 +329,11 @@ void AppLane::wake_app() {
   // An app that has taken nothing since the last wake-up has not come to run yet: it will look at the ring
   // before it sleeps again, and finds this too. On a core that it shares with the worker that is one system
   // call per nap, not per turn.
-  const std::uint32_t taken = memory_.rx.produced() - memory_.rx.in_ring();
-  if (wake_under_way_ && taken == taken_at_wake_) {
+  const std::uint32_t waiting = memory_.rx.in_ring();
+  const std::uint32_t taken = memory_.rx.produced() - waiting;
+  // One that has taken all before it went to sleep would find nothing, sleep again, and seem to be on its way
+  // for ever.
+  if (waiting == 0 || (wake_under_way_ && taken == taken_at_wake_)) {
     return;
   }
   wake_under_way_ = true;
