@@ -162,9 +162,7 @@ struct sluice_rule_counters {
   sluice_u64 bytes;
 };
 
-/* One cache line per port, touched only when a packet is dropped: what rules sent its way is what they
- * counted.
- */
+/* One cache line per port, touched only for a drop. What rules sent a port's way is what they counted. */
 struct sluice_port_counters {
   sluice_u64 drop_shed;
   sluice_u64 drop_no_reader;

@@ -197,7 +197,7 @@ SLUICE_INLINE sluice_u64 sluice_parse_any(const sluice_u8* data, const sluice_u8
   return w6;
 }
 
-/* TCP or UDP over IPv6 without extensions, whole; as sluice_parse_usual(). */
+/* TCP or UDP over IPv6 without extensions, whole. Fills the key; 0 for all others. */
 SLUICE_INLINE sluice_u64 sluice_parse_usual_ipv6(const sluice_u8* ip, const sluice_u8* end, sluice_u64 w0,
                                                  sluice_u64 w1, struct sluice_key* key) {
   if (SLUICE_UNLIKELY(ip + 48 > end || ip[0] >> 4 != 6)) {

@@ -137,10 +137,7 @@ void Loop::for_each_lane(Visit visit) {
 // Every source is drained and every lane polled, so everything is published and its reader woken. No look
 // "once more": what came meanwhile is seen after the nap, or by prepare_sleep().
 void Loop::rest() {
-  for_each_lane([](Lane& lane) {
-    lane.before_rest();
-    return true;
-  });
+  announce_rest();
   if (idle_ == WorkerOptions::Idle::kSpin) {
     if (packets_since_rest_ == 0) {
       pause_cpu();
@@ -159,24 +156,31 @@ void Loop::rest() {
   slept_ ? sleep() : nap(nap_ns_);
 }
 
+void Loop::announce_rest() {
+  for_each_lane([](Lane& lane) {
+    lane.before_rest();
+    return true;
+  });
+}
+
 // After it was kept from running for long, a worker finds more than a peer's ring holds. An app on its core
 // would see none of it before the worker is done, and the ring overflow; the NIC's ring, emptied meanwhile,
 // holds what comes during a nap.
 void Loop::yield_to_peers() {
+  if (idle_ == WorkerOptions::Idle::kSpin) {
+    return;
+  }
   bool behind = false;
   for_each_lane([&](Lane& lane) {
     behind = lane.peer_is_behind();
     return !behind;
   });
-  if (!behind || idle_ == WorkerOptions::Idle::kSpin) {
+  if (!behind) {
     return;
   }
   turns_since_yield_ = 0;
   yields_.add(1);
-  for_each_lane([](Lane& lane) {
-    lane.before_rest();
-    return true;
-  });
+  announce_rest();
   nap(std::min(nap_ns_, kLongestYieldNs));
 }
 

@@ -35,6 +35,7 @@ class Loop {
 
   void rest();
   void yield_to_peers();
+  void announce_rest();
   void nap(std::uint32_t ns);
   void sleep();
   bool build_wake_set();

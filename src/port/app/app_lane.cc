@@ -316,6 +316,10 @@ std::uint32_t AppLane::poll() {
   return done;
 }
 
+std::uint32_t AppLane::taken_by_app() {
+  return memory_.rx.produced() - memory_.rx.in_ring();
+}
+
 void AppLane::wake_app() {
   if (!published_) {
     return;
@@ -329,11 +333,10 @@ void AppLane::wake_app() {
   // An app that has taken nothing since the last wake-up has not come to run yet: it will look at the ring
   // before it sleeps again, and finds this too. On a core that it shares with the worker that is one system
   // call per nap, not per turn.
-  const std::uint32_t waiting = memory_.rx.in_ring();
-  const std::uint32_t taken = memory_.rx.produced() - waiting;
+  const std::uint32_t taken = taken_by_app();
   // One that has taken all before it went to sleep would find nothing, sleep again, and seem to be on its way
   // for ever.
-  if (waiting == 0 || (wake_under_way_ && taken == taken_at_wake_)) {
+  if (taken == memory_.rx.produced() || (wake_under_way_ && taken == taken_at_wake_)) {
     return;
   }
   wake_under_way_ = true;
@@ -353,7 +356,7 @@ bool AppLane::peer_is_behind() {
   if (memory_.rx.reserve(half) == half) [[likely]] {
     return false;
   }
-  const std::uint32_t taken = memory_.rx.produced() - memory_.rx.in_ring();
+  const std::uint32_t taken = taken_by_app();
   return std::exchange(taken_when_behind_, taken) != taken;
 }
 

@@ -99,6 +99,7 @@ class AppLane final : public Lane {
   bool admit_tx(const sluice_tx_entry& entry, std::uint32_t position) const;
   bool source_mac_allowed(const std::byte* frame) const;
   void update_pressure();
+  std::uint32_t taken_by_app();  // its rx index, as it says now
   void wake_app();
   void count_ring_faults();
   void publish_stats();
