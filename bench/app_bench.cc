@@ -37,6 +37,7 @@ struct Options {
   std::string only;
   std::vector<std::string> profile;
   std::size_t bytes = 60;
+  std::uint32_t batch = test::LiveFramesOptions{}.batch;
 };
 
 class AppBench {
@@ -89,6 +90,7 @@ class AppBench {
     options.frame = test::udp_frame(udp);
     options.count = options_.packets;
     options.cpu = kSenderCpu;
+    options.batch = options_.batch;
     options.source_ports = source_ports;
     return test::LiveFrames::create(pair_, options).value();
   }
@@ -227,8 +229,14 @@ int main(int argc, char** argv) {
   app.add_option("--daemon", options.daemon)->check(CLI::ExistingFile)->capture_default_str();
   app.add_option("--only", options.only, "a part of the bench by name: traffic_60B, traffic_1500B or rules");
   app.add_option("--ring", ring_entries, "of Sluice's and of bare AF_XDP's sockets")->capture_default_str();
+  app.add_option("--idle", worker_idle, "of Sluice's worker")
+      ->check(CLI::IsMember({"adaptive", "awake"}))
+      ->capture_default_str();
   app.add_option("--profile", options.profile, "only these receivers, in turn, rate by rate")
       ->check(CLI::IsMember({"bare", "owned", "shared", "udp", "tpacket"}));
+  app.add_option("--batch", options.batch, "frames that the wire brings at a time")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
   app.add_option("--bytes", options.bytes, "of a frame, with --profile")->check(CLI::Range(60, 1500));
   CLI11_PARSE(app, argc, argv);
   if (std::string why = sluice::test::why_no_root_and_xdp(); !why.empty()) {

@@ -14,6 +14,7 @@ inline constexpr std::uint16_t kUdpPort = 5000;
 // Of the sockets of Sluice and of bare AF_XDP alike: 5 ms of the wire, for that long may the kernel's own
 // threads take the receiver's CPU.
 inline std::uint32_t ring_entries = 16384;
+inline std::string worker_idle = "awake";  // bare AF_XDP's loop does not let the core halt either
 
 // All are made inside the NIC's namespace, on the receiver's CPU.
 Result<std::unique_ptr<Receiver>> open_bare_af_xdp(const std::string& netdev);  // busy loop

@@ -22,7 +22,7 @@ constexpr const char* kConfig = R"(
 [daemon]
 control = "{0}/control.sock"
 log = "warning"
-workers = [ {{ cpu = {1} }} ]
+workers = [ {{ cpu = {1}, idle = "{8}" }} ]
 [nic.{2}]
 queues = "all"
 ring = {6}
@@ -92,7 +92,7 @@ Result<std::unique_ptr<SluiceApp>> SluiceApp::open(const std::string& daemon, co
   std::ofstream(file) << fmt::format(
       kConfig, directory, kReceiverCpu, netdev,
       use == QueueUse::kOwned ? fmt::format("queues = [\"{}:0\"]", netdev) : "", kUdpPort, extra_rules,
-      ring_entries, 2 * ring_entries);
+      ring_entries, 2 * ring_entries, worker_idle);
   auto process = ns.spawn({daemon, "--config", file});
   if (!process) {
     return std::unexpected(process.error());

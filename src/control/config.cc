@@ -22,7 +22,7 @@ constexpr std::string_view kNicKeys[] = {"queues", "mode", "ring"};
 
 constexpr std::string_view kLogLevels[] = {"trace", "debug", "info", "warning", "error", "off"};
 constexpr std::string_view kHugePages[] = {"auto", "never", "required"};
-constexpr std::string_view kIdle[] = {"adaptive", "spin"};
+constexpr std::string_view kIdle[] = {"adaptive", "awake", "spin"};
 constexpr std::string_view kModes[] = {"auto", "zerocopy", "copy"};
 
 using Range = IntegerRange;
@@ -34,6 +34,11 @@ constexpr Range kNicRing{64, 32768, Range::Kind::kPowerOfTwo};
 
 constexpr std::uint32_t kMaxWorkers = SLUICE_APP_MAX_LANES;     // an app has a lane for each
 constexpr std::size_t kMaxConfigBytes = std::size_t{64} << 20;  // 65536 rules on a few NICs
+
+WorkerOptions::Idle idle_of(std::string_view text) {
+  using Idle = WorkerOptions::Idle;
+  return text == "awake" ? Idle::kAwake : text == "spin" ? Idle::kSpin : Idle::kAdaptive;
+}
 
 BindMode bind_mode_of(std::string_view text) {
   return text == "zerocopy" ? BindMode::kZeroCopy : text == "copy" ? BindMode::kCopy : BindMode::kAuto;
@@ -67,7 +72,10 @@ Result<WorkerOptions> ConfigReader::read_worker(const std::string& path, const t
   }
   std::string idle = "adaptive";
   reader.choice("idle", idle, kIdle);
-  worker.idle = idle == "spin" ? WorkerOptions::Idle::kSpin : WorkerOptions::Idle::kAdaptive;
+  worker.idle = idle_of(idle);
+  if (worker.idle == WorkerOptions::Idle::kAwake && !worker.cpu) {
+    reader.wrong("idle", "is \"awake\", which needs a `cpu` to keep awake");
+  }
   reader.integer("nap_us", worker.nap_us, kNapUs);
   SLUICE_TRY(reader.result());
   return worker;

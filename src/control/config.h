@@ -131,6 +131,7 @@ std::vector<RuleConfig> rules_of_port(const Config& config, std::string_view por
 Result<std::uint32_t> read_user(const std::string& user);
 Result<MacAddress> read_mac(std::string_view text);
 std::string mac_text(const MacAddress& mac);
+std::string_view idle_text(WorkerOptions::Idle idle);
 std::string_view bind_mode_text(BindMode mode);
 std::string_view switch_mode_text(SwitchMode mode);
 std::string_view role_text(GuestPortOptions::Role role);

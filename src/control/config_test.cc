@@ -41,7 +41,7 @@ control_group = "root"
 log = "debug"
 page_bytes = 4096
 huge_pages = "never"
-workers = [ { cpu = 0, idle = "spin" }, { nap_us = 10 } ]
+workers = [ { cpu = 0, idle = "spin" }, { nap_us = 10 }, { cpu = 0, idle = "awake" } ]
 [nic.eth1]
 queues = [0, 3]
 mode = "copy"
@@ -84,12 +84,13 @@ to = "netdev:eth3"
   EXPECT_EQ(daemon.log, "debug");
   EXPECT_EQ(daemon.page_bytes, 4096u);
   EXPECT_EQ(daemon.huge_pages, "never");
-  ASSERT_EQ(daemon.workers.size(), 2u);
+  ASSERT_EQ(daemon.workers.size(), 3u);
   EXPECT_EQ(daemon.workers[0].cpu, 0u);
   EXPECT_EQ(daemon.workers[0].idle, WorkerOptions::Idle::kSpin);
   EXPECT_EQ(raw(daemon.workers[1].id), 1);
   EXPECT_EQ(daemon.workers[1].cpu, std::nullopt);
   EXPECT_EQ(daemon.workers[1].nap_us, 10u);
+  EXPECT_EQ(daemon.workers[2].idle, WorkerOptions::Idle::kAwake);
   EXPECT_EQ(config->nics["eth1"], (NicConfig{"eth1", {{0, 3}}, BindMode::kCopy, 64}));
   EXPECT_EQ(config->nics["eth2"], (NicConfig{"eth2", std::nullopt, BindMode::kAuto, 4096}));
   PortConfig dns{.name = "dns",
@@ -180,7 +181,9 @@ const WrongCase kWrong[] = {
     {"[daemon]\nworkers = [{cpus = 1}]\n",
      "f:2: daemon.workers[0].cpus is not a key that Sluice knows; did you mean \"cpu\"?", false},
     {"[daemon]\nworkers = [{idle = \"nap\"}]\n",
-     "f:2: daemon.workers[0].idle is \"nap\"; it must be one of adaptive, spin", false},
+     "f:2: daemon.workers[0].idle is \"nap\"; it must be one of adaptive, awake, spin", false},
+    {"[daemon]\nworkers = [{idle = \"awake\"}]\n",
+     "f:2: daemon.workers[0].idle is \"awake\", which needs a `cpu` to keep awake", false},
     {"[daemon]\nworkers = [{nap_us = 0}]\n",
      "f:2: daemon.workers[0].nap_us is 0; it must be a number from 1 to 1000", false},
 

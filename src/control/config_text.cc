@@ -40,6 +40,11 @@ std::string mac_text(const MacAddress& mac) {
   return fmt::format("{:02x}", fmt::join(mac, ":"));
 }
 
+std::string_view idle_text(WorkerOptions::Idle idle) {
+  using Idle = WorkerOptions::Idle;
+  return idle == Idle::kAwake ? "awake" : idle == Idle::kSpin ? "spin" : "adaptive";
+}
+
 std::string_view bind_mode_text(BindMode mode) {
   return mode == BindMode::kZeroCopy ? "zerocopy" : mode == BindMode::kCopy ? "copy" : "auto";
 }

@@ -74,8 +74,8 @@ void put_daemon(std::string& out, const DaemonConfig& daemon) {
     if (worker.cpu) {
       add(fmt::format("cpu = {}", *worker.cpu));
     }
-    if (worker.idle == WorkerOptions::Idle::kSpin) {
-      add("idle = \"spin\"");
+    if (worker.idle != WorkerOptions::Idle::kAdaptive) {
+      add(fmt::format("idle = {}", quoted(idle_text(worker.idle))));
     }
     if (worker.nap_us != WorkerOptions{}.nap_us) {
       add(fmt::format("nap_us = {}", worker.nap_us));

@@ -92,6 +92,7 @@ Result<void> NicUnit::open_host_queue(QueueId queue) {
   pool_options.name = fmt::format("{}:{}", config_.netdev, raw(queue));
   pool_options.first = range->first;
   pool_options.page_count = range->page_count;
+  pool_options.reuse = PagePoolOptions::Reuse::kOldestFirst;
   auto pool = PagePool::create(*range->arena, pool_options);
   if (!pool) {
     wiring_.host_memory->give_back(*range);

@@ -59,7 +59,9 @@ class RandomConfig {
       WorkerOptions worker;
       worker.id = static_cast<WorkerId>(daemon.workers.size());
       worker.cpu = one_in(2) ? std::nullopt : std::optional<std::uint32_t>(0);
-      worker.idle = one_of({WorkerOptions::Idle::kAdaptive, WorkerOptions::Idle::kSpin});
+      worker.idle = worker.cpu ? one_of({WorkerOptions::Idle::kAdaptive, WorkerOptions::Idle::kAwake,
+                                         WorkerOptions::Idle::kSpin})
+                               : one_of({WorkerOptions::Idle::kAdaptive, WorkerOptions::Idle::kSpin});
       worker.nap_us = one_of({50u, 7u});
       daemon.workers.push_back(worker);
     }

@@ -1,5 +1,6 @@
 #include "memory/pool.h"
 
+#include <algorithm>
 #include <bit>
 #include <new>
 
@@ -51,9 +52,15 @@ PagePool::PagePool(const Arena& arena, const PagePoolOptions& options)
       page_count_(options.page_count),
       limit_(limit_of(options)),
       watermark_(watermark_of(options)),
+      oldest_first_(options.reuse == PagePoolOptions::Reuse::kOldestFirst),
       ring_(options.first, options.return_ring) {
   owner_.first = first_;
-  owner_.cache = std::make_unique<std::uint32_t[]>(limit_);  // zeroed, so touched: no fault on the hot path
+  owner_.mask = std::bit_ceil(limit_) - 1;
+  // Zeroed, so touched: no fault on the hot path.
+  owner_.cache = std::make_unique<std::uint32_t[]>(std::size_t{owner_.mask} + 1);
+  if (oldest_first_) {
+    aside_ = std::make_unique<std::uint32_t[]>(limit_);
+  }
 }
 
 Result<std::unique_ptr<PagePool>> PagePool::create(const Arena& arena, const PagePoolOptions& options) {
@@ -76,14 +83,46 @@ PageIndex PagePool::alloc_slow() {
   }
   PageIndex page = PageIndex::kNone;
   if (take_from_cache(&page, 1) == 0) {
-    take_unused(&page, 1);
+    take_rest(&page, 1);
   }
   return page;
 }
 
-// Cache and ring were found empty by the caller.
+// What the caller did not find in the cache's stack or ring.
+std::uint32_t PagePool::take_rest(PageIndex* pages, std::uint32_t wanted) {
+  std::uint32_t count = take_aside(pages, wanted);
+  if (count < wanted) {
+    count += take_unused(pages + count, wanted - count);
+  }
+  return count;
+}
+
+std::uint32_t PagePool::take_aside(PageIndex* pages, std::uint32_t wanted) {
+  const std::uint32_t count = std::min(wanted, owner_.aside);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    pages[i] = PageIndex{aside_[owner_.aside - count + i]};
+  }
+  owner_.aside -= count;  // and cache_out grows by as many: the ring begins where it began
+  owner_.cache_out.store(owner_.cache_out.load(std::memory_order_relaxed) + count, std::memory_order_release);
+  return count;
+}
+
+// Since the last look each page went round once, and this many were never needed. Taken from the ring's
+// beginning, so that the others keep their order.
+void PagePool::put_aside() {
+  const std::uint64_t out = owner_.cache_out.load(std::memory_order_relaxed);
+  const std::uint64_t level = owner_.cache_in.load(std::memory_order_relaxed) - out - owner_.aside;
+  for (std::uint64_t left = std::min<std::uint64_t>(owner_.fewest, level); left != 0; --left) {
+    const std::uint32_t page = owner_.cache[(out + owner_.aside) & owner_.mask];
+    aside_[owner_.aside++] = page;
+  }
+  owner_.fewest = UINT32_MAX;
+  owner_.look_at = out + limit_;
+}
+
+// Cache and return ring were found empty by the caller.
 std::uint32_t PagePool::take_unused(PageIndex* pages, std::uint32_t wanted) {
-  owner_.alloc_empty.add(1);
+  alloc_empty_.add(1);
   std::uint32_t used = owner_.used.load(std::memory_order_relaxed);
   std::uint32_t count = wanted < limit_ - used ? wanted : limit_ - used;
   for (std::uint32_t i = 0; i < count; ++i) {
@@ -91,7 +130,7 @@ std::uint32_t PagePool::take_unused(PageIndex* pages, std::uint32_t wanted) {
   }
   owner_.used.store(used + count, std::memory_order_release);
   if (count < wanted) {
-    owner_.alloc_limit.add(wanted - count);
+    alloc_limit_.add(wanted - count);
   }
   return count;
 }
@@ -103,10 +142,15 @@ void PagePool::collect() {
   std::uint32_t moves = owner_.moves.load(std::memory_order_relaxed);
   owner_.moves.store(moves + 1, std::memory_order_relaxed);
   // Release stores below: whoever sees one of them sees the odd value, too.
-  std::uint32_t count = ring_.pop(&owner_.cache[level], owner_.used.load(std::memory_order_relaxed) - level);
+  const std::uint64_t room = owner_.used.load(std::memory_order_relaxed) - level;
+  const std::uint64_t at = place_in(in, level), piece = one_piece(at, room);
+  std::uint32_t count = ring_.pop(&owner_.cache[at], piece);
+  if (count == piece && piece < room) {
+    count += ring_.pop(&owner_.cache[0], room - piece);
+  }
   if (count != 0) {
     owner_.cache_in.store(in + count, std::memory_order_release);
-    owner_.alloc_refill.add(1);
+    alloc_refill_.add(1);
   }
   owner_.moves.store(moves + 2, std::memory_order_release);
   if (level + count == owner_.used.load(std::memory_order_relaxed) && !ring_.empty()) [[unlikely]] {
@@ -170,9 +214,9 @@ void PagePool::visit(CounterVisitor& visitor) const {
   Totals now = totals();
   visitor.counter("alloc_fast", now.cache_out);
   visitor.counter("alloc_slow", now.used);
-  visitor.counter("alloc_empty", owner_.alloc_empty.value());
-  visitor.counter("alloc_refill", owner_.alloc_refill.value());
-  visitor.counter("alloc_limit", owner_.alloc_limit.value());
+  visitor.counter("alloc_empty", alloc_empty_.value());
+  visitor.counter("alloc_refill", alloc_refill_.value());
+  visitor.counter("alloc_limit", alloc_limit_.value());
   visitor.counter("recycle_cached", now.cache_in - now.collected);
   visitor.counter("recycle_cache_full", 0);  // the cache has room for every page that was ever used
   visitor.counter("recycle_ring", now.ring_in);

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstdio>
+#include <deque>
+#include <random>
 #include <set>
 #include <vector>
 
@@ -52,6 +55,54 @@ TEST(PagePool, GivesOutTheHottestPageFirst) {
   EXPECT_EQ(pool->alloc(), two);
   EXPECT_EQ(pool->alloc(), one);
   pool->release_bulk(std::vector{one, two});
+}
+
+// What a NIC's queue does: pages go to the kernel in bulks, and come back in that order, any number at a
+// time.
+TEST(PagePool, KeepsNeighboursTogetherWhateverComesHomeAtATime) {
+  constexpr std::size_t kPosted = 256, kBulk = 64;
+  Arena arena = make_arena(1000);
+  auto pool = make_pool(arena, {.page_count = 1000, .reuse = PagePoolOptions::Reuse::kOldestFirst});
+  std::deque<PageIndex> posted;
+  std::mt19937 random(1);
+  int pages = 0, behind_their_neighbour = 0;
+  for (int round = 0; round < 2000; ++round) {
+    while (posted.size() + kBulk <= kPosted) {
+      std::array<PageIndex, kBulk> bulk;
+      ASSERT_EQ(pool->alloc_bulk(bulk), kBulk);
+      for (PageIndex page : bulk) {
+        behind_their_neighbour += !posted.empty() && raw(page) == raw(posted.back()) + 1 ? 1 : 0;
+        ++pages;
+        posted.push_back(page);
+      }
+    }
+    const auto received = static_cast<std::ptrdiff_t>(1 + random() % kBulk);
+    pool->release_bulk(std::vector(posted.begin(), posted.begin() + received));
+    posted.erase(posted.begin(), posted.begin() + received);
+  }
+  EXPECT_GT(behind_their_neighbour, pages * 9 / 10) << "of " << pages;
+  pool->release_bulk(std::vector(posted.begin(), posted.end()));
+}
+
+TEST(PagePool, FewPagesGoRoundAgainAfterManyWereOut) {
+  Arena arena = make_arena(1000);
+  auto pool = make_pool(arena, {.page_count = 1000, .reuse = PagePoolOptions::Reuse::kOldestFirst});
+  std::vector<PageIndex> all(1000), bulk(64);
+  ASSERT_EQ(pool->alloc_bulk(all), 1000u);
+  pool->release_bulk(all);
+  std::set<PageIndex> go_round;
+  for (int round = 0; round < 100; ++round) {
+    if (round == 50) {
+      go_round.clear();
+    }
+    ASSERT_EQ(pool->alloc_bulk(bulk), 64u);
+    go_round.insert(bulk.begin(), bulk.end());
+    pool->release_bulk(bulk);
+  }
+  EXPECT_LE(go_round.size(), 128u);
+  ASSERT_EQ(pool->alloc_bulk(all), 1000u) << "what was put aside is there when it is needed";
+  EXPECT_EQ(std::set<PageIndex>(all.begin(), all.end()).size(), 1000u);
+  pool->release_bulk(all);
 }
 
 TEST(PagePool, NeverHasMorePagesInFlightThanItsLimit) {

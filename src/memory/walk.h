@@ -79,6 +79,8 @@ class PoolWalk {
     options.limit = choices.below(options.page_count + 1);
     options.watermark = choices.below((options.limit ? options.limit : options.page_count) + 1);
     options.return_ring = 2u << choices.below(6);
+    options.reuse =
+        choices.below(2) == 0 ? PagePoolOptions::Reuse::kNewestFirst : PagePoolOptions::Reuse::kOldestFirst;
     ring_capacity_ = options.return_ring;
     pool_ = std::move(PagePool::create(arena, options).value());
   }

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/pause_cpu.h"
 #include "worker/switch.h"
 
 namespace sluice {
@@ -15,7 +16,8 @@ namespace sluice {
 namespace {
 
 // A busy worker that naps on and on takes its descriptors out of epoll: the kernel would tell epoll of each
-// burst on a socket that is watched, on the CPU that receives.
+// burst on a socket that is watched, on the CPU that receives. From then on its core is kept awake, if it was
+// asked to.
 constexpr std::uint32_t kNapsBeforeUnwatched = 64;
 
 // Turns with more to do. Naps of 50 us between 256 of 64 packets each cost the others a tenth of their rate
@@ -26,14 +28,6 @@ constexpr std::uint32_t kLongestYieldNs = 50'000;
 constexpr int kWakeEvents =
     16;  // looked at per wake-up; only the mailbox's matters, the rest says "look everywhere"
 
-void pause_cpu() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
 }  // namespace
 
 Loop::Loop(const WorkerOptions& options, Mailbox& mailbox)
@@ -42,6 +36,10 @@ Loop::Loop(const WorkerOptions& options, Mailbox& mailbox)
       nap_ns_(options.nap_us * 1000),
       mailbox_(mailbox),
       policy_(nap_ns_) {}
+
+void Loop::start_keeper() {
+  keeper_ = std::make_unique<CoreKeeper>(fmt::format("sluice-k{}", raw(id_)));
+}
 
 void Loop::run() {
   last_rest_ns_ = now_ns();
@@ -188,6 +186,10 @@ void Loop::nap(std::uint32_t ns) {
   naps_.add(1);
   if (++naps_in_a_row_ == kNapsBeforeUnwatched) {
     wake_set_.reset();
+    if (keeper_ != nullptr) {
+      keeper_->keep_awake();
+      kept_awake_.add(1);
+    }
   }
   const timespec time{.tv_sec = 0, .tv_nsec = static_cast<long>(ns)};
   ::clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr);
@@ -197,6 +199,9 @@ void Loop::nap(std::uint32_t ns) {
 // and the mailbox's eventfd is written with every call.
 void Loop::sleep() {
   naps_in_a_row_ = 0;
+  if (keeper_ != nullptr) {
+    keeper_->let_rest();
+  }
   if (!wake_set_ && !build_wake_set()) {
     nap(nap_ns_);
     return;
@@ -262,6 +267,7 @@ void Loop::visit(CounterVisitor& visitor) const {
   visitor.counter("packets", packets_.value());
   visitor.counter("tx_packets", tx_packets_.value());
   visitor.counter("naps", naps_.value());
+  visitor.counter("kept_awake", kept_awake_.value());
   visitor.counter("yields", yields_.value());
   visitor.counter("sleeps", sleeps_.value());
   visitor.counter("sleeps_refused", sleeps_refused_.value());

@@ -4,9 +4,11 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 
 #include "base/fd.h"
 #include "stats/counter.h"
+#include "worker/core_keeper.h"
 #include "worker/forward.h"
 #include "worker/mailbox.h"
 #include "worker/rest.h"
@@ -21,6 +23,8 @@ class Loop {
   // Until a task of the mailbox calls stop().
   void run();
   void stop() { stopped_ = true; }
+  // Before run(), on the loop's thread, when that is pinned.
+  void start_keeper();
 
   // Only on the loop's thread, that is, in a task of the mailbox.
   Worker::Tables& tables() { return tables_; }
@@ -63,10 +67,11 @@ class Loop {
   std::uint64_t last_rest_ns_ = 0;
   bool slept_ = false;  // the last rest was a sleep
   std::uint32_t naps_in_a_row_ = 0;
+  std::unique_ptr<CoreKeeper> keeper_;  // of a worker that keeps its core awake
   UniqueFd wake_set_;  // epoll over all wake_fd() and the mailbox; none after a call, which may have changed
                        // the tables
 
-  Counter turns_, packets_, tx_packets_, naps_, yields_, sleeps_, sleeps_refused_, wakeups_;
+  Counter turns_, packets_, tx_packets_, naps_, kept_awake_, yields_, sleeps_, sleeps_refused_, wakeups_;
 };
 
 }  // namespace sluice

@@ -81,6 +81,9 @@ Result<std::unique_ptr<Worker>> Worker::start(const WorkerOptions& options) {
     return fail("worker {}: nap_us is {}, must be {} .. {}", raw(options.id), options.nap_us, kMinNapUs,
                 kMaxNapUs);
   }
+  if (options.idle == WorkerOptions::Idle::kAwake && !options.cpu) {
+    return fail("worker {}: needs a CPU to keep it awake", raw(options.id));
+  }
   auto mailbox = Mailbox::create();
   if (!mailbox) {
     return with_context(fmt::format("worker {}", raw(options.id)), mailbox.error());
@@ -112,7 +115,13 @@ Result<std::unique_ptr<Worker>> Worker::start(const WorkerOptions& options) {
 Result<void> Worker::prepare_thread() {
   ::pthread_setname_np(::pthread_self(), fmt::format("sluice-w{}", raw(options_.id)).c_str());
   ::prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul);  // ns; the default of 50 us would double a nap (prctl(2))
-  return options_.cpu ? pin(options_) : Result<void>{};
+  if (options_.cpu) {
+    SLUICE_TRY(pin(options_));
+  }
+  if (options_.idle == WorkerOptions::Idle::kAwake) {
+    parts_->loop.start_keeper();
+  }
+  return {};
 }
 
 Worker::~Worker() {

@@ -25,6 +25,7 @@ struct WorkerOptions {
   // What a worker does when there is nothing to do.
   enum class Idle : std::uint8_t {
     kAdaptive,  // naps while traffic is recent, then sleeps on the descriptors: shares its core with the apps
+    kAwake,     // as kAdaptive, but its core does not halt while it naps; must be pinned
     kSpin,      // never sleeps: for a core of its own
   } idle = Idle::kAdaptive;
   std::uint32_t nap_us =

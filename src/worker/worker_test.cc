@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <random>
 #include <thread>
@@ -33,10 +34,24 @@ std::map<std::string, std::uint64_t> counters(const Worker& worker) {
   return collect.values;
 }
 
+std::uint32_t first_cpu() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  EXPECT_EQ(::sched_getaffinity(0, sizeof allowed, &allowed), 0);
+  std::uint32_t cpu = 0;
+  while (cpu < CPU_SETSIZE && !CPU_ISSET(cpu, &allowed)) {
+    ++cpu;
+  }
+  return cpu;
+}
+
 // A worker that leaves its tables empty whatever the test did.
 class Running {
  public:
-  explicit Running(Idle idle = Idle::kAdaptive) : worker_(Worker::start({.idle = idle}).value()) {}
+  explicit Running(Idle idle = Idle::kAdaptive)
+      : worker_(Worker::start(
+                    {.cpu = idle == Idle::kAwake ? std::optional(first_cpu()) : std::nullopt, .idle = idle})
+                    .value()) {}
   ~Running() {
     worker_->call([](Worker::Tables& tables) { tables = {}; });
   }
@@ -102,13 +117,7 @@ TEST(Worker, TakesNoSignalsAndSleepsToTheNanosecond) {
 }
 
 TEST(Worker, RunsWhereItIsPinned) {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  ASSERT_EQ(::sched_getaffinity(0, sizeof allowed, &allowed), 0);
-  std::uint32_t cpu = 0;
-  while (!CPU_ISSET(cpu, &allowed)) {
-    ++cpu;
-  }
+  const std::uint32_t cpu = first_cpu();
   auto worker = Worker::start({.cpu = cpu}).value();
   worker->call([cpu](Worker::Tables&) { EXPECT_EQ(::sched_getcpu(), static_cast<int>(cpu)); });
 }
@@ -128,10 +137,14 @@ TEST(Worker, RefusesANapThatIsNoNap) {
   EXPECT_FALSE(Worker::start({.nap_us = 1001}));
 }
 
+TEST(Worker, KeepsNoCoreAwakeWithoutACpu) {
+  EXPECT_EQ(Worker::start({.idle = Idle::kAwake}).error().message, "worker 0: needs a CPU to keep it awake");
+}
+
 TEST(Worker, StopsWhileItIsIdleAndWhileItSpins) {
-  for (Idle idle : {Idle::kAdaptive, Idle::kSpin}) {
+  for (Idle idle : {Idle::kAdaptive, Idle::kAwake, Idle::kSpin}) {
     for (int i = 0; i < 50; ++i) {
-      ASSERT_TRUE(Worker::start({.idle = idle}));
+      ASSERT_TRUE(Worker::start({.cpu = first_cpu(), .idle = idle}));
     }
   }
 }
@@ -388,6 +401,42 @@ TEST(Worker, WatchesNoDescriptorsWhileItOnlyNapsAndAllWhenItSleepsAgain) {
   }
 }
 
+// Of the thread of that name (proc(5), stat): 'R' runs, or would if the core were free; 'S' sleeps.
+char state_of_thread(const std::string& name) {
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream file(task.path() / "stat");
+    std::string text;
+    std::getline(file, text);
+    if (const std::size_t at = text.find("(" + name + ") "); at != std::string::npos) {
+      return text[at + name.size() + 3];
+    }
+  }
+  return '?';
+}
+
+TEST(Worker, KeepsItsCoreAwakeWhileItNapsAndLetsItRestWhenItSleeps) {
+  FakeArena pages(DomainId::kHost, 64);
+  FakeQueue nic(pages, {});
+  FakeLane app(nullptr, {.domain = domain_of(kApp)});
+  Running worker(Idle::kAwake);
+  worker.add(kNic, nic);
+  worker.add(kApp, app);
+  for (int time = 0; time < 2; ++time) {
+    ASSERT_TRUE(worker.sleeps());
+    EXPECT_TRUE(wait_until([] { return state_of_thread("sluice-k0") == 'S'; }));
+    const std::uint64_t kept_awake = counters(*worker)["kept_awake"];
+    EXPECT_TRUE(wait_until([&] {
+      for (int i = 0; i < 1000; ++i) {
+        nic.arrive(kApp, kFrame);
+        app.take();
+      }
+      return counters(*worker)["kept_awake"] > kept_awake && state_of_thread("sluice-k0") == 'R';
+    }));
+    while (app.take()) {
+    }
+  }
+}
+
 TEST(Worker, NeverSleepsWhenItSpins) {
   FakeArena pages(DomainId::kHost, 64);
   FakeQueue nic(pages, {});
@@ -428,7 +477,7 @@ TEST(Worker, AllocatesNothingPerPacket) {
 }
 
 TEST(Worker, StopsWhileItIsBusy) {
-  for (Idle idle : {Idle::kAdaptive, Idle::kSpin}) {
+  for (Idle idle : {Idle::kAdaptive, Idle::kAwake, Idle::kSpin}) {
     FakeArena pages(DomainId::kHost, 256);
     FakeQueue nic(pages, {});
     std::atomic<bool> stop{false};

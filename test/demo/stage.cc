@@ -22,7 +22,7 @@ constexpr std::uint16_t kOwnedUdpPort = 5001, kSharedUdpPort = 5002;
 constexpr const char* kConfig = R"([daemon]
 control = "{dir}/control.sock"
 log = "error"
-workers = [ {{ cpu = {cpu} }} ]
+workers = [ {{ cpu = {cpu}, idle = "awake" }} ]
 
 [nic.{nic}]
 ring = 32768

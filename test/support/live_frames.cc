@@ -21,11 +21,10 @@ namespace sluice::test {
 namespace {
 // Frames for one system call: as many as let stop() be heard soon.
 constexpr std::uint64_t kChunk = 32768;
-constexpr std::uint32_t kBatch = 64;  // what the kernel sends between two softirqs
 
 // Until a batch is due: a system call costs as much as many frames, and generators wait for each other in it.
-long nap_ns(std::uint64_t packets_per_second) {
-  return std::clamp(static_cast<long>(kBatch * 1'000'000'000u / packets_per_second), 200'000L, 5'000'000L);
+long nap_ns(std::uint64_t batch, std::uint64_t packets_per_second) {
+  return std::clamp(static_cast<long>(batch * 1'000'000'000 / packets_per_second), 200'000L, 5'000'000L);
 }
 }  // namespace
 
@@ -73,7 +72,7 @@ struct LiveFrames::State {
     run.data_size_in = static_cast<std::uint32_t>(options.frame.size());
     run.repeat = static_cast<int>(frames);
     run.flags = BPF_F_TEST_XDP_LIVE_FRAMES;
-    run.batch_size = kBatch;
+    run.batch_size = options.batch;
     const std::uint64_t before = skeleton->bss->frames;
     int result = ::bpf_prog_test_run_opts(::bpf_program__fd(skeleton->progs.live_frame), &run);
     int failed = result < 0 && errno != EINTR && errno != ENOSPC ? errno : 0;
@@ -92,7 +91,7 @@ struct LiveFrames::State {
         // What is due by now; when nothing is, the generator waits for its clock.
         std::uint64_t due = (now_ns() - begun) * rate / 1'000'000'000u + 1;
         if (due <= done) {
-          timespec nap{0, nap_ns(rate)};
+          timespec nap{0, nap_ns(options.batch, rate)};
           ::nanosleep(&nap, nullptr);
           continue;
         }

@@ -20,6 +20,7 @@ struct LiveFramesOptions {
   std::uint64_t count = 0;  // frames to send; 0: until stop()
   std::uint64_t packets_per_second = 0;  // 0: as fast as it goes
   std::optional<std::uint32_t> cpu;      // the generator's CPU; with several queues it also chooses the queue
+  std::uint32_t batch = 64;              // frames that arrive at a time: sent between two softirqs, 1 .. 256
   bool sequence = true;                  // payload begins with a 64-bit sequence number, host byte order
   std::uint64_t first_sequence = 0;
   // Flow control: never more than this many in all. The receiver raises it as it receives, so that a test for

@@ -143,9 +143,13 @@ SessionMemory::~SessionMemory() = default;
 
 Result<void> SessionMemory::make_pools(const AppPortOptions& options) {
   std::uint32_t first = 0;
-  auto add = [&](std::string name, std::uint32_t count, std::uint32_t lane) -> Result<void> {
-    auto pool = PagePool::create(
-        arena_, {.name = std::move(name), .first = PageIndex{first}, .page_count = count, .return_ring = 64});
+  using Reuse = PagePoolOptions::Reuse;
+  auto add = [&](std::string name, std::uint32_t count, std::uint32_t lane, Reuse reuse) -> Result<void> {
+    auto pool = PagePool::create(arena_, {.name = std::move(name),
+                                          .first = PageIndex{first},
+                                          .page_count = count,
+                                          .return_ring = 64,
+                                          .reuse = reuse});
     if (!pool) {
       return std::unexpected(std::move(pool.error()));
     }
@@ -156,12 +160,13 @@ Result<void> SessionMemory::make_pools(const AppPortOptions& options) {
     return {};
   };
   for (std::uint32_t lane = 0; lane < geometry_.lane_count; ++lane) {
-    SLUICE_TRY(add(fmt::format("{}:lane{}", options.name, lane), geometry_.lane_limit[lane], lane));
+    SLUICE_TRY(add(fmt::format("{}:lane{}", options.name, lane), geometry_.lane_limit[lane], lane,
+                   Reuse::kNewestFirst));
   }
   for (const OwnedQueue& queue : options.owned) {
     std::uint32_t lane = *lane_of(options, queue.worker);
     SLUICE_TRY(add(fmt::format("{}:nic{}:{}", options.name, raw(queue.nic), raw(queue.queue)),
-                   queue.pages + geometry_.lane_limit[lane], lane));
+                   queue.pages + geometry_.lane_limit[lane], lane, Reuse::kOldestFirst));
     owned_pools_.push_back(homes_.back().pool.get());
   }
   return {};

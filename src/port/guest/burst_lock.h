@@ -4,6 +4,8 @@
 
 #include <atomic>
 
+#include "base/pause_cpu.h"
+
 namespace sluice {
 
 class BurstLock {
@@ -11,11 +13,7 @@ class BurstLock {
   void lock() {
     while (held_.exchange(true, std::memory_order_acquire)) {
       while (held_.load(std::memory_order_relaxed)) {
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#elif defined(__aarch64__)
-        asm volatile("yield");
-#endif
+        pause_cpu();
       }
     }
   }

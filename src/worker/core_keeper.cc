@@ -1,0 +1,56 @@
+#include "worker/core_keeper.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include "base/check.h"
+#include "base/pause_cpu.h"
+
+namespace sluice {
+
+namespace {
+
+// Between two offers to give way: less than a microsecond.
+constexpr int kPausesPerYield = 16;
+
+}  // namespace
+
+CoreKeeper::CoreKeeper(const std::string& name) : thread_([this] { run(); }) {
+  ::pthread_setname_np(thread_.native_handle(), name.c_str());
+}
+
+CoreKeeper::~CoreKeeper() {
+  tell(Order::kEnd);
+  thread_.join();
+}
+
+void CoreKeeper::tell(Order order) {
+  if (order_.load(std::memory_order_relaxed) != order) {
+    order_.store(order, std::memory_order_release);
+    order_.notify_one();
+  }
+}
+
+void CoreKeeper::run() {
+  // Needs no privilege, and without it the keeper would take the core from those whom it keeps it for.
+  const sched_param lowest{};
+  const int error = ::pthread_setschedparam(::pthread_self(), SCHED_IDLE, &lowest);
+  SLUICE_CHECK(error == 0, "SCHED_IDLE: errno {}", error);
+  for (;;) {
+    order_.wait(Order::kLetRest, std::memory_order_acquire);
+    for (Order order; (order = order_.load(std::memory_order_relaxed)) != Order::kLetRest;) {
+      if (order == Order::kEnd) {
+        return;
+      }
+      for (int i = 0; i < kPausesPerYield; ++i) {
+        pause_cpu();
+      }
+      // The lowest class is preempted by who wakes up, but not by who was preempted and may go on: without
+      // this a worker that an app interrupted waits for the next tick (kernel/sched/fair.c, pick_eevdf: the
+      // eligible one is picked first, of whatever class).
+      ::sched_yield();
+    }
+  }
+}
+
+}  // namespace sluice
