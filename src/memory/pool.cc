@@ -9,6 +9,8 @@
 namespace sluice {
 namespace {
 
+constexpr std::uint32_t kLeastReserve = 64;  // a burst of a NIC's queue
+
 std::uint32_t limit_of(const PagePoolOptions& options) {
   return options.limit != 0 ? options.limit : options.page_count;
 }
@@ -108,11 +110,14 @@ std::uint32_t PagePool::take_aside(PageIndex* pages, std::uint32_t wanted) {
 }
 
 // Since the last look each page went round once, and this many were never needed. Taken from the ring's
-// beginning, so that the others keep their order.
+// beginning, so that the others keep their order. Some stay in reserve: what is put aside and fetched back
+// loses its place among its neighbours, so that must be rare.
 void PagePool::put_aside() {
   const std::uint64_t out = owner_.cache_out.load(std::memory_order_relaxed);
   const std::uint64_t level = owner_.cache_in.load(std::memory_order_relaxed) - out - owner_.aside;
-  for (std::uint64_t left = std::min<std::uint64_t>(owner_.fewest, level); left != 0; --left) {
+  const std::uint64_t surplus = std::min<std::uint64_t>(owner_.fewest, level);
+  const std::uint64_t reserve = kLeastReserve + limit_ / 32;
+  for (std::uint64_t left = surplus > reserve ? surplus - reserve : 0; left != 0; --left) {
     const std::uint32_t page = owner_.cache[(out + owner_.aside) & owner_.mask];
     aside_[owner_.aside++] = page;
   }
