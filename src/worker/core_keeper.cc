@@ -3,7 +3,9 @@
 #include <pthread.h>
 #include <sched.h>
 
-#include "base/check.h"
+#include <cstring>
+
+#include "base/log.h"
 #include "base/pause_cpu.h"
 
 namespace sluice {
@@ -36,7 +38,10 @@ void CoreKeeper::run() {
   // Needs no privilege, and without it the keeper would take the core from those whom it keeps it for.
   const sched_param lowest{};
   const int error = ::pthread_setschedparam(::pthread_self(), SCHED_IDLE, &lowest);
-  SLUICE_CHECK(error == 0, "SCHED_IDLE: errno {}", error);
+  if (error != 0) {
+    log::warn("no core is kept awake: the scheduling class SCHED_IDLE is refused ({})", std::strerror(error));
+    return;
+  }
   for (;;) {
     order_.wait(Order::kLetRest, std::memory_order_acquire);
     for (Order order; (order = order_.load(std::memory_order_relaxed)) != Order::kLetRest;) {
