@@ -10,8 +10,6 @@
 #include <string>
 #include <thread>
 
-#include "base/result.h"
-
 namespace sluice {
 
 class CoreKeeper {
