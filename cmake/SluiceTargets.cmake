@@ -23,7 +23,10 @@ target_compile_options(sluice_flags INTERFACE
 target_compile_definitions(sluice_flags INTERFACE _GNU_SOURCE)
 target_include_directories(sluice_flags INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src)
 target_link_libraries(sluice_flags INTERFACE Threads::Threads)
+# What tests is compiled in half the time; what is tested stands in the libraries, as it is shipped.
+set(SLUICE_TEST_LEVEL -O1)
 if(SLUICE_SANITIZE)
+  set(SLUICE_TEST_LEVEL -O0)
   target_compile_options(sluice_flags INTERFACE -fsanitize=${SLUICE_SANITIZE} -fno-sanitize-recover=all)
   target_link_options(sluice_flags INTERFACE -fsanitize=${SLUICE_SANITIZE})
 endif()
@@ -47,16 +50,22 @@ function(sluice_library name)
   endif()
 endfunction()
 
-# sluice_test(pool_test SOURCES pool_test.cc USES memory [LABELS root net slow] [TIMEOUT seconds])
-# Labels: `root` needs CAP_NET_ADMIN and makes its own network namespaces, `net` carries real traffic.
+# Every test that is no `system` test: what runs under the sanitizers.
+add_custom_target(units)
+add_custom_target(fuzzers)
+
+# sluice_test(pool_test SOURCES pool_test.cc USES memory [LABELS root net slow system] [TIMEOUT seconds])
+# Labels: `root` needs CAP_NET_ADMIN and makes its own network namespaces, `net` carries real traffic, `system` runs the whole daemon.
 # A test that cannot run here says so by GTEST_SKIP with the reason; `./dev test` prints the list.
 function(sluice_test name)
   cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;USES;LINKS;LABELS;ARGS" ${ARGN})
   list(TRANSFORM arg_USES PREPEND sluice_)
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE sluice_flags ${arg_USES} ${arg_LINKS} GTest::gtest GTest::gtest_main)
-  # What tests is compiled in half the time; what is tested stands in the libraries, as it is shipped.
-  target_compile_options(${name} PRIVATE -O1 -g1)
+  target_compile_options(${name} PRIVATE ${SLUICE_TEST_LEVEL} -g1)
+  if(NOT "system" IN_LIST arg_LABELS)
+    add_dependencies(units ${name})
+  endif()
   add_test(NAME ${name} COMMAND ${name} ${arg_ARGS})
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 120)
@@ -72,7 +81,7 @@ function(sluice_bench name)
   target_link_libraries(${name} PRIVATE sluice_flags ${arg_USES} ${arg_LINKS})
 endfunction()
 
-# sluice_fuzz(rule_fuzz SOURCES rule_fuzz.cc USES demux): a libFuzzer target, with -DSLUICE_FUZZ=ON.
+# sluice_fuzz(rule_fuzz SOURCES rule_fuzz.cc USES demux): a libFuzzer target, in the asan preset.
 function(sluice_fuzz name)
   if(NOT SLUICE_FUZZ)
     return()
@@ -81,4 +90,5 @@ function(sluice_fuzz name)
   list(TRANSFORM arg_USES PREPEND sluice_)
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE sluice_flags ${arg_USES} ${arg_LINKS} -fsanitize=fuzzer)
+  add_dependencies(fuzzers ${name})
 endfunction()

@@ -56,7 +56,7 @@ Result<AppPortOptions> Engine::app_options(const PortConfig& port, const std::op
       return fail("its queue {}:{} does not exist: nic {} has {} RX queues", name.netdev, name.queue,
                   name.netdev, unit.info().rx_queues);
     }
-    NicQueueOptions queue_options = unit.queue_options(queue, unit.config().mode);
+    NicQueueOptions queue_options = unit.queue_options(queue, unit.mode());
     options.owned.push_back(
         OwnedQueue{unit.id(), queue, worker_of(queue, workers_.size()), pages_for_queue(queue_options, 0)});
   }
@@ -111,7 +111,7 @@ Result<void> Engine::open_owned_queue(PortId owner, std::size_t index, NicUnit::
   }
   // D5: in driver zero-copy mode the NIC fills the owner's pages before the program decides whose packet it
   // is. In copy mode the kernel copies after the verdict.
-  BindMode mode = domain.observe ? unit->config().mode : BindMode::kCopy;
+  BindMode mode = domain.observe ? unit->mode() : BindMode::kCopy;
   return unit->open_owned_queue(owned.queue, owner, mode, *domain.umem, *domain.pools[index], use);
 }
 

@@ -53,9 +53,24 @@ Result<void> NicUnit::start() {
   if (!link_->native()) {
     log::warn("nic {}: {}", config_.netdev, link_->warning());
   }
+  choose_mode();
   log::info("nic {}: attached, {} XDP, queues given {} of {}", config_.netdev,
             link_->native() ? "native" : "generic", given_.size(), info_.rx_queues);
   return {};
+}
+
+void NicUnit::choose_mode() {
+  mode_ = config_.mode;
+  const std::string flaw = mode_ == BindMode::kCopy ? "" : zero_copy_flaw(info_);
+  if (flaw.empty()) {
+    return;
+  }
+  if (mode_ == BindMode::kAuto) {
+    mode_ = BindMode::kCopy;
+    log::info("nic {}: copy mode: {}; `mode = \"zerocopy\"` insists", config_.netdev, flaw);
+  } else {
+    log::warn("nic {}: {}; `mode = \"auto\"` takes copy mode", config_.netdev, flaw);
+  }
 }
 
 NicUnit::~NicUnit() {
@@ -83,7 +98,7 @@ bool NicUnit::native() const {
 }
 
 Result<void> NicUnit::open_host_queue(QueueId queue) {
-  NicQueueOptions options = queue_options(queue, config_.mode);
+  NicQueueOptions options = queue_options(queue, mode_);
   auto range = wiring_.host_memory->take(pages_for_queue(options, 0));
   if (!range) {
     return std::unexpected(range.error());
@@ -102,7 +117,7 @@ Result<void> NicUnit::open_host_queue(QueueId queue) {
   open.range = *range;
   open.host_pool = std::move(*pool);
   open.pool = open.host_pool.get();
-  return bring_up(queue, config_.mode, std::move(open), *range->umem, Pool::kQuiet);
+  return bring_up(queue, mode_, std::move(open), *range->umem, Pool::kQuiet);
 }
 
 Result<void> NicUnit::open_owned_queue(QueueId queue, PortId owner, BindMode mode, Umem& umem, PagePool& pool,

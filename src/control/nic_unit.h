@@ -61,6 +61,8 @@ class NicUnit {
 
   const NicConfig& config() const { return config_; }
   const NicInfo& info() const { return info_; }
+  // The configured mode, or copy where that is `auto` and the driver's zero copy is not to be trusted.
+  BindMode mode() const { return mode_; }
   void update_info(const NicInfo& info) { info_ = info; }
   NicId id() const { return wiring_.id; }
   PortId port() const { return wiring_.port; }
@@ -84,6 +86,7 @@ class NicUnit {
  private:
   NicUnit(const NicConfig& config, const Wiring& wiring) : config_(config), wiring_(wiring) {}
   Result<void> start();
+  void choose_mode();
   Result<void> bring_up(QueueId queue, BindMode mode, OpenQueue open, Umem& umem, Pool use);
   void leave_worker(QueueId queue, OpenQueue& open);
   void choose_uplink_lane(WorkerId worker);
@@ -92,6 +95,7 @@ class NicUnit {
   NicConfig config_;
   Wiring wiring_;
   NicInfo info_;
+  BindMode mode_ = BindMode::kAuto;
   std::vector<QueueId> given_;
   std::unique_ptr<Demux> demux_;
   std::optional<XdpLink> link_;

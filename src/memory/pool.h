@@ -119,6 +119,7 @@ class PagePool {
   std::uint32_t take_rest(PageIndex* pages, std::uint32_t wanted);
   std::uint32_t take_aside(PageIndex* pages, std::uint32_t wanted);
   std::uint32_t take_unused(PageIndex* pages, std::uint32_t wanted);
+  void note_level();
   void put_aside();
   [[noreturn, gnu::cold, gnu::noinline]] void bad_release(std::uint32_t worst_slot,
                                                           std::uint64_t count) const;
@@ -196,8 +197,17 @@ inline std::uint32_t PagePool::take_from_cache(PageIndex* pages, std::uint32_t w
     }
   }
   owner_.cache_out.store(out + count, std::memory_order_release);
-  owner_.fewest = std::min(owner_.fewest, static_cast<std::uint32_t>(level - count));
   return count;
+}
+
+// kOldestFirst: what is left in the ring, and now and then what of it is never needed.
+inline void PagePool::note_level() {
+  const std::uint64_t out = owner_.cache_out.load(std::memory_order_relaxed);
+  const std::uint64_t level = owner_.cache_in.load(std::memory_order_relaxed) - out - owner_.aside;
+  owner_.fewest = std::min(owner_.fewest, static_cast<std::uint32_t>(level));
+  if (out >= owner_.look_at) [[unlikely]] {
+    put_aside();
+  }
 }
 
 inline std::uint32_t PagePool::alloc_bulk(std::span<PageIndex> pages) {
@@ -206,11 +216,11 @@ inline std::uint32_t PagePool::alloc_bulk(std::span<PageIndex> pages) {
   }
   auto wanted = static_cast<std::uint32_t>(pages.size());
   std::uint32_t count = take_from_cache(pages.data(), wanted);
+  if (oldest_first_) {
+    note_level();
+  }
   if (count < wanted) [[unlikely]] {
     count += take_rest(pages.data() + count, wanted - count);
-  }
-  if (oldest_first_ && owner_.cache_out.load(std::memory_order_relaxed) >= owner_.look_at) [[unlikely]] {
-    put_aside();
   }
   return count;
 }

@@ -135,16 +135,24 @@ std::size_t Console::wait_for(const std::string& what, std::size_t from, std::ch
     std::size_t at = text_.find(what, from);
     return at == std::string::npos ? at : at + what.size();
   };
+  auto hopeless = [&] {
+    return ended_ || (!last_words_.empty() && text_.find(last_words_) != std::string::npos);
+  };
   std::size_t end = std::string::npos;
   eventually(
       [&] {
         std::unique_lock lock(mutex_);
         more_.wait_for(lock, std::chrono::milliseconds(20),
-                       [&] { return (end = found()) != std::string::npos || ended_; });
-        return end != std::string::npos || ended_;
+                       [&] { return (end = found()) != std::string::npos || hopeless(); });
+        return end != std::string::npos || hopeless();
       },
       deadline);
   return end;
+}
+
+void Console::give_up_at(const std::string& last_words) {
+  std::lock_guard lock(mutex_);
+  last_words_ = last_words;
 }
 
 void Console::signal(int number) const {

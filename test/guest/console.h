@@ -32,9 +32,12 @@ class Console {
   std::size_t mark() const;
   std::string since(std::size_t mark) const;
   // Waits until `what` stands behind `from`; where it ends, or npos: it did not come in time, or the program
-  // has ended without.
+  // has ended or spoken its last words (give_up_at) without.
   std::size_t wait_for(const std::string& what, std::size_t from,
                        std::chrono::seconds deadline = std::chrono::seconds(60));
+
+  // From now on no wait_for() waits any longer once the program has said this.
+  void give_up_at(const std::string& last_words);
 
   void signal(int number) const;
   // Waits for its end, at most so long, then kill -9. The exit status, 128 + signal.
@@ -52,6 +55,7 @@ class Console {
   std::condition_variable more_;
   std::string text_;
   bool ended_ = false;
+  std::string last_words_;  // empty: none
   std::thread reader_;
 };
 

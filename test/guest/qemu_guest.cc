@@ -49,14 +49,15 @@ Result<std::unique_ptr<QemuGuest>> QemuGuest::start(const QemuOptions& options) 
   }
   std::vector<std::string> argv{
       kProgram, "-nodefaults", "-display", "none", "-serial", "stdio",
-      // Emulated cmpxchg16b is broken in QEMU 7.2: kernels from 6.12 on fall over it now and then.
-      "-accel", "tcg,thread=multi", "-cpu", "max,-cx16", "-smp", std::to_string(options.cpus), "-m",
+      // Two things that QEMU 7.2 emulates wrongly, and that Linux falls over now and then: cmpxchg16b (from
+      // 6.12 on), and code that is changed while another CPU, emulated by another thread, runs it (7.3).
+      "-accel", "tcg,thread=single", "-cpu", "max,-cx16", "-smp", std::to_string(options.cpus), "-m",
       std::to_string(options.memory_mb), "-object",
       fmt::format("memory-backend-memfd,id=mem,size={}M,share=on{}", options.memory_mb,
                   options.huge_pages ? ",hugetlb=on,hugetlbsize=2M,prealloc=on" : ""),
       "-machine", "q35,memory-backend=mem", "-kernel", options.image.kernel, "-initrd",
       options.image.initramfs, "-append",
-      fmt::format("console=ttyS0 panic=-1 quiet ADDRESS={}", options.address)};
+      fmt::format("console=ttyS0 panic=-1 quiet ADDRESS={} {}", options.address, options.kernel_words)};
   for (std::size_t i = 0; i < options.nics.size(); ++i) {
     const QemuNic& nic = options.nics[i];
     // vectors=0: QEMU 7.2 ends with a segmentation fault when a driver sets up MSI-X on vhost-user in
@@ -79,6 +80,7 @@ Result<std::unique_ptr<QemuGuest>> QemuGuest::start(const QemuOptions& options) 
   }
   auto console = Console::start(argv);
   SLUICE_TRY(console);
+  (*console)->give_up_at("Kernel panic");
   return std::unique_ptr<QemuGuest>(new QemuGuest(std::move(*console)));
 }
 

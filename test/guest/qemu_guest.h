@@ -39,6 +39,7 @@ struct QemuOptions {
   std::vector<QemuNic> nics;
   std::vector<std::string> more;  // further arguments
   const NetNs* ns = nullptr;      // where QEMU runs; none: here
+  std::string kernel_words;       // more of the kernel's command line
   std::uint32_t memory_mb = 256, cpus = 1;
   bool huge_pages = false;  // its memory is of reserved pages of 2 MiB
 };

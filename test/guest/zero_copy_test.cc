@@ -19,13 +19,14 @@
 namespace sluice::test {
 namespace {
 
-constexpr const char* kConfig = R"([daemon]
+constexpr const char* kNic = R"([daemon]
 control = "/run/control.sock"
 workers = [ { cpu = 0 } ]
 [nic.eth0]
-mode = "zerocopy"
 ring = 512
-[port.echo]
+)";
+constexpr const char* kZeroCopy = "mode = \"zerocopy\"\n";
+constexpr const char* kPort = R"([port.echo]
 type = "app"
 socket = "/run/echo.sock"
 pages = 1024
@@ -38,6 +39,9 @@ type = "guest"
 socket = "/run/vm0.sock"
 mac = "52:54:00:00:00:01"
 )";
+// The driver's own zeroes (zero_copy_flaw() in port/nic/nic_info.cc): without randomised addresses it looks
+// for its header shortly behind 1 GiB, and there is memory now that nobody uses and that is zero.
+constexpr const char* kHeaderOfZeroes = "nokaslr memmap=64M$0x40000000";
 constexpr const char* kSluicectl = "sluicectl --socket /run/control.sock ";
 
 // What testpmd loads by itself, and so is named nowhere in it.
@@ -72,7 +76,10 @@ class ZeroCopy : public ::testing::Test {
   void TearDown() override {
     if (bed_ && bed_->machine && HasFailure()) {
       std::fprintf(stderr, "%s\nthe daemon's log:\n%s\n", machine().log().c_str(),
-                   machine().run("cat /tmp/log").output.c_str());
+                   machine().run("cat /tmp/log /tmp/echo /tmp/testpmd").output.c_str());
+      for (const char* what : {"nics", "queues", "ports", "guests", "rules"}) {
+        std::fprintf(stderr, "%s\n", show(what).dump(1).c_str());
+      }
     }
   }
 
@@ -105,6 +112,7 @@ class ZeroCopy : public ::testing::Test {
          .more = {"-netdev", "tap,id=w,ifname=wire0,script=no,downscript=no,vhost=off", "-device",
                   "virtio-net-pci,netdev=w,mac=02:00:00:00:00:01,iommu_platform=on,disable-legacy=on"},
          .ns = &wire_ns(),
+         .kernel_words = kHeaderOfZeroes,
          .memory_mb = 1536,
          .cpus = 2}));
     need(machine().up());
@@ -122,14 +130,23 @@ class ZeroCopy : public ::testing::Test {
   }
   std::uint64_t counter(const std::string& name) { return show("counters").at(name).get<std::uint64_t>(); }
 
-  void expect_queues_in_zero_copy() {
+  void expect_queues_in(const std::string& mode) {
     const nlohmann::json nics = show("nics");
-    EXPECT_TRUE(nics.size() == 1 && nics[0]["af_xdp"] == "zerocopy") << nics.dump(1);
+    EXPECT_TRUE(nics.size() == 1 && nics[0]["af_xdp"] == mode) << nics.dump(1);
     const nlohmann::json queues = show("queues");
     EXPECT_FALSE(queues.empty());
     for (const nlohmann::json& queue : queues) {
-      EXPECT_EQ(queue["mode"], "zerocopy") << queues.dump(1);
+      EXPECT_EQ(queue["mode"], mode) << queues.dump(1);
     }
+  }
+  void start_program() {
+    machine().run("udp_echo /run/echo.sock --port 7 >/tmp/echo 2>&1 &");
+    ASSERT_TRUE(eventually([&] { return show("ports")[0]["state"] == "attached"; }));
+  }
+  bool driver_is_a_module() { return machine().run("test -e /sys/module/virtio_net/initstate").ok(); }
+  void expect_log(const std::string& words) {
+    const std::string log = machine().run("cat /tmp/log").output;
+    EXPECT_NE(log.find(words), std::string::npos) << words << " in:\n" << log;
   }
 
   // Datagrams to the program in the machine and back, each with words of its own.
@@ -166,30 +183,32 @@ class ZeroCopy : public ::testing::Test {
 };
 
 TEST_F(ZeroCopy, AProgramAndTheKernelShareANicWhoseDriverWritesStraightIntoTheDaemonsPages) {
-  boot(kConfig, {});
+  boot(std::string(kNic) + kZeroCopy + kPort, {});
   if (IsSkipped() || HasFatalFailure()) {
     return;
   }
-  expect_queues_in_zero_copy();
-  machine().run("udp_echo /run/echo.sock --port 7 >/tmp/echo 2>&1 &");
-  ASSERT_TRUE(eventually([&] { return show("ports")[0]["state"] == "attached"; }));
+  expect_queues_in("zerocopy");
+  ASSERT_NO_FATAL_FAILURE(start_program());
   auto kernel = need(Ping::start(wire_ns(), "10.77.0.1", 100));
   expect_program_echoes(300);
   expect_answered(kernel.stop());
   EXPECT_EQ(counter("port.echo.rx_packets"), 300u);
   EXPECT_EQ(counter("port.echo.tx_packets"), 300u);
+  if (driver_is_a_module()) {
+    expect_log("eth0: the driver virtio_net, loaded as a module");
+  }
 }
 
 TEST_F(ZeroCopy, AProgramAGuestAndTheKernelShareSuchANic) {
   if (std::string why = Testpmd::why_none(); !why.empty()) {
     GTEST_SKIP() << why;
   }
-  boot(std::string(kConfig) + kGuestPort, testpmd_files());
+  boot(std::string(kNic) + kZeroCopy + kPort + kGuestPort, testpmd_files());
   if (IsSkipped() || HasFatalFailure()) {
     return;
   }
-  expect_queues_in_zero_copy();
-  machine().run("udp_echo /run/echo.sock --port 7 >/tmp/echo 2>&1 &");
+  expect_queues_in("zerocopy");
+  ASSERT_NO_FATAL_FAILURE(start_program());
   machine().run(
       "sleep 9999 | dpdk-testpmd --lcores 0@1,1@1 --no-pci --no-telemetry --no-huge --no-shconf -m 128 "
       "--vdev "
@@ -204,7 +223,21 @@ TEST_F(ZeroCopy, AProgramAGuestAndTheKernelShareSuchANic) {
   EXPECT_TRUE(result.perfect()) << result.text();
   expect_program_echoes(100);
   expect_answered(kernel.stop());
-  expect_queues_in_zero_copy();
+  expect_queues_in("zerocopy");
+}
+
+TEST_F(ZeroCopy, IsNotTakenUnaskedFromADriverThatSendsWithHeadersFromElsewhere) {
+  boot(std::string(kNic) + kPort, {});
+  if (IsSkipped() || HasFatalFailure()) {
+    return;
+  }
+  if (!driver_is_a_module()) {
+    GTEST_SKIP() << "this kernel has virtio_net built in";
+  }
+  expect_queues_in("copy");
+  expect_log("eth0: copy mode: the driver virtio_net");
+  ASSERT_NO_FATAL_FAILURE(start_program());
+  expect_program_echoes(20);
 }
 
 }  // namespace

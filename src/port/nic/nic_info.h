@@ -24,4 +24,7 @@ struct NicInfo {
 
 Result<NicInfo> read_nic_info(const std::string& netdev);
 
+// What is wrong with the zero-copy mode of this NIC's driver, as a sentence; empty where nothing is known.
+std::string zero_copy_flaw(const NicInfo& info);
+
 }  // namespace sluice
