@@ -18,17 +18,9 @@ void guest_to_guest(benchmark::State& state, const char* rings) {
 }
 
 BENCHMARK_CAPTURE(guest_to_guest, split, "split")->Arg(64)->Arg(1500)->Iterations(kTurns);
-BENCHMARK_CAPTURE(guest_to_guest, in_order, "split_in_order")
-    ->Arg(64)
-    ->Arg(1500)
-    ->UseManualTime()
-    ->MinTime(0.3);
+BENCHMARK_CAPTURE(guest_to_guest, in_order, "split_in_order")->Arg(64)->Arg(1500)->Iterations(kTurns);
 BENCHMARK_CAPTURE(guest_to_guest, packed, "packed")->Arg(64)->Arg(1500)->Iterations(kTurns);
-BENCHMARK_CAPTURE(guest_to_guest, packed_in_order, "packed_in_order")
-    ->Arg(64)
-    ->Arg(1500)
-    ->UseManualTime()
-    ->MinTime(0.3);
+BENCHMARK_CAPTURE(guest_to_guest, packed_in_order, "packed_in_order")->Arg(64)->Arg(1500)->Iterations(kTurns);
 
 }  // namespace
 }  // namespace sluice::test
