@@ -73,12 +73,17 @@ function(sluice_test name)
   set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}")
 endfunction()
 
-# sluice_bench(pool_bench SOURCES pool_bench.cc USES memory): built, never run by the tests.
+# sluice_bench(pool_bench SOURCES pool_bench.cc USES memory): the tests run it only where it is one of Google
+# Benchmark's, for a moment, to see that it ends.
 function(sluice_bench name)
   cmake_parse_arguments(arg "" "" "SOURCES;USES;LINKS" ${ARGN})
   list(TRANSFORM arg_USES PREPEND sluice_)
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE sluice_flags ${arg_USES} ${arg_LINKS})
+  if("benchmark::benchmark" IN_LIST arg_LINKS AND NOT SLUICE_SANITIZE)
+    add_test(NAME ${name}_ends COMMAND ${name} --benchmark_min_time=0.001)
+    set_tests_properties(${name}_ends PROPERTIES TIMEOUT 60)
+  endif()
 endfunction()
 
 # sluice_fuzz(rule_fuzz SOURCES rule_fuzz.cc USES demux): a libFuzzer target, in the asan preset.
