@@ -23,6 +23,8 @@ inline constexpr std::uint32_t kReceiverCpu = 1;  // worker and app, or the peer
 struct Round {
   double packets_per_second = 0;  // received, from the first packet to the last
   std::uint64_t sent = 0, received = 0;
+  std::uint64_t stolen_ms =
+      0;  // by the host, of the two CPUs, in steps of 10 (steal, proc_stat(5)); 0 on bare metal
   std::uint64_t lost() const { return sent - received; }
 };
 
@@ -37,6 +39,11 @@ void run_on(std::uint32_t cpu);  // pins this thread
 
 // Sends `packets` at full rate while this thread turns the receiver.
 Round measure(test::LiveFrames& live, Receiver& receiver);
+
+// A host that limits a machine's CPU time, or has others to serve, takes CPUs away for longer than a NIC's
+// ring lasts. A round in which that happened says more of the host than of who received, and is done again,
+// at most 3 times. `again` counts them.
+Round undisturbed(const std::function<Round()>& once, std::uint32_t& again);
 
 // The round in the middle by rate; its losses are the sum over all rounds.
 struct Figure {
