@@ -23,8 +23,8 @@ inline constexpr std::uint32_t kReceiverCpu = 1;  // worker and app, or the peer
 struct Round {
   double packets_per_second = 0;  // received, from the first packet to the last
   std::uint64_t sent = 0, received = 0;
-  std::uint64_t stolen_ms =
-      0;  // by the host, of the two CPUs, in steps of 10 (steal, proc_stat(5)); 0 on bare metal
+  // By the host, of the two CPUs, in steps of 10 (steal, proc_stat(5)); 0 on bare metal.
+  std::uint64_t stolen_ms = 0;
   std::uint64_t lost() const { return sent - received; }
 };
 

@@ -96,16 +96,15 @@ Result<NicInfo> read_nic_info(const std::string& netdev) {
 
 // virtio_net maps its header of all zeroes, a static variable (drivers/net/virtio_net.c, xsk_hdr), for DMA as
 // if it lay in the kernel's linear mapping. A module's variables do not: the address is that of some other
-// page, and what stands there is the header that the device reads. Seen with Linux 7.3.4; there since zero
-// copy came (6.13).
+// page, and what stands there is the header that the device reads. Seen with Linux 7.3.4; the patches
+// that brought zero copy have it already.
 std::string zero_copy_flaw(const NicInfo& info) {
-  // Only a module that can be unloaded has this file.
+  // Only a module has this file; what is built in has none.
   if (info.driver != "virtio_net" || ::access("/sys/module/virtio_net/initstate", F_OK) != 0) {
     return "";
   }
   return "the driver virtio_net, loaded as a module, sends in zero-copy mode with headers from a page that "
-         "is not its "
-         "own, and what it sends may be lost or changed";
+         "is not its own, and what it sends may be lost or changed";
 }
 
 }  // namespace sluice
