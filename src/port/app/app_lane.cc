@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "port/copy_bytes.h"
 #include "port/flow_hash.h"
 #include "port/prefetch.h"
 
@@ -37,6 +38,15 @@ AppLane::AppLane(LaneMemory memory, const LanePolicy& policy, AppLaneCounters& c
   pressure_on_ = std::max(memory_.page_limit - memory_.page_limit / 4, 1u);
   pressure_off_ = std::max(memory_.page_limit / 2, 1u);
   counters_.pages_lent.set(0);
+}
+
+inline const LanePool* AppLane::pool_of(std::uint32_t page) const {
+  for (const LanePool& candidate : memory_.pools) {
+    if (page - candidate.first < candidate.count) {
+      return &candidate;
+    }
+  }
+  return nullptr;
 }
 
 std::uint32_t AppLane::admit(std::uint32_t wanted) {
@@ -137,12 +147,7 @@ void AppLane::copy_in(const Source& source, std::span<Packet> packets) {
       continue;
     }
     std::byte* frame = memory_.arena->page(pages[used]) + kCopyOffset;
-    if (packet.head_bytes != 0) {
-      std::memcpy(frame, packet.head, packet.head_bytes);
-    }
-    if (packet.body_bytes != 0) {
-      std::memcpy(frame + packet.head_bytes, packet.body, packet.body_bytes);
-    }
+    copy_frame(frame, packet);
     ledger.lend(pages[used], policy_.port);
     write_entry(used, source, packet, pages[used], kCopyOffset);
     bytes += packet.bytes();
@@ -157,38 +162,29 @@ void AppLane::copy_in(const Source& source, std::span<Packet> packets) {
   delivered(used, bytes);
 }
 
-const LanePool* AppLane::pool_of(std::uint32_t page) const {
-  for (const LanePool& candidate : memory_.pools) {
-    if (page - candidate.first < candidate.count) {
-      return &candidate;
-    }
-  }
-  return nullptr;
-}
-
-bool AppLane::take_back_one(std::uint32_t untrusted_page) {
+// The pool that a returned page goes home to; null when it may not be returned, which is counted.
+inline PagePool* AppLane::take_back_one(std::uint32_t untrusted_page) {
   // A page of another lane is another worker's to account for, so its pool is looked up before any ledger is.
   const LanePool* home = pool_of(untrusted_page);
   if (home == nullptr) [[unlikely]] {
     bool exists = untrusted_page < memory_.page_count;
     (exists ? counters_.fault_return_foreign : counters_.fault_return_forged).add(1);
-    return false;
+    return nullptr;
   }
   switch (home->ledger->give_back(untrusted_page, policy_.port)) {
     [[likely]] case PageFault::kNone:
-      home->pool->release(PageIndex{untrusted_page});
-      return true;
+      return home->pool;
     case PageFault::kForged:
       counters_.fault_return_forged.add(1);
-      return false;
+      return nullptr;
     case PageFault::kForeign:
       counters_.fault_return_foreign.add(1);
-      return false;
+      return nullptr;
     case PageFault::kDouble:
       counters_.fault_return_double.add(1);
-      return false;
+      return nullptr;
   }
-  return false;
+  return nullptr;
 }
 
 std::uint32_t AppLane::take_back() {
@@ -197,9 +193,23 @@ std::uint32_t AppLane::take_back() {
     return 0;
   }
   std::uint32_t good = 0;
+  std::array<PageIndex, kBackPerTurn> home;  // of one pool after the other
+  std::uint32_t gone = 0;                    // of them
+  PagePool* pool = memory_.pools.front().pool;
   for (std::uint32_t i = 0; i < count; ++i) {
-    good += take_back_one(memory_.back.read(i)) ? 1 : 0;
+    const std::uint32_t page = memory_.back.read(i);
+    PagePool* its = take_back_one(page);
+    if (its == nullptr) [[unlikely]] {
+      continue;
+    }
+    if (its != pool) {
+      pool->release_bulk(std::span(home).subspan(gone, good - gone));
+      gone = good;
+      pool = its;
+    }
+    home[good++] = PageIndex{page};
   }
+  pool->release_bulk(std::span(home).subspan(gone, good - gone));
   memory_.back.release(count);
   SLUICE_CHECK(good <= lent_, "{} pages came back of {}", good, lent_);
   lent_ -= good;
@@ -259,7 +269,7 @@ std::uint32_t AppLane::tx_burst(std::span<Packet> packets) {
     const std::byte* frame = memory_.tx_arena + entry.offset;
     std::byte* head = heads_[taken].data();
     std::uint32_t head_bytes = std::min(entry.length, kMaxHead);
-    std::memcpy(head, frame, head_bytes);
+    copy_bytes(head, frame, head_bytes);
     asm volatile(""
                  :
                  : "r"(head)

@@ -94,7 +94,7 @@ class AppLane final : public Lane {
                    std::uint32_t offset);
   void delivered(std::uint32_t count, std::uint64_t bytes);
   std::uint32_t take_back();
-  bool take_back_one(std::uint32_t untrusted_page);
+  PagePool* take_back_one(std::uint32_t untrusted_page);
   const LanePool* pool_of(std::uint32_t page) const;
   bool admit_tx(const sluice_tx_entry& entry, std::uint32_t position) const;
   bool source_mac_allowed(const std::byte* frame) const;

@@ -8,20 +8,15 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "port/copy_bytes.h"
 
 namespace sluice {
 
 namespace {
 
-// The one copy of a frame: head, then body.
-void copy_frame(const Packet& packet, FakeFrame& frame) {
+void copy_in_frame(const Packet& packet, FakeFrame& frame) {
   SLUICE_CHECK(packet.bytes() <= kFakePageBytes, "frame of {} bytes", packet.bytes());
-  if (packet.head_bytes > 0) {
-    std::memcpy(frame.copy.data(), packet.head, packet.head_bytes);
-  }
-  if (packet.body_bytes > 0) {
-    std::memcpy(frame.copy.data() + packet.head_bytes, packet.body, packet.body_bytes);
-  }
+  copy_frame(frame.copy.data(), packet);
   frame.page = PageIndex::kNone;
   frame.bytes = static_cast<std::uint16_t>(packet.bytes());
 }
@@ -114,7 +109,7 @@ void FakeQueue::hand_over(const Source&, std::span<Packet> packets) {
       drop_tx_ring_full.add(1);
       continue;
     }
-    copy_frame(packet, *frame);  // this is the wire: the frame has left
+    copy_in_frame(packet, *frame);  // this is the wire: the frame has left
     sent_.publish();
     on_their_way_.push_back(packet.page);
     packet.page = PageIndex::kNone;
@@ -129,7 +124,7 @@ void FakeQueue::copy_in(const Source&, std::span<Packet> packets) {
       drop_tx_ring_full.add(1);
       continue;
     }
-    copy_frame(packet, *frame);
+    copy_in_frame(packet, *frame);
     sent_.publish();
     copied.add(1);
   }
@@ -254,7 +249,7 @@ void FakeLane::hand_over(const Source&, std::span<Packet> packets) {
 void FakeLane::copy_in(const Source&, std::span<Packet> packets) {
   for (const Packet& packet : packets) {
     if (FakeFrame* frame = admit(); frame != nullptr) {
-      copy_frame(packet, *frame);
+      copy_in_frame(packet, *frame);
       inbox_.publish();
       copied.add(1);
     }

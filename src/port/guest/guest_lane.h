@@ -76,13 +76,22 @@ class GuestLane final : public Lane {
   template <typename Ring>
   void fill(Virtqueue& queue, Ring& ring, std::span<const Packet> packets);
   struct Filled {
-    std::uint32_t buffers = 0;  // used, from the front of what was offered
-    std::uint32_t packets = 0;  // done with, delivered or dropped
-    bool wants_more = false;    // the next packet needs more buffers than were offered
+    std::uint32_t buffers = 0;    // used, from the front of what was offered
+    std::uint32_t packets = 0;    // done with, delivered or dropped
+    std::uint32_t delivered = 0;  // of these
+    std::uint64_t bytes = 0;      // of frames as the guest gets them
+    bool wants_more = false;      // the next packet needs more buffers than were offered
+
+    void add(const Filled& more) {
+      buffers += more.buffers;
+      packets += more.packets;
+      delivered += more.delivered;
+      bytes += more.bytes;
+      wants_more = more.wants_more;
+    }
   };
   Filled fill_buffers(Virtqueue& queue, std::span<GuestBuffer> buffers, std::span<const Packet> packets);
-  std::uint32_t fill_slowly(Virtqueue& queue, std::span<GuestBuffer> buffers, const Packet& packet,
-                            Filled& filled);
+  Filled fill_slowly(Virtqueue& queue, std::span<GuestBuffer> buffers, const Packet& packet);
 
   // Frames from the guest.
   template <typename Ring>

@@ -3,8 +3,8 @@
 #include <bit>
 
 #include "base/check.h"
+#include "port/copy_bytes.h"
 #include "port/flow_hash.h"
-#include "port/guest/copy_bytes.h"
 #include "port/guest/guest_lane.h"
 #include "port/guest/net_header.h"
 #include "port/guest/prefetch.h"
@@ -149,11 +149,9 @@ void GuestLane::fill(Virtqueue& queue, Ring& ring, std::span<const Packet> packe
 
 GuestLane::Filled GuestLane::fill_buffers(Virtqueue& queue, std::span<GuestBuffer> buffers,
                                           std::span<const Packet> packets) {
-  Filled filled;
+  Filled filled;  // nobody else gets hold of it: it stays in registers
   const std::uint32_t header_bytes = queue.header_bytes();
   const bool access = policy_.vlan != 0;
-  std::uint64_t bytes = 0;
-  std::uint32_t delivered = 0;
   while (filled.buffers < buffers.size() && filled.packets < packets.size() && !filled.wants_more) {
     GuestBuffer& buffer = buffers[filled.buffers];
     const Packet& packet = packets[filled.packets];
@@ -165,60 +163,44 @@ GuestLane::Filled GuestLane::fill_buffers(Virtqueue& queue, std::span<GuestBuffe
     }
     if (buffer.data != nullptr && buffer.bytes >= need && !access) [[likely]] {
       write_net_header(buffer.data, header_bytes);
-      std::byte* to = buffer.data + header_bytes;
-      if (packet.head_bytes != 0) {
-        copy_bytes(to, packet.head, packet.head_bytes);
-      }
-      if (packet.body_bytes != 0) {
-        copy_bytes(to + packet.head_bytes, packet.body, packet.body_bytes);
-      }
+      copy_frame(buffer.data + header_bytes, packet);
       mark_dirty(buffer.data, need);
       buffer.written = need;
-      bytes += packet.bytes();
-      ++delivered;
-      ++filled.buffers;
-      ++filled.packets;
+      filled.add({.buffers = 1, .packets = 1, .delivered = 1, .bytes = packet.bytes()});
     } else if (buffer.bytes < header_bytes) {
       RingCounters& counters = queue.counters();
       (buffer.bytes == 0 ? counters.of(buffer.fault) : counters.fault_buffer_header).add(1);
-      ++filled.buffers;  // given back with nothing in it
+      filled.add({.buffers = 1});  // given back with nothing in it
     } else {
-      const std::uint32_t before = filled.packets;
-      const std::uint32_t wrote = fill_slowly(queue, buffers.subspan(filled.buffers), packet, filled);
-      bytes += wrote;
-      delivered += wrote != 0 ? filled.packets - before : 0;
+      filled.add(fill_slowly(queue, buffers.subspan(filled.buffers), packet));
     }
   }
-  counters_.copied.add(delivered);
-  counters_.copied_bytes.add(bytes);
-  counters_.rx_packets.add(delivered);
-  counters_.rx_bytes.add(bytes);
-  queue.counters().packets.add(delivered);
+  counters_.copied.add(filled.delivered);
+  counters_.copied_bytes.add(filled.bytes);
+  counters_.rx_packets.add(filled.delivered);
+  counters_.rx_bytes.add(filled.bytes);
+  queue.counters().packets.add(filled.delivered);
   return filled;
 }
 
-// A frame into a buffer in pieces, into several buffers, or without its tag. Returns the bytes of the frame
-// as the guest gets it, 0 when it was not delivered.
-std::uint32_t GuestLane::fill_slowly(Virtqueue& queue, std::span<GuestBuffer> buffers, const Packet& packet,
-                                     Filled& filled) {
+// A frame into a buffer in pieces, into several buffers, or without its tag.
+GuestLane::Filled GuestLane::fill_slowly(Virtqueue& queue, std::span<GuestBuffer> buffers,
+                                         const Packet& packet) {
   FramePieces frame;
   if (!pieces_for_access(packet, policy_.vlan, frame)) {
     counters_.drop_vlan.add(1);
-    ++filled.packets;
-    return 0;
+    return {.packets = 1};
   }
   const std::uint64_t need = std::uint64_t{queue.header_bytes()} + frame.bytes();
   if (!queue.mergeable() && buffers.front().bytes < need) {
     counters_.drop_too_long.add(1);
-    ++filled.packets;
-    return 0;
+    return {.packets = 1};
   }
   std::uint64_t room = 0;
   std::uint32_t used = 0;
   while (room < need) {
     if (used == buffers.size()) {
-      filled.wants_more = true;
-      return 0;
+      return {.wants_more = true};
     }
     if (buffers[used].bytes == 0) {
       // A bad buffer in the middle: buffers come back in order, so those before it are lost with it.
@@ -226,8 +208,7 @@ std::uint32_t GuestLane::fill_slowly(Virtqueue& queue, std::span<GuestBuffer> bu
         lost.written = 0;
       }
       queue.counters().of(buffers[used].fault).add(1);
-      filled.buffers += used + 1;
-      return 0;
+      return {.buffers = used + 1};
     }
     buffers[used].written =
         static_cast<std::uint32_t>(std::min<std::uint64_t>(buffers[used].bytes, need - room));
@@ -241,9 +222,7 @@ std::uint32_t GuestLane::fill_slowly(Virtqueue& queue, std::span<GuestBuffer> bu
   for (const std::span<const std::byte> piece : frame.piece) {
     scatter.write(piece.data(), piece.size());
   }
-  filled.buffers += used;
-  ++filled.packets;
-  return frame.bytes();
+  return {.buffers = used, .packets = 1, .delivered = 1, .bytes = frame.bytes()};
 }
 
 }  // namespace sluice

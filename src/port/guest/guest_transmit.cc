@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "port/guest/copy_bytes.h"
+#include "port/copy_bytes.h"
 #include "port/guest/guest_lane.h"
 #include "port/guest/net_header.h"
 

@@ -55,17 +55,19 @@ std::uint32_t PackedRing::take(std::span<GuestBuffer> buffers, PieceStore& store
     return 0;
   }
   const auto wanted = static_cast<std::uint32_t>(std::min<std::size_t>(buffers.size(), kBurst));
+  // In locals, as in give_back().
+  Position at = next_avail_;
   std::uint32_t taken = 0;
   std::uint32_t room =
       entries_;  // D6: a burst has no more descriptors than the ring, whatever its driver says
   for (; taken < wanted && room > 0; ++taken) {
-    const std::uint64_t word = read_word(next_avail_.at, std::memory_order_acquire);
-    if (!next_avail_.is_available(word)) {
+    const std::uint64_t word = read_word(at.at, std::memory_order_acquire);
+    if (!at.is_available(word)) {
       break;
     }
-    const std::uint64_t address = read_once(descriptors_[next_avail_.at].addr);
+    const std::uint64_t address = read_once(descriptors_[at.at].addr);
     GuestBuffer& buffer = buffers[taken];
-    buffer.position = next_avail_.word();
+    buffer.position = at.word();
     buffer.written = 0;
     if ((word & kShape) == plain_flags_) [[likely]] {
       buffer.data = window_.at(address, bytes_in(word));
@@ -75,24 +77,26 @@ std::uint32_t PackedRing::take(std::span<GuestBuffer> buffers, PieceStore& store
         buffer.descriptors = 1;
         buffer.pieces = 0;
         prefetch_buffer(buffer.data, direction_);
-        next_avail_.advance(1, entries_);
+        at.advance(1, entries_);
         --room;
         continue;
       }
     }
-    if (store.used > kPieceStore - kMaxPieces || !take_chain(address, word, room, buffer, store)) {
+    if (store.used > kPieceStore - kMaxPieces || !take_chain(at, address, word, room, buffer, store)) {
       break;
     }
+    at.advance(buffer.descriptors, entries_);
     room -= buffer.descriptors;
   }
+  next_avail_ = at;
   return taken;
 }
 
-// A chain of at most `room` descriptors. False: it is longer, or no chain; the ring is broken.
-bool PackedRing::take_chain(std::uint64_t address, std::uint64_t word, std::uint32_t room,
+// A chain of at most `room` descriptors, which begins `at`. False: it is longer, or no chain; the ring is
+// broken.
+bool PackedRing::take_chain(Position at, std::uint64_t address, std::uint64_t word, std::uint32_t room,
                             GuestBuffer& buffer, PieceStore& store) {
   BufferBuilder builder(window_, store, direction_);
-  Position at = next_avail_;
   std::uint32_t descriptors = 1;  // every one of them is walked, to know where the chain ends
   for (;; ++descriptors) {
     if ((word & kIndirect) != 0) {
@@ -118,7 +122,6 @@ bool PackedRing::take_chain(std::uint64_t address, std::uint64_t word, std::uint
   builder.finish(buffer);
   buffer.id = id_in(word);  // 2.8.6: the last one's
   buffer.descriptors = static_cast<std::uint16_t>(descriptors);
-  next_avail_.advance(descriptors, entries_);
   return true;
 }
 
@@ -160,20 +163,25 @@ void PackedRing::give_back(std::span<const GuestBuffer> buffers) {
     }
     return;
   }
+  // In locals: a member would go through memory after every write to the ring, which may be anything.
+  Position used = next_used_;
+  std::uint32_t moved = 0;
   for (const GuestBuffer& buffer : buffers) {
-    const std::uint64_t word = std::uint64_t{buffer.written} | std::uint64_t{buffer.id} << 32 |
-                               written_flag_ | next_used_.used_flags();
+    const std::uint64_t word =
+        std::uint64_t{buffer.written} | std::uint64_t{buffer.id} << 32 | written_flag_ | used.used_flags();
     if (!pending_) {
       pending_ = true;
-      pending_at_ = next_used_.at;
+      pending_at_ = used.at;
       pending_word_ = word;
     } else {
-      write_once(*word_of(next_used_.at), word);
-      mark_dirty(word_of(next_used_.at), sizeof word);
+      write_once(*word_of(used.at), word);
+      mark_dirty(word_of(used.at), sizeof word);
     }
-    next_used_.advance(buffer.descriptors, entries_);
-    used_since_call_ += buffer.descriptors;
+    used.advance(buffer.descriptors, entries_);
+    moved += buffer.descriptors;
   }
+  next_used_ = used;
+  used_since_call_ += moved;
 }
 
 void PackedRing::publish() {

@@ -71,8 +71,8 @@ class PackedRing {
   std::uint64_t read_word(std::uint16_t at, std::memory_order order = std::memory_order_relaxed) const {
     return read_once(*word_of(at), order);
   }
-  bool take_chain(std::uint64_t address, std::uint64_t word, std::uint32_t room, GuestBuffer& buffer,
-                  PieceStore& store);
+  bool take_chain(Position at, std::uint64_t address, std::uint64_t word, std::uint32_t room,
+                  GuestBuffer& buffer, PieceStore& store);
   void take_indirect(std::uint64_t address, std::uint32_t bytes, BufferBuilder& builder);
   void break_ring(Counter& fault) {
     fault.add(1);

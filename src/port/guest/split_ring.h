@@ -32,12 +32,14 @@ class SplitRing {
   void untake(const GuestBuffer& first) { next_avail_ = first.position; }
   // Says what was written into each. The driver sees it when it is published.
   void give_back(std::span<const GuestBuffer> buffers) {
+    std::uint16_t used = next_used_;  // a member would go through memory after every write to the ring
     for (const GuestBuffer& buffer : buffers) {
-      vring_used_elem& slot = used_->ring[next_used_++ & mask_];
+      vring_used_elem& slot = used_->ring[used++ & mask_];
       const vring_used_elem element{.id = buffer.id, .len = buffer.written};
       std::memcpy(&slot, &element, sizeof element);  // nobody looks here before the index says so
       mark_dirty(&slot, sizeof slot);
     }
+    next_used_ = used;
   }
   void publish() {
     write_once(used_->idx, next_used_, std::memory_order_release);

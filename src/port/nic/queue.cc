@@ -16,6 +16,7 @@
 #include "abi/packet_meta.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "port/copy_bytes.h"
 #include "port/prefetch.h"
 
 namespace sluice {
@@ -179,12 +180,7 @@ bool NicQueue::send_copy(const Packet& packet) {
     return false;
   }
   std::byte* to = pages_ + (std::size_t{raw(page)} << page_shift_);
-  if (packet.head_bytes != 0) {
-    std::memcpy(to, packet.head, packet.head_bytes);
-  }
-  if (packet.body_bytes != 0) {
-    std::memcpy(to + packet.head_bytes, packet.body, packet.body_bytes);
-  }
+  copy_frame(to, packet);
   state(page) = PageState::kTx;
   xdp_desc& descriptor = tx_.slot(tx_written_++);
   descriptor.addr = std::uint64_t{raw(page)} << page_shift_;
