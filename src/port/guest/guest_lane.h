@@ -91,6 +91,8 @@ class GuestLane final : public Lane {
     }
   };
   Filled fill_buffers(Virtqueue& queue, std::span<GuestBuffer> buffers, std::span<const Packet> packets);
+  static Filled fill_whole(std::uint32_t header_bytes, std::span<GuestBuffer> buffers,
+                           std::span<const Packet> packets);
   Filled fill_slowly(Virtqueue& queue, std::span<GuestBuffer> buffers, const Packet& packet);
 
   // Frames from the guest.

@@ -149,31 +149,18 @@ void GuestLane::fill(Virtqueue& queue, Ring& ring, std::span<const Packet> packe
 
 GuestLane::Filled GuestLane::fill_buffers(Virtqueue& queue, std::span<GuestBuffer> buffers,
                                           std::span<const Packet> packets) {
-  Filled filled;  // nobody else gets hold of it: it stays in registers
-  const std::uint32_t header_bytes = queue.header_bytes();
-  const bool access = policy_.vlan != 0;
+  Filled filled;
   while (filled.buffers < buffers.size() && filled.packets < packets.size() && !filled.wants_more) {
-    GuestBuffer& buffer = buffers[filled.buffers];
-    const Packet& packet = packets[filled.packets];
-    const std::uint32_t need = header_bytes + packet.bytes();
-    if (filled.packets + 1 < packets.size() && filled.buffers + 1 < buffers.size() &&
-        buffers[filled.buffers + 1].data != nullptr) {
-      const Packet& next = packets[filled.packets + 1];
-      prefetch_copy(buffers[filled.buffers + 1].data, next.body, next.body_bytes, kPrefetchedBytes);
+    const auto buffers_left = buffers.subspan(filled.buffers);
+    const auto packets_left = packets.subspan(filled.packets);
+    Filled more;
+    if (policy_.vlan == 0) [[likely]] {
+      more = fill_whole(queue.header_bytes(), buffers_left, packets_left);
     }
-    if (buffer.data != nullptr && buffer.bytes >= need && !access) [[likely]] {
-      write_net_header(buffer.data, header_bytes);
-      copy_frame(buffer.data + header_bytes, packet);
-      mark_dirty(buffer.data, need);
-      buffer.written = need;
-      filled.add({.buffers = 1, .packets = 1, .delivered = 1, .bytes = packet.bytes()});
-    } else if (buffer.bytes < header_bytes) {
-      RingCounters& counters = queue.counters();
-      (buffer.bytes == 0 ? counters.of(buffer.fault) : counters.fault_buffer_header).add(1);
-      filled.add({.buffers = 1});  // given back with nothing in it
-    } else {
-      filled.add(fill_slowly(queue, buffers.subspan(filled.buffers), packet));
+    if (more.packets == 0) [[unlikely]] {
+      more = fill_slowly(queue, buffers_left, packets_left.front());
     }
+    filled.add(more);
   }
   counters_.copied.add(filled.delivered);
   counters_.copied_bytes.add(filled.bytes);
@@ -183,9 +170,42 @@ GuestLane::Filled GuestLane::fill_buffers(Virtqueue& queue, std::span<GuestBuffe
   return filled;
 }
 
-// A frame into a buffer in pieces, into several buffers, or without its tag.
+// Frame after frame into buffer after buffer, until one does not fit a buffer in one piece.
+GuestLane::Filled GuestLane::fill_whole(std::uint32_t header_bytes, std::span<GuestBuffer> buffers,
+                                        std::span<const Packet> packets) {
+  const std::size_t most = std::min(buffers.size(), packets.size());
+  std::uint64_t bytes = 0;
+  std::uint32_t count = 0;
+  for (; count < most; ++count) {
+    GuestBuffer& buffer = buffers[count];
+    const Packet& packet = packets[count];
+    const std::uint32_t frame_bytes = packet.bytes(), need = header_bytes + frame_bytes;
+    std::byte* const to = buffer.data;
+    if (to == nullptr || buffer.bytes < need) [[unlikely]] {
+      break;
+    }
+    if (count + 1 < most && packets[count + 1].body_bytes > kPrefetchedBytes) {
+      const Packet& next = packets[count + 1];
+      prefetch_copy(buffers[count + 1].data, next.body, next.body_bytes, kPrefetchedBytes);
+    }
+    buffer.written = need;
+    bytes += frame_bytes;
+    write_net_header(to, header_bytes);
+    copy_frame(to + header_bytes, packet);
+    mark_dirty(to, need);
+  }
+  return {.buffers = count, .packets = count, .delivered = count, .bytes = bytes};
+}
+
+// A frame for which the first buffer is too short, in pieces or bad, or that goes in without its tag.
 GuestLane::Filled GuestLane::fill_slowly(Virtqueue& queue, std::span<GuestBuffer> buffers,
                                          const Packet& packet) {
+  if (buffers.front().bytes < queue.header_bytes()) {
+    RingCounters& counters = queue.counters();
+    const GuestBuffer& bad = buffers.front();
+    (bad.bytes == 0 ? counters.of(bad.fault) : counters.fault_buffer_header).add(1);
+    return {.buffers = 1};  // given back with nothing in it
+  }
   FramePieces frame;
   if (!pieces_for_access(packet, policy_.vlan, frame)) {
     counters_.drop_vlan.add(1);
