@@ -184,7 +184,8 @@ GuestLane::Filled GuestLane::fill_whole(std::uint32_t header_bytes, std::span<Gu
     if (to == nullptr || buffer.bytes < need) [[unlikely]] {
       break;
     }
-    if (count + 1 < most && packets[count + 1].body_bytes > kPrefetchedBytes) {
+    if (count + 1 < most && packets[count + 1].body_bytes > kPrefetchedBytes &&
+        buffers[count + 1].data != nullptr) {
       const Packet& next = packets[count + 1];
       prefetch_copy(buffers[count + 1].data, next.body, next.body_bytes, kPrefetchedBytes);
     }
