@@ -165,66 +165,77 @@ void add_rule(CLI::App& app, const Options& options, RuleOptions& rule, Action& 
 }
 
 struct PortOptions {
-  std::string name, type = "app", socket, uplink, role, mode, netdev;
-  std::vector<std::string> allow_users, queues, macs, addresses;
-  unsigned pages = 0, ring = 0, stall_timeout_ms = 0, vlan = 0, queue_pairs = 0, mtu = 0;
-  bool observe = false, trust = false;
+  std::string name, type = "app";
+  json keys = json::object();  // of [port.NAME], those that were given
 };
 
-json port_params(const CLI::App& add, const PortOptions& port) {
-  json params{{"name", port.name}, {"type", port.type}};
-  auto put = [&](const char* option, const char* name, const json& value) {
-    if (add.count(option) > 0) {
-      params[name] = value;
-    }
-  };
-  put("--socket", "socket", port.socket);
-  put("--allow-user", "allow_users", port.allow_users);
-  put("--mac", "mac", port.macs);
-  put("--uplink", "uplink", port.uplink);
-  put("--pages", "pages", port.pages);
-  put("--ring", "ring", port.ring);
-  put("--queue", "queues", port.queues);
-  put("--stall-timeout-ms", "stall_timeout_ms", port.stall_timeout_ms);
-  put("--observe", "observe", port.observe);
-  put("--vlan", "vlan", port.vlan);
-  put("--mode", "mode", port.mode);
-  put("--role", "role", port.role);
-  put("--trust", "trust", port.trust);
-  put("--queue-pairs", "queue_pairs", port.queue_pairs);
-  put("--netdev", "netdev", port.netdev);
-  put("--address", "address", port.addresses);
-  put("--mtu", "mtu", port.mtu);
-  return params;
+// One option of `port add`: what it is called here, which key of the config it is, and what it says in the
+// help.
+struct PortKey {
+  const char* option;
+  const char* key;
+  enum class Kind : std::uint8_t { kText, kNumber, kList, kFlag } kind;
+  const char* help;
+};
+using Kind = PortKey::Kind;
+
+// sluiced says which key belongs to which type. A list's option may be given more than once.
+constexpr PortKey kPortKeys[] = {
+    {"--socket", "socket", Kind::kText, "app, guest: path of the Unix socket"},
+    {"--allow-user", "allow_users", Kind::kList,
+     "app, guest: who may attach (without any --allow-: root and the daemon's user)"},
+    {"--allow-group", "allow_groups", Kind::kList, "app, guest: a group whose members may attach"},
+    {"--allow-cgroup", "allow_cgroup", Kind::kText, "app, guest: only from this cgroup (v2) or below"},
+    {"--mac", "mac", Kind::kList, "an address that it has, or an app may send from"},
+    {"--vlan", "vlan", Kind::kNumber, "access VLAN"},
+    {"--uplink", "uplink", Kind::kText, "the NIC that its frames leave by"},
+    {"--trust", "trust", Kind::kFlag, "app, guest: do not check its source addresses and tags"},
+    {"--source-ip", "source_ip", Kind::kList, "an address or prefix that it may send from"},
+    {"--frame-rate", "frame_rate", Kind::kNumber, "frames a second that it may send"},
+    {"--broadcast-rate", "broadcast_rate", Kind::kNumber, "the same for frames to group addresses"},
+    {"--stall-budget-us", "stall_budget_us", Kind::kNumber,
+     "app, guest: what it may cost a worker in a window beyond what its packets justify"},
+    {"--stall-window-ms", "stall_window_ms", Kind::kNumber, "app, guest: the length of that window"},
+    {"--pages", "pages", Kind::kNumber, "app: most pages that the program may hold"},
+    {"--ring", "ring", Kind::kNumber, "app: entries of the receive ring per worker"},
+    {"--queue", "queues", Kind::kList, "app: a NIC queue that it owns, NIC:QUEUE"},
+    {"--stall-timeout-ms", "stall_timeout_ms", Kind::kNumber,
+     "app: cut it off when it holds its limit for so long"},
+    {"--observe", "observe", Kind::kFlag, "app: its own queues may show it what is for others"},
+    {"--mode", "mode", Kind::kText, "guest, host: bridge, vepa or private"},
+    {"--role", "role", Kind::kText, "guest: server (sluiced listens) or client"},
+    {"--queue-pairs", "queue_pairs", Kind::kNumber, "guest: most that it is offered"},
+    {"--memory", "memory", Kind::kText, "guest: most memory that it may give, \"64GiB\""},
+    {"--populate", "populate", Kind::kFlag, "guest: fault its memory in before its rings start"},
+    {"--sealed-memory", "sealed_memory", Kind::kFlag, "guest: its memory must be sealed against shrinking"},
+    {"--netdev", "netdev", Kind::kText, "host: name of the network device that is made"},
+    {"--address", "address", Kind::kList, "host: its IP address with prefix"},
+    {"--mtu", "mtu", Kind::kNumber, "host: of the device"},
+};
+
+template <typename T>
+void add_port_key(CLI::App& add, const PortKey& key, json& keys) {
+  add.add_option_function<T>(
+      key.option, [&keys, name = key.key](const T& value) { keys[name] = value; }, key.help);
 }
 
-// sluiced says which key belongs to which type.
-void add_port_keys(CLI::App& add, PortOptions& port) {
-  add.add_option("--socket", port.socket, "app, guest: path of the Unix socket");
-  add.add_option(
-      "--allow-user", port.allow_users,
-      "app, guest: who may attach (without it: root and the daemon's user); may be given more than "
-      "once");
-  add.add_option("--mac", port.macs,
-                 "an address that it has, or an app may send from; may be given more than once");
-  add.add_option("--uplink", port.uplink, "the NIC that its frames leave by");
-  add.add_option("--pages", port.pages, "app: most pages that the program may hold");
-  add.add_option("--ring", port.ring, "app: entries of the receive ring per worker");
-  add.add_option("--queue", port.queues,
-                 "app: a NIC queue that it owns, NIC:QUEUE; may be given more than once");
-  add.add_option("--stall-timeout-ms", port.stall_timeout_ms,
-                 "app: cut it off when it holds its limit for so long");
-  add.add_flag("--observe", port.observe,
-               "app: its queues may run in zero-copy mode whatever else arrives there");
-  add.add_option("--vlan", port.vlan, "guest, host: access VLAN");
-  add.add_option("--mode", port.mode, "guest, host: bridge, vepa or private");
-  add.add_option("--role", port.role, "guest: server (sluiced listens) or client");
-  add.add_flag("--trust", port.trust, "guest: do not check its source addresses and tags");
-  add.add_option("--queue-pairs", port.queue_pairs, "guest: most that it is offered");
-  add.add_option("--netdev", port.netdev, "host: name of the network device that is made");
-  add.add_option("--address", port.addresses,
-                 "host: its IP address with prefix; may be given more than once");
-  add.add_option("--mtu", port.mtu, "host: of the device");
+void add_port_keys(CLI::App& add, json& keys) {
+  for (const PortKey& key : kPortKeys) {
+    switch (key.kind) {
+      case Kind::kText:
+        add_port_key<std::string>(add, key, keys);
+        break;
+      case Kind::kNumber:
+        add_port_key<std::uint32_t>(add, key, keys);
+        break;
+      case Kind::kList:
+        add_port_key<std::vector<std::string>>(add, key, keys);
+        break;
+      case Kind::kFlag:
+        add.add_flag_callback(key.option, [&keys, name = key.key] { keys[name] = true; }, key.help);
+        break;
+    }
+  }
 }
 
 void add_port(CLI::App& app, const Options& options, PortOptions& port, Action& action) {
@@ -235,10 +246,12 @@ void add_port(CLI::App& app, const Options& options, PortOptions& port, Action& 
       parent->add_subcommand("add", "make a port for a program or a guest to attach to, or for the host");
   add->add_option("name", port.name, "the port's name")->required();
   add->add_option("--type", port.type, "app, guest or host")->capture_default_str();
-  add_port_keys(*add, port);
-  add->callback([&, add] {
-    action = [&, add] {
-      return call_and_print(options, api::kPortAdd, port_params(*add, port), say_nothing);
+  add_port_keys(*add, port.keys);
+  add->callback([&] {
+    action = [&] {
+      json params{{"name", port.name}, {"type", port.type}};
+      params.update(port.keys);
+      return call_and_print(options, api::kPortAdd, params, say_nothing);
     };
   });
   CLI::App* del = parent->add_subcommand("del", "remove a port that no rule leads to");

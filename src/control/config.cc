@@ -15,8 +15,8 @@ namespace sluice {
 namespace {
 
 constexpr std::string_view kSections[] = {"daemon", "nic", "port", "rule"};
-constexpr std::string_view kDaemonKeys[] = {"control",    "control_group", "log",
-                                            "page_bytes", "huge_pages",    "workers"};
+constexpr std::string_view kDaemonKeys[] = {"control",    "control_group", "log",    "page_bytes",
+                                            "huge_pages", "guest_memory",  "workers"};
 constexpr std::string_view kWorkerKeys[] = {"cpu", "idle", "nap_us"};
 constexpr std::string_view kNicKeys[] = {"queues", "mode", "ring"};
 
@@ -88,6 +88,13 @@ Result<void> ConfigReader::read_daemon(const toml::table& table, DaemonConfig& d
   reader.choice("log", daemon.log, kLogLevels);
   reader.integer("page_bytes", daemon.page_bytes, kPageBytes);
   reader.choice("huge_pages", daemon.huge_pages, kHugePages);
+  std::string guest_memory;
+  reader.text("guest_memory", guest_memory);
+  if (auto bytes = read_size(guest_memory); !guest_memory.empty() && bytes) {
+    daemon.guest_memory_bytes = *bytes;
+  } else if (!guest_memory.empty()) {
+    reader.wrong("guest_memory", bytes.error().message);
+  }
   const toml::array* workers = reader.array("workers", "tables, one per worker, for example [ { cpu = 0 } ]");
   SLUICE_TRY(reader.result());
   if (workers == nullptr) {

@@ -28,6 +28,10 @@ struct NicConfig {
   bool operator==(const NicConfig&) const = default;
 };
 
+// What one guest's regions may have together, and those of all guests: half of a process's address space.
+inline constexpr std::uint64_t kDefaultGuestMemoryBytes = std::uint64_t{256} << 30;
+inline constexpr std::uint64_t kDefaultAllGuestsMemoryBytes = std::uint64_t{64} << 40;
+
 // "eth1:1"
 struct QueueName {
   std::string netdev;
@@ -38,12 +42,23 @@ struct QueueName {
 // Keys that do not belong to the type have their default.
 struct PortConfig {
   std::string name;
-  std::string type;                      // "app", "guest", "host"
-  std::string socket;                    // app, guest
-  std::vector<std::string> allow_users;  // app, guest: names or numbers
+  std::string type;                       // "app", "guest", "host"
+  std::string socket;                     // app, guest
+  std::vector<std::string> allow_users;   // app, guest: names or numbers
+  std::vector<std::string> allow_groups;  // app, guest: names or numbers
+  std::string allow_cgroup;               // app, guest: "/machine.slice/vm0.scope"; empty: any
   std::vector<MacAddress>
       mac;             // allowed sources, and a guest's or host's own; app: empty is the uplink's own
   std::string uplink;  // netdev; empty: the only NIC, or the one whose queues it owns
+
+  // What it may send, of any type. Rates are frames per second, 0: no limit.
+  std::vector<std::string> source_ip;  // "192.0.2.5", "2001:db8::/64"; empty: any
+  std::uint32_t frame_rate = 0;
+  std::uint32_t broadcast_rate = 0;  // frames to group addresses
+
+  // app, guest: what it may cost a worker beyond what its packets justify (docs/worker.md)
+  std::uint32_t stall_budget_us = 20'000;  // in each window; 0: never cut off
+  std::uint32_t stall_window_ms = 1'000;   // 100 .. 60000
 
   // app
   std::uint32_t pages = 4096;          // 64 .. 1048576
@@ -52,14 +67,18 @@ struct PortConfig {
   std::uint32_t stall_timeout_ms = 0;  // 0: never cut off
   bool observe = false;  // D5: its owned queues may run in driver zero-copy mode whatever lands there
 
+  std::uint16_t vlan = 0;  // any type: access VLAN, 1 .. 4094; 0: none
+
   // guest, host
-  std::uint16_t vlan = 0;  // access VLAN, 1 .. 4094; 0: none
   SwitchMode mode = SwitchMode::kBridge;
+  bool trust = false;  // app, guest: its source addresses and tags are not checked
 
   // guest
   GuestPortOptions::Role role = GuestPortOptions::Role::kServer;
-  bool trust = false;             // its source addresses and tags are not checked
-  std::uint32_t queue_pairs = 1;  // 1 .. 64
+  std::uint32_t queue_pairs = 1;                          // 1 .. 64
+  std::uint64_t memory_bytes = kDefaultGuestMemoryBytes;  // most that its regions may have together
+  bool populate = false;                                  // its memory is faulted in before its rings start
+  bool sealed_memory = false;                             // its memory must be sealed against shrinking
 
   // host
   std::string netdev;                // of the tap that is made
@@ -86,9 +105,10 @@ struct DaemonConfig {
   std::string control = "/run/sluice/control.sock";
   std::string control_group;  // who may use the control socket besides root; empty: nobody
   std::string log = "info";
-  std::uint32_t page_bytes = 2048;     // 2048 or 4096
-  std::string huge_pages = "auto";     // auto | never | required
-  std::vector<WorkerOptions> workers;  // at least one; id = position
+  std::uint32_t page_bytes = 2048;                                  // 2048 or 4096
+  std::string huge_pages = "auto";                                  // auto | never | required
+  std::uint64_t guest_memory_bytes = kDefaultAllGuestsMemoryBytes;  // of all guests together
+  std::vector<WorkerOptions> workers;                               // at least one; id = position
   bool operator==(const DaemonConfig&) const;
 };
 
@@ -129,6 +149,11 @@ std::vector<RuleConfig> rules_of_port(const Config& config, std::string_view por
 
 // A name or a number from allow_users.
 Result<std::uint32_t> read_user(const std::string& user);
+// The same for allow_groups.
+Result<std::uint32_t> read_group(const std::string& group);
+// A size as people write it: "512MiB", "64GiB", "1TiB".
+Result<std::uint64_t> read_size(std::string_view text);
+std::string size_text(std::uint64_t bytes);
 Result<MacAddress> read_mac(std::string_view text);
 std::string mac_text(const MacAddress& mac);
 std::string_view idle_text(WorkerOptions::Idle idle);
@@ -137,5 +162,9 @@ std::string_view switch_mode_text(SwitchMode mode);
 std::string_view role_text(GuestPortOptions::Role role);
 // An address with its prefix, for a host port: "192.0.2.1/24", "2001:db8::1/64".
 bool is_cidr(const std::string& text);
+// An address with or without a prefix.
+bool is_address_or_cidr(const std::string& text);
+// The keys of [port.NAME], of all types together.
+std::vector<std::string_view> port_keys();
 
 }  // namespace sluice

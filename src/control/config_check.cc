@@ -191,6 +191,18 @@ Fault check_port(const Config& config, const PortConfig& port) {
                    user.error().message);
     }
   }
+  for (std::size_t i = 0; i < port.allow_groups.size(); ++i) {
+    if (auto group = read_group(port.allow_groups[i]); !group) {
+      return fault(fmt::format("{}.allow_groups[{}]", path, i), "{}.allow_groups: {}", path,
+                   group.error().message);
+    }
+  }
+  if (!port.allow_cgroup.empty() && (port.allow_cgroup.front() != '/' || port.allow_cgroup.back() == '/')) {
+    return fault(path + ".allow_cgroup",
+                 "{}.allow_cgroup is \"{}\"; it must be a path below the root of cgroup v2, for example "
+                 "\"/machine.slice/vm0.scope\"",
+                 path, port.allow_cgroup);
+  }
   if (auto wrong = check_macs(path, port)) {
     return wrong;
   }

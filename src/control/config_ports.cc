@@ -12,12 +12,33 @@ namespace sluice {
 namespace {
 
 constexpr std::string_view kTypes[] = {"app", "guest", "host"};
-constexpr std::string_view kAppKeys[] = {"type", "socket", "allow_users",      "pages",  "ring", "queues",
-                                         "mac",  "uplink", "stall_timeout_ms", "observe"};
-constexpr std::string_view kGuestKeys[] = {"type", "socket", "role", "allow_users", "mac",
-                                           "vlan", "uplink", "mode", "trust",       "queue_pairs"};
-constexpr std::string_view kHostKeys[] = {"type", "netdev", "mac",    "address",
-                                          "mtu",  "vlan",   "uplink", "mode"};
+constexpr std::string_view kAppKeys[] = {"type",
+                                         "socket",
+                                         "allow_users",
+                                         "allow_groups",
+                                         "allow_cgroup",
+                                         "pages",
+                                         "ring",
+                                         "queues",
+                                         "mac",
+                                         "vlan",
+                                         "uplink",
+                                         "trust",
+                                         "source_ip",
+                                         "frame_rate",
+                                         "broadcast_rate",
+                                         "stall_timeout_ms",
+                                         "stall_budget_us",
+                                         "stall_window_ms",
+                                         "observe"};
+constexpr std::string_view kGuestKeys[] = {
+    "type",         "socket",      "role",           "allow_users",     "allow_groups",
+    "allow_cgroup", "mac",         "vlan",           "uplink",          "mode",
+    "trust",        "queue_pairs", "memory",         "populate",        "sealed_memory",
+    "source_ip",    "frame_rate",  "broadcast_rate", "stall_budget_us", "stall_window_ms"};
+constexpr std::string_view kHostKeys[] = {"type",      "netdev",     "mac",           "address",
+                                          "mtu",       "vlan",       "uplink",        "mode",
+                                          "source_ip", "frame_rate", "broadcast_rate"};
 constexpr std::string_view kRuleKeys[] = {"nic", "port", "match", "to", "priority", "shed"};
 constexpr std::string_view kRoles[] = {"server", "client"};
 constexpr std::string_view kSwitchModes[] = {"bridge", "vepa", "private"};
@@ -26,6 +47,9 @@ using Range = IntegerRange;
 constexpr Range kPages{64, 1048576};
 constexpr Range kPortRing{64, 65536, Range::Kind::kPowerOfTwoOrZero};
 constexpr Range kStallTimeoutMs{0, 3'600'000};
+constexpr Range kRate{0, 1'000'000'000};
+constexpr Range kStallBudgetUs{0, 10'000'000};
+constexpr Range kStallWindowMs{100, 60'000};
 constexpr Range kVlan{0, 4094};  // IEEE 802.1Q: 4095 is reserved; 0 is no VLAN
 constexpr Range kQueuePairs{1, kMaxQueuePairs};
 constexpr Range kMtu{68, 65521};  // drivers/net/tun.c: MIN_MTU, MAX_MTU less an Ethernet header
@@ -74,17 +98,58 @@ void read_macs(TableReader& table, std::vector<MacAddress>& out) {
   });
 }
 
-void read_users(TableReader& table, std::vector<std::string>& out) {
-  const toml::array* users = table.array("allow_users", "user names or numbers");
-  for (std::size_t i = 0; users != nullptr && i < users->size(); ++i) {
-    const toml::node& item = *users->get(i);
-    std::string user;
+// An array of names or numbers, such as users.
+void read_names(TableReader& table, std::string_view key, std::string_view of_what,
+                std::vector<std::string>& out) {
+  const toml::array* names = table.array(key, of_what);
+  for (std::size_t i = 0; names != nullptr && i < names->size(); ++i) {
+    const toml::node& item = *names->get(i);
+    std::string name;
     if (auto number = item.value_exact<std::int64_t>()) {
-      user = std::to_string(*number);
+      name = std::to_string(*number);
     } else {
-      table.item_text(item, fmt::format("allow_users[{}]", i), user);
+      table.item_text(item, fmt::format("{}[{}]", key, i), name);
     }
-    out.push_back(user);
+    out.push_back(name);
+  }
+}
+
+void read_who_may_attach(TableReader& table, PortConfig& port) {
+  read_names(table, "allow_users", "user names or numbers", port.allow_users);
+  read_names(table, "allow_groups", "group names or numbers", port.allow_groups);
+  table.text("allow_cgroup", port.allow_cgroup);
+}
+
+void read_stall_keys(TableReader& table, PortConfig& port) {
+  table.integer("stall_budget_us", port.stall_budget_us, kStallBudgetUs);
+  table.integer("stall_window_ms", port.stall_window_ms, kStallWindowMs);
+}
+
+// What it may send, whatever its type.
+void read_send_keys(TableReader& table, PortConfig& port) {
+  for_each_text(table, "source_ip", [&](const std::string& text, const std::string& key) {
+    if (is_address_or_cidr(text)) {
+      port.source_ip.push_back(text);
+    } else {
+      table.wrong(key, fmt::format("is \"{}\"; it must be an address or a prefix, for example "
+                                   "\"192.0.2.5\" or \"2001:db8::/64\"",
+                                   text));
+    }
+  });
+  table.integer("frame_rate", port.frame_rate, kRate);
+  table.integer("broadcast_rate", port.broadcast_rate, kRate);
+}
+
+void read_memory_size(TableReader& table, PortConfig& port) {
+  std::string text;
+  table.text("memory", text);
+  if (text.empty()) {
+    return;
+  }
+  if (auto bytes = read_size(text)) {
+    port.memory_bytes = *bytes;
+  } else {
+    table.wrong("memory", bytes.error().message);
   }
 }
 
@@ -102,7 +167,6 @@ void read_owned_queues(TableReader& table, std::vector<QueueName>& out) {
 }
 
 void read_switch_keys(TableReader& table, PortConfig& port) {
-  table.integer("vlan", port.vlan, kVlan);
   std::string mode = "bridge";
   table.choice("mode", mode, kSwitchModes);
   port.mode = mode == "vepa"      ? SwitchMode::kVepa
@@ -116,7 +180,9 @@ void read_app(TableReader& table, PortConfig& port) {
   table.integer("ring", port.ring, kPortRing);
   table.integer("stall_timeout_ms", port.stall_timeout_ms, kStallTimeoutMs);
   table.boolean("observe", port.observe);
-  read_users(table, port.allow_users);
+  table.boolean("trust", port.trust);
+  read_who_may_attach(table, port);
+  read_stall_keys(table, port);
   read_owned_queues(table, port.queues);
   table.need("socket", fmt::format("\"/run/sluice/{}.sock\"", port.name));
 }
@@ -126,7 +192,11 @@ void read_guest(TableReader& table, PortConfig& port) {
   std::string role = "server";
   table.choice("role", role, kRoles);
   port.role = role == "client" ? GuestPortOptions::Role::kClient : GuestPortOptions::Role::kServer;
-  read_users(table, port.allow_users);
+  read_who_may_attach(table, port);
+  read_stall_keys(table, port);
+  read_memory_size(table, port);
+  table.boolean("populate", port.populate);
+  table.boolean("sealed_memory", port.sealed_memory);
   table.boolean("trust", port.trust);
   table.integer("queue_pairs", port.queue_pairs, kQueuePairs);
   read_switch_keys(table, port);
@@ -159,6 +229,18 @@ std::span<const std::string_view> keys_of_type(std::string_view type) {
 
 }  // namespace
 
+std::vector<std::string_view> port_keys() {
+  std::vector<std::string_view> keys;
+  for (std::string_view type : kTypes) {
+    for (std::string_view key : keys_of_type(type)) {
+      if (std::ranges::find(keys, key) == keys.end()) {
+        keys.push_back(key);
+      }
+    }
+  }
+  return keys;
+}
+
 Result<PortConfig> ConfigReader::read_port(const std::string& name, const toml::table& table) {
   PortConfig port;
   port.name = name;
@@ -182,6 +264,8 @@ Result<PortConfig> ConfigReader::read_port(const std::string& name, const toml::
   reader.only(keys_of_type(type), type, {kAppKeys, kGuestKeys, kHostKeys});
   reader.text("uplink", port.uplink);
   read_macs(reader, port.mac);
+  reader.integer("vlan", port.vlan, kVlan);
+  read_send_keys(reader, port);
   if (type == "guest") {
     read_guest(reader, port);
   } else if (type == "host") {

@@ -143,7 +143,7 @@ const WrongCase kWrong[] = {
      false},
     {"[daemon]\nx = 1\n",
      "f:2: daemon.x is not a key that Sluice knows; known keys: control, control_group, log, page_bytes, "
-     "huge_pages, workers",
+     "huge_pages, guest_memory, workers",
      false},
     {"[daemon]\ncontrol = 1\n", "f:2: daemon.control is an integer; it must be a string", false},
     {"[daemon]\ncontrol = \"run/c\"\n",
@@ -236,8 +236,8 @@ const WrongCase kWrong[] = {
      "f:24: port.p.stall_timeout_ms is -1; it must be a number from 0 to 3600000"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nstall_timeout = 1\n",
      "f:24: port.p.stall_timeout is not a key that Sluice knows; known keys: type, socket, allow_users, "
-     "pages, ring, queues, mac, "
-     "uplink, stall_timeout_ms, observe"},
+     "allow_groups, allow_cgroup, pages, ring, queues, mac, vlan, uplink, trust, source_ip, frame_rate, "
+     "broadcast_rate, stall_timeout_ms, stall_budget_us, stall_window_ms, observe"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nobserve = \"yes\"\n",
      "f:24: port.p.observe is a string; it must be true or false"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nmac = \"52:54:0:0:0:1\"\n",
@@ -356,6 +356,24 @@ const WrongMember kWrongMembers[] = {
     {std::string(kGuest) + "mode = \"passthru\"\n",
      "f:17: port.p.mode is \"passthru\"; it must be one of bridge, vepa, private"},
     {std::string(kGuest) + "trust = 1\n", "f:17: port.p.trust is an integer; it must be true or false"},
+    {std::string(kGuest) + "memory = \"64 GiB\"\n",
+     "f:17: port.p.memory is \"64 GiB\"; it must be a size from \"1MiB\" to \"64TiB\", for example "
+     "\"64GiB\""},
+    {std::string(kGuest) + "memory = \"65TiB\"\n",
+     "f:17: port.p.memory is \"65TiB\"; it must be a size from \"1MiB\" to \"64TiB\", for example \"64GiB\""},
+    {std::string(kGuest) + "memory = 64\n", "f:17: port.p.memory is an integer; it must be a string"},
+    {std::string(kGuest) + "allow_groups = [\"no such\"]\n",
+     "f:17: port.p.allow_groups: there is no group \"no such\"; create it or write a number"},
+    {std::string(kGuest) + "allow_cgroup = \"vm0.scope\"\n",
+     "f:17: port.p.allow_cgroup is \"vm0.scope\"; it must be a path below the root of cgroup v2, for example "
+     "\"/machine.slice/vm0.scope\""},
+    {std::string(kGuest) + "source_ip = [\"192.0.2.5\",\n\"192.0.2.0/33\"]\n",
+     "f:18: port.p.source_ip[1] is \"192.0.2.0/33\"; it must be an address or a prefix, for example "
+     "\"192.0.2.5\" or \"2001:db8::/64\""},
+    {std::string(kGuest) + "frame_rate = -1\n",
+     "f:17: port.p.frame_rate is -1; it must be a number from 0 to 1000000000"},
+    {std::string(kGuest) + "stall_window_ms = 99\n",
+     "f:17: port.p.stall_window_ms is 99; it must be a number from 100 to 60000"},
     {std::string(kGuest) + "queue_pairs = 65\n",
      "f:17: port.p.queue_pairs is 65; it must be a number from 1 to 64"},
     {std::string(kGuest) + "queues = [\"eth1:0\"]\n",
@@ -363,8 +381,8 @@ const WrongMember kWrongMembers[] = {
      "and it shares the queues of its uplink"},
     {std::string(kGuest) + "pages = 64\n",
      "f:17: port.p.pages is not a key of a port of type \"guest\"; its keys: type, socket, role, "
-     "allow_users, "
-     "mac, vlan, uplink, mode, trust, queue_pairs"},
+     "allow_users, allow_groups, allow_cgroup, mac, vlan, uplink, mode, trust, queue_pairs, memory, "
+     "populate, sealed_memory, source_ip, frame_rate, broadcast_rate, stall_budget_us, stall_window_ms"},
     {std::string(kGuest) + "vlna = 7\n",
      "f:17: port.p.vlna is not a key that Sluice knows; did you mean \"vlan\"?"},
     {"[port.w]\ntype = \"guest\"\nsocket = \"/vm0\"\nmac = \"52:54:00:00:00:07\"\n",
@@ -392,14 +410,14 @@ const WrongMember kWrongMembers[] = {
     {std::string(kHost) + "mtu = 67\n", "f:17: port.p.mtu is 67; it must be a number from 68 to 65521"},
     {std::string(kHost) + "socket = \"/s\"\n",
      "f:17: port.p.socket is not a key of a port of type \"host\"; its keys: type, netdev, mac, address, "
-     "mtu, "
-     "vlan, uplink, mode"},
+     "mtu, vlan, uplink, mode, source_ip, frame_rate, broadcast_rate"},
     {std::string(kHost) + "trust = true\n",
      "f:17: port.p.trust is not a key of a port of type \"host\"; its keys: type, netdev, mac, address, mtu, "
-     "vlan, uplink, mode"},
+     "vlan, uplink, mode, source_ip, frame_rate, broadcast_rate"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nmode = \"bridge\"\n",
-     "f:16: port.p.mode is not a key of a port of type \"app\"; its keys: type, socket, allow_users, pages, "
-     "ring, queues, mac, uplink, stall_timeout_ms, observe"},
+     "f:16: port.p.mode is not a key of a port of type \"app\"; its keys: type, socket, allow_users, "
+     "allow_groups, allow_cgroup, pages, ring, queues, mac, vlan, uplink, trust, source_ip, frame_rate, "
+     "broadcast_rate, stall_timeout_ms, stall_budget_us, stall_window_ms, observe"},
 
     {"[[rule]]\nport = \"vm9\"\nmatch = \"\"\nto = \"drop\"\n",
      "f:14: rule.port: there is no port \"vm9\"; did you mean \"vm0\"?"},

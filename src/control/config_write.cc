@@ -48,6 +48,10 @@ void put_number(std::string& out, std::string_view key, T value, T by_default) {
   }
 }
 
+void put_size(std::string& out, std::string_view key, std::uint64_t bytes, std::uint64_t by_default) {
+  put_text(out, key, size_text(bytes), size_text(by_default));
+}
+
 template <typename List, typename Text>
 void put_list(std::string& out, std::string_view key, const List& list, Text text) {
   std::string items;
@@ -67,6 +71,7 @@ void put_daemon(std::string& out, const DaemonConfig& daemon) {
   put_text(out, "log", daemon.log, by_default.log);
   put_number(out, "page_bytes", daemon.page_bytes, by_default.page_bytes);
   put_text(out, "huge_pages", daemon.huge_pages, by_default.huge_pages);
+  put_size(out, "guest_memory", daemon.guest_memory_bytes, by_default.guest_memory_bytes);
   std::string workers;
   for (const WorkerOptions& worker : daemon.workers) {
     std::string keys;
@@ -104,15 +109,26 @@ void put_port(std::string& out, const PortConfig& port) {
     put(out, "socket", quoted(port.socket));
   }
   put_text(out, "role", std::string(role_text(port.role)), "server");
-  put_list(out, "allow_users", port.allow_users, [](const std::string& user) { return user; });
+  auto as_it_is = [](const std::string& text) { return text; };
+  put_list(out, "allow_users", port.allow_users, as_it_is);
+  put_list(out, "allow_groups", port.allow_groups, as_it_is);
+  put_text(out, "allow_cgroup", port.allow_cgroup, "");
   put_list(out, "mac", port.mac, mac_text);
-  put_list(out, "address", port.address, [](const std::string& address) { return address; });
+  put_list(out, "address", port.address, as_it_is);
   put_number(out, "mtu", port.mtu, by_default.mtu);
   put_number(out, "vlan", port.vlan, by_default.vlan);
   put_text(out, "uplink", port.uplink, "");
   put_text(out, "mode", std::string(switch_mode_text(port.mode)), "bridge");
   put_number(out, "trust", port.trust, by_default.trust);
+  put_list(out, "source_ip", port.source_ip, as_it_is);
+  put_number(out, "frame_rate", port.frame_rate, by_default.frame_rate);
+  put_number(out, "broadcast_rate", port.broadcast_rate, by_default.broadcast_rate);
+  put_number(out, "stall_budget_us", port.stall_budget_us, by_default.stall_budget_us);
+  put_number(out, "stall_window_ms", port.stall_window_ms, by_default.stall_window_ms);
   put_number(out, "queue_pairs", port.queue_pairs, by_default.queue_pairs);
+  put_size(out, "memory", port.memory_bytes, by_default.memory_bytes);
+  put_number(out, "populate", port.populate, by_default.populate);
+  put_number(out, "sealed_memory", port.sealed_memory, by_default.sealed_memory);
   put_app(out, port, by_default);
 }
 

@@ -58,6 +58,7 @@ RestartNeeded restart_needed(const DaemonConfig& old, const DaemonConfig& fresh)
   compare(old.control_group == fresh.control_group, "control_group");
   compare(old.page_bytes == fresh.page_bytes, "page_bytes");
   compare(old.huge_pages == fresh.huge_pages, "huge_pages");
+  compare(old.guest_memory_bytes == fresh.guest_memory_bytes, "guest_memory");
   DaemonConfig workers = old;
   workers.workers = fresh.workers;
   compare(workers == old, "workers");

@@ -55,6 +55,7 @@ class RandomConfig {
     daemon.log = one_of({"info", "debug"});
     daemon.page_bytes = one_of({2048u, 4096u});
     daemon.huge_pages = one_of({"auto", "required"});
+    daemon.guest_memory_bytes = one_of({kDefaultAllGuestsMemoryBytes, std::uint64_t{1} << 30});
     for (std::size_t i = below(2) + 1; i > 0; --i) {
       WorkerOptions worker;
       worker.id = static_cast<WorkerId>(daemon.workers.size());
@@ -96,8 +97,22 @@ class RandomConfig {
           std::next(config.nics.begin(), static_cast<std::ptrdiff_t>(below(config.nics.size())))->first;
     }
     port.stall_timeout_ms = one_of({0u, 0u, 100u});
+    port.trust = one_in(4);
+    port.vlan = one_of({std::uint16_t{0}, std::uint16_t{0}, std::uint16_t{7}});
+    make_guards(port);
     port.observe = one_in(4);
     config.ports.emplace(name, std::move(port));
+  }
+
+  // Of apps and guests.
+  void make_guards(PortConfig& port) {
+    port.allow_groups = one_of<std::vector<std::string>>({{}, {}, {"root", "7"}});
+    port.allow_cgroup = one_of<std::string>({"", "", "/machine.slice/vm0.scope"});
+    port.source_ip = one_of<std::vector<std::string>>({{}, {"192.0.2.5"}, {"10.0.0.0/8", "2001:db8::/64"}});
+    port.frame_rate = one_of({0u, 0u, 1000u});
+    port.broadcast_rate = one_of({0u, 100u});
+    port.stall_budget_us = one_of({20'000u, 0u, 500u});
+    port.stall_window_ms = one_of({1'000u, 100u});
   }
 
   // Its addresses are its own, whatever its uplink and VLAN.
@@ -126,6 +141,10 @@ class RandomConfig {
         port.mac.push_back({0x52, 0x54, 0, 0, 1, last});
       }
       port.trust = one_in(4);
+      port.memory_bytes = one_of({kDefaultGuestMemoryBytes, std::uint64_t{1} << 20, std::uint64_t{3} << 29});
+      port.populate = one_in(4);
+      port.sealed_memory = one_in(4);
+      make_guards(port);
       port.queue_pairs = one_of({1u, 1u, 4u, 64u});
     }
     config.ports.emplace(name, std::move(port));

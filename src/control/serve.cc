@@ -229,26 +229,13 @@ void serve(RpcMethods& methods, ControlTarget& target, std::string config_path) 
        {"port", Type::kString, Need::kOptional}},
       rule_del);
   // The rest of a port's parameters are checked as the config file is, with the same sentences.
-  act(api::kPortAdd,
-      {{"name"},
-       {"type"},
-       {"socket", Type::kAny, Need::kOptional},
-       {"allow_users", Type::kAny, Need::kOptional},
-       {"pages", Type::kAny, Need::kOptional},
-       {"ring", Type::kAny, Need::kOptional},
-       {"queues", Type::kAny, Need::kOptional},
-       {"mac", Type::kAny, Need::kOptional},
-       {"uplink", Type::kAny, Need::kOptional},
-       {"stall_timeout_ms", Type::kAny, Need::kOptional},
-       {"observe", Type::kAny, Need::kOptional},
-       {"role", Type::kAny, Need::kOptional},
-       {"vlan", Type::kAny, Need::kOptional},
-       {"mode", Type::kAny, Need::kOptional},
-       {"trust", Type::kAny, Need::kOptional},
-       {"queue_pairs", Type::kAny, Need::kOptional},
-       {"netdev", Type::kAny, Need::kOptional},
-       {"address", Type::kAny, Need::kOptional},
-       {"mtu", Type::kAny, Need::kOptional}},
+  std::vector<RpcParam> port_params = {{"name"}, {"type"}};
+  for (std::string_view key : port_keys()) {
+    if (key != "type") {
+      port_params.push_back({std::string(key), Type::kAny, Need::kOptional});
+    }
+  }
+  act(api::kPortAdd, std::move(port_params),
       [](ControlTarget& t, const json& params) { return port_add(t, params); });
   act(api::kPortDel, {{"name"}}, port_del);
   methods.add(std::string(api::kReload), {},
