@@ -23,7 +23,9 @@ class BufferBuilder {
   }
   bool bad() const { return bad_; }
 
+  // One more descriptor was read: counted whether it is of use or not.
   void add(std::uint64_t address, std::uint32_t bytes, bool writable) {
+    --store_.walk_left;
     if (bad_) {
       return;
     }

@@ -25,14 +25,32 @@ inline constexpr std::uint32_t kMaxPieces = 256;
 // Pieces of one burst: a ring stops handing out when the next buffer might not fit (D6).
 inline constexpr std::uint32_t kPieceStore = 1024;
 
+// Budgets of one turn of a worker, all queues of its lane together (D6). The driver makes buffers available
+// while we take them, on another CPU, so no loop may count on their running out.
+//
+// Descriptors that are walked to put chains and indirect tables together; a descriptor alone costs none.
+// Enough for 13 bursts of Linux's longest receive buffers (19 descriptors).
+inline constexpr std::uint32_t kWalkedPerTurn = 16 * 1024;
+// Most that one chain of a packed ring walks to find its end; a longer one breaks the ring. QEMU refuses more
+// than 1024, and so many are left in the budget whenever a chain is begun.
+inline constexpr std::uint32_t kLongestChain = 1024;
+// Buffers of receive queues that are given back without a frame in them.
+inline constexpr std::uint32_t kWastedPerTurn = 64;
+
 struct GuestPiece {
   std::byte* data = nullptr;
   std::uint32_t bytes = 0;
 };
 
+// What rings need to put buffers together: room for the pieces of a burst, and what is left of the turn's
+// budget.
 struct PieceStore {
   std::array<GuestPiece, kPieceStore> piece;
   std::uint32_t used = 0;
+  std::uint32_t walk_left = kWalkedPerTurn;
+
+  // Whether one more chain, as long as it may be, fits both.
+  bool has_room_for_a_chain() const { return used <= kPieceStore - kMaxPieces && walk_left >= kLongestChain; }
 };
 
 // Why a buffer is bad. It is counted by who gives the buffer back unused, not by the ring that hands it out:

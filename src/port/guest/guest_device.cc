@@ -169,6 +169,8 @@ void GuestDevice::visit(CounterVisitor& visitor) const {
   of_lanes("drop_ring_full", &GuestLaneCounters::drop_ring_full);
   of_lanes("drop_too_long", &GuestLaneCounters::drop_too_long);
   of_lanes("drop_vlan", &GuestLaneCounters::drop_vlan);
+  of_lanes("drop_bad_buffers", &GuestLaneCounters::drop_bad_buffers);
+  of_lanes("drop_queue_busy", &GuestLaneCounters::drop_queue_busy);
   of_lanes("drop_tx_source_mac", &GuestLaneCounters::drop_tx_source_mac);
   of_lanes("drop_tx_vlan", &GuestLaneCounters::drop_tx_vlan);
   of_lanes("drop_tx_runt", &GuestLaneCounters::drop_tx_runt);

@@ -89,6 +89,9 @@ void GuestLane::touch(Virtqueue& queue) {
 
 std::uint32_t GuestLane::poll() {
   call();
+  // Once per turn: the budgets of the next one.
+  pieces_.walk_left = kWalkedPerTurn;
+  wasted_left_ = kWastedPerTurn;
   return std::exchange(refused_, 0);
 }
 
@@ -100,31 +103,30 @@ void GuestLane::call() {
   // Used buffers are published before it is asked whether the driver waits for them. [label: call]
   std::atomic_thread_fence(std::memory_order_seq_cst);
   std::array<int, CallSender::kMost> fds;
-  std::array<Virtqueue*, CallSender::kMost> queues;
   std::size_t count = 0;
   auto send = [&] {
-    const std::size_t sent = count == 0 || !calls_ ? 0 : calls_->send(std::span(fds).first(count));
-    for (std::size_t i = 0; i < sent; ++i) {
-      const BurstLock::Guard guard(queues[i]->lock(), queues[i]->shared());
-      queues[i]->counters().calls.add(1);
+    if (count != 0 && calls_) {
+      calls_->send(std::span(fds).first(count));
     }
     count = 0;
   };
-  for (Virtqueue* queue : touched_) {
-    is_touched_[queue->index()] = false;
+  std::erase_if(touched_, [&](Virtqueue* queue) {
     const BurstLock::Guard guard(queue->lock(), queue->shared());
+    if (!guard) [[unlikely]] {
+      return false;  // the next turn asks again
+    }
+    is_touched_[queue->index()] = false;
     if (!queue->with_ring([](auto& ring) { return ring.call_due(); })) {
       queue->counters().calls_suppressed.add(1);
     } else if (queue->call_fd() >= 0) {
-      fds[count] = queue->call_fd();
-      queues[count] = queue;
-      ++count;
+      queue->counters().calls.add(1);
+      fds[count++] = queue->call_fd();
     }
     if (count == fds.size()) {
       send();
     }
-  }
-  touched_.clear();
+    return true;
+  });
   send();
 }
 

@@ -40,6 +40,8 @@ struct GuestLaneCounters {
   Counter tx_packets, tx_bytes;  // from the guest, accepted
   Counter tx_gathered;           // of those, put together from several pieces
   Counter drop_not_running, drop_ring_full, drop_too_long, drop_vlan;
+  Counter drop_bad_buffers;  // the guest's buffers were bad, more of them than a turn looks at
+  Counter drop_queue_busy;   // another worker was held up in the same queue
   Counter drop_tx_source_mac, drop_tx_vlan, drop_tx_runt, drop_tx_too_long;
   Counter fault_tx_header;
 };
@@ -77,6 +79,7 @@ class GuestLane final : public Lane {
   void fill(Virtqueue& queue, Ring& ring, std::span<const Packet> packets);
   struct Filled {
     std::uint32_t buffers = 0;    // used, from the front of what was offered
+    std::uint32_t wasted = 0;     // of these, given back with no frame in them
     std::uint32_t packets = 0;    // done with, delivered or dropped
     std::uint32_t delivered = 0;  // of these
     std::uint64_t bytes = 0;      // of frames as the guest gets them
@@ -84,6 +87,7 @@ class GuestLane final : public Lane {
 
     void add(const Filled& more) {
       buffers += more.buffers;
+      wasted += more.wasted;
       packets += more.packets;
       delivered += more.delivered;
       bytes += more.bytes;
@@ -128,6 +132,7 @@ class GuestLane final : public Lane {
   std::vector<Virtqueue*> touched_;            // got something since poll(): perhaps to be called
   std::array<bool, kMaxVrings> is_touched_{};  // by index
   std::uint32_t refused_ = 0;                  // frames of the guest that were dropped since poll()
+  std::uint32_t wasted_left_ = kWastedPerTurn;
 
   // Of the present burst towards the guest.
   std::array<GuestBuffer, kBurst> rx_buffers_;

@@ -66,7 +66,9 @@ void GuestLane::copy_in(const Source&, std::span<Packet> packets) {
     return;
   }
   SLUICE_CHECK(packets.size() <= kBurst, "a burst of {}", packets.size());
-  if (receive_.size() == 1) [[likely]] {
+  if (wasted_left_ == 0) [[unlikely]] {
+    counters_.drop_bad_buffers.add(packets.size());
+  } else if (receive_.size() == 1) [[likely]] {
     deliver(*receive_.front(), packets);
   } else if (receive_.empty()) {
     counters_.drop_not_running.add(packets.size());
@@ -99,6 +101,10 @@ void GuestLane::spread(std::span<const Packet> packets) {
 
 void GuestLane::deliver(Virtqueue& queue, std::span<const Packet> packets) {
   const BurstLock::Guard guard(queue.lock(), queue.shared());
+  if (!guard) [[unlikely]] {
+    counters_.drop_queue_busy.add(packets.size());
+    return;
+  }
   if (queue.broken()) [[unlikely]] {
     counters_.drop_not_running.add(packets.size());
     return;
@@ -111,8 +117,8 @@ void GuestLane::deliver(Virtqueue& queue, std::span<const Packet> packets) {
   });
 }
 
-// Every round delivers or drops a packet, gives a bad buffer back, or asks once for as many buffers as a
-// burst may have: bounded by both (D6).
+// Every round delivers or drops a packet, wastes a buffer of the turn's budget, or asks once for as many
+// buffers as a burst may have. None of these depends on what the driver does meanwhile (D6).
 template <typename Ring>
 void GuestLane::fill(Virtqueue& queue, Ring& ring, std::span<const Packet> packets) {
   bool gave = false;
@@ -134,6 +140,11 @@ void GuestLane::fill(Virtqueue& queue, Ring& ring, std::span<const Packet> packe
       ring.untake(rx_buffers_[filled.buffers]);
     }
     packets = packets.subspan(filled.packets);
+    wasted_left_ -= std::min(filled.wasted, wasted_left_);
+    if (wasted_left_ == 0) [[unlikely]] {
+      counters_.drop_bad_buffers.add(packets.size());
+      break;
+    }
     if (filled.wants_more && wants_more && filled.buffers == 0 && filled.packets == 0) {
       // All there is, or all that a frame may have, is not enough for this one; the next may be shorter.
       (count == kBurst ? counters_.drop_too_long : counters_.drop_ring_full).add(1);
@@ -205,7 +216,7 @@ GuestLane::Filled GuestLane::fill_slowly(Virtqueue& queue, std::span<GuestBuffer
     RingCounters& counters = queue.counters();
     const GuestBuffer& bad = buffers.front();
     (bad.bytes == 0 ? counters.of(bad.fault) : counters.fault_buffer_header).add(1);
-    return {.buffers = 1};  // given back with nothing in it
+    return {.buffers = 1, .wasted = 1};  // given back with nothing in it
   }
   FramePieces frame;
   if (!pieces_for_access(packet, policy_.vlan, frame)) {
@@ -229,7 +240,7 @@ GuestLane::Filled GuestLane::fill_slowly(Virtqueue& queue, std::span<GuestBuffer
         lost.written = 0;
       }
       queue.counters().of(buffers[used].fault).add(1);
-      return {.buffers = used + 1};
+      return {.buffers = used + 1, .wasted = used + 1};
     }
     buffers[used].written =
         static_cast<std::uint32_t>(std::min<std::uint64_t>(buffers[used].bytes, need - room));

@@ -108,6 +108,9 @@ std::uint32_t GuestLane::take_frames(Virtqueue& queue, Ring& ring, std::span<Pac
     refused_ += kBurst;  // there is more, so another turn comes
     count = copied;
   }
+  if (!pieces_.has_room_for_a_chain()) [[unlikely]] {
+    refused_ += kBurst;  // what the budget left behind is the next turn's
+  }
   if (count == 0) {
     return 0;
   }

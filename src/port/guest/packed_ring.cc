@@ -82,7 +82,7 @@ std::uint32_t PackedRing::take(std::span<GuestBuffer> buffers, PieceStore& store
         continue;
       }
     }
-    if (store.used > kPieceStore - kMaxPieces || !take_chain(at, address, word, room, buffer, store)) {
+    if (!store.has_room_for_a_chain() || !take_chain(at, address, word, room, buffer, store)) {
       break;
     }
     at.advance(buffer.descriptors, entries_);
@@ -92,11 +92,12 @@ std::uint32_t PackedRing::take(std::span<GuestBuffer> buffers, PieceStore& store
   return taken;
 }
 
-// A chain of at most `room` descriptors, which begins `at`. False: it is longer, or no chain; the ring is
-// broken.
+// A chain of at most `room` descriptors, and kLongestChain, which begins `at`. False: it is longer, or no
+// chain; the ring is broken.
 bool PackedRing::take_chain(Position at, std::uint64_t address, std::uint64_t word, std::uint32_t room,
                             GuestBuffer& buffer, PieceStore& store) {
   BufferBuilder builder(window_, store, direction_);
+  const std::uint32_t longest = std::min(room, kLongestChain);
   std::uint32_t descriptors = 1;  // every one of them is walked, to know where the chain ends
   for (;; ++descriptors) {
     if ((word & kIndirect) != 0) {
@@ -111,7 +112,7 @@ bool PackedRing::take_chain(Position at, std::uint64_t address, std::uint64_t wo
     if ((word & kNext) == 0) {
       break;
     }
-    if (descriptors == room) {
+    if (descriptors == longest) {
       break_ring(counters_.fault_ring_chain);
       return false;
     }

@@ -86,8 +86,8 @@ std::uint32_t SplitRing::take(std::span<GuestBuffer> buffers, PieceStore& store)
         continue;
       }
     }
-    if (store.used > kPieceStore - kMaxPieces) {
-      break;  // the next burst has room
+    if (!store.has_room_for_a_chain()) {
+      break;  // the next burst, or the next turn, has room
     }
     take_chain(descriptor, buffer, store);
     if (broken_) [[unlikely]] {
