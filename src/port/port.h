@@ -55,6 +55,16 @@ struct Source {
   std::uint64_t timestamp_ns = 0;
 };
 
+// Kept by the worker that has the lane (worker/active_lanes.h), in the lane so that it is found at once.
+struct LaneActivity {
+  std::uint32_t quiet_turns = 0;  // without work
+  PortId port = PortId::kDrop;
+  bool resting = false;      // not polled: its descriptor is watched
+  bool delivered = false;    // and got something meanwhile: in Forwarder::roused()
+  bool changed = false;      // the control thread changed the lane while the worker was paused
+  std::uint64_t serial = 0;  // of the set that watches it
+};
+
 // One worker's end of a port. Every call is made by that worker's thread.
 class Lane {
  public:
@@ -98,6 +108,13 @@ class Lane {
   // Once after each prepare_sleep(), also one that found work, whoever ended the sleep: asks no longer to be
   // woken, empties the descriptor.
   virtual void woken() = 0;
+
+  // May this lane rest? It then gets prepare_sleep(), and neither tx_burst() nor poll() until woken(), which
+  // comes when its descriptor is readable or after frames were delivered to it. For lanes whose peer wakes
+  // them with certainty, with nothing put off.
+  virtual bool may_rest() const { return false; }
+
+  LaneActivity activity;
 };
 
 // A lane that also receives: one RX queue of one NIC. domain() is who owns the queue.

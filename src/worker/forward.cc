@@ -22,6 +22,7 @@ bool goes_to_one_port(std::span<const Packet> burst) {
 
 Forwarder::Forwarder() {
   group_of_.fill(kNoGroup);
+  roused_.reserve(kMaxPorts);
 }
 
 std::span<Packet> Forwarder::forward(const Source& source, std::span<Packet> burst, const LaneTable& by_port,
@@ -109,6 +110,15 @@ void Forwarder::forward_runs(const Source& source, std::span<const Packet> burst
   }
 }
 
+// A lane that got something is polled in this turn, and not at rest for a while.
+inline void Forwarder::note_delivery(Lane& lane) {
+  lane.activity.quiet_turns = 0;
+  if (lane.activity.resting && !lane.activity.delivered) [[unlikely]] {
+    lane.activity.delivered = true;
+    roused_.push_back(&lane);
+  }
+}
+
 inline Lane* Forwarder::reader(PortId port, std::size_t packets, const LaneTable& by_port) {
   Lane* lane = by_port[raw(port)];
   if (lane == nullptr) {
@@ -133,6 +143,7 @@ void Forwarder::deliver(const Source& source, std::span<Packet> group, const Lan
   // own memory), so there is nothing to hand over even where the destination is of the sender's domain.
   const bool hands_over = source.domain == lane->domain() && group.front().page != PageIndex::kNone;
   hands_over ? lane->hand_over(source, group) : lane->copy_in(source, group);
+  note_delivery(*lane);
 }
 
 // Of packets that are for no port of the table: kFlood, or a number that cannot be.
@@ -164,6 +175,7 @@ void Forwarder::flood(const Source& source, std::span<const Packet> group, const
       groups_.add(1);
       flood_copies_.add(heard);
       lane->copy_in(source, std::span(copies_).first(heard));
+      note_delivery(*lane);
     }
   });
 }

@@ -10,6 +10,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "base/ids.h"
 #include "port/port.h"
@@ -38,6 +39,9 @@ class Forwarder {
   std::span<Packet> forward(const Source& source, std::span<Packet> burst, const LaneTable& by_port,
                             const Switch* switching = nullptr);
 
+  // Resting lanes that got something since the caller last emptied this.
+  std::vector<Lane*>& roused() { return roused_; }
+
   std::uint64_t no_reader(PortId port) const;
   void visit(CounterVisitor& visitor) const;
 
@@ -53,6 +57,7 @@ class Forwarder {
   void deliver(const Source& source, std::span<Packet> group, const LaneTable& by_port);
   void flood(const Source& source, std::span<const Packet> group, const LaneTable& by_port,
              const Switch* switching);
+  void note_delivery(Lane& lane);
   Lane* reader(PortId port, std::size_t packets, const LaneTable& by_port);
 
   std::array<std::uint8_t, kMaxPorts + 1>
@@ -60,6 +65,8 @@ class Forwarder {
   std::array<Packet, kBurst> grouped_;  // a mixed burst, moved here in the order of its groups
   std::array<Packet, kBurst> flood_;    // what of a burst is flooded ...
   std::array<Packet, kBurst> copies_;   // ... and what one port hears of it
+
+  std::vector<Lane*> roused_;
 
   Counter groups_;
   Counter flooded_;

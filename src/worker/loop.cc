@@ -25,6 +25,10 @@ constexpr std::uint32_t kNapsBeforeUnwatched = 64;
 constexpr std::uint32_t kTurnsBetweenYields = 256;
 constexpr std::uint32_t kLongestYieldNs = 50'000;
 
+// Between two looks at the resting lanes' descriptors of a worker that does not rest. One that rests looks
+// after each rest.
+constexpr std::uint32_t kTurnsBetweenLooks = 64;
+
 constexpr int kWakeEvents =
     16;  // looked at per wake-up; only the mailbox's matters, the rest says "look everywhere"
 
@@ -61,21 +65,45 @@ void Loop::turn() {
   turns_.add(1);
   more_ = false;
   ++first_;
+  if (++turns_since_look_ >= kTurnsBetweenLooks) {
+    look_at_resting();
+  }
   const std::size_t queue_count = tables_.queues.size();
   for (std::size_t i = 0, at = queue_count == 0 ? 0 : first_ % queue_count; i < queue_count; ++i) {
     receive(*tables_.queues[at]);
     at = at + 1 == queue_count ? 0 : at + 1;
   }
-  const std::size_t lane_count = tables_.lanes.size();
+  const std::span<const ActiveLanes::Entry> lanes = active_.lanes();
+  const std::size_t lane_count = lanes.size();
   for (std::size_t i = 0, at = lane_count == 0 ? 0 : first_ % lane_count; i < lane_count; ++i) {
-    auto [port, lane] = tables_.lanes[at];
+    auto [port, lane] = lanes[at];
     send(port, *lane);
     at = at + 1 == lane_count ? 0 : at + 1;
   }
-  for_each_lane([this](Lane& lane) {
-    more_ |= lane.poll() >= kBurst;
-    return true;
-  });
+  if (!forwarder_.roused().empty()) [[unlikely]] {
+    active_.rouse(forwarder_.roused());
+    wake_set_.reset();
+  }
+  bool quiet = false;
+  for (Queue* queue : tables_.queues) {
+    more_ |= queue->poll() >= kBurst;
+  }
+  for (auto [port, lane] : active_.lanes()) {
+    const std::uint32_t done = lane->poll();
+    more_ |= done >= kBurst;
+    quiet |= ActiveLanes::note(*lane, done != 0);
+  }
+  if (quiet) [[unlikely]] {
+    active_.let_rest();
+    wake_set_.reset();  // watches the resting ones by their set from now on
+  }
+}
+
+void Loop::look_at_resting() {
+  turns_since_look_ = 0;
+  if (active_.look()) {
+    wake_set_.reset();  // watches those that were active when it was made
+  }
 }
 
 void Loop::receive(Queue& queue) {
@@ -97,6 +125,7 @@ void Loop::send(PortId port, Lane& lane) {
   if (count == 0) {
     return;
   }
+  lane.activity.quiet_turns = 0;
   SLUICE_CHECK(count <= kBurst, "port {} gave {} packets", raw(port), count);
   const Source source{
       .domain = lane.domain(), .port = port, .uplink = sent_.front().port, .timestamp_ns = now_ns()};
@@ -115,9 +144,10 @@ void Loop::send(PortId port, Lane& lane) {
 void Loop::run_calls() {
   wake_set_.reset();  // before the calls: their callers may close what it watches
   mailbox_.run_pending();
+  active_.refresh(tables_.lanes);
 }
 
-// Visits queues, then lanes, until `visit` says false.
+// Visits queues, then active lanes, until `visit` says false.
 template <typename Visit>
 void Loop::for_each_lane(Visit visit) {
   for (Queue* queue : tables_.queues) {
@@ -125,7 +155,7 @@ void Loop::for_each_lane(Visit visit) {
       return;
     }
   }
-  for (auto [port, lane] : tables_.lanes) {
+  for (auto [port, lane] : active_.lanes()) {
     if (!visit(*lane)) {
       return;
     }
@@ -193,6 +223,7 @@ void Loop::nap(std::uint32_t ns) {
   }
   const timespec time{.tv_sec = 0, .tv_nsec = static_cast<long>(ns)};
   ::clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr);
+  turns_since_look_ = kTurnsBetweenLooks;
 }
 
 // No wake-up is lost: every lane is asked to wake us first and looked at afterwards (port.h, prepare_sleep),
@@ -235,6 +266,7 @@ void Loop::sleep() {
     lane.woken();
     return true;
   });
+  turns_since_look_ = kTurnsBetweenLooks;
 }
 
 // A new set and not a changed one: a lane's eventfd may live on in the peer after our descriptor of it is
@@ -249,7 +281,7 @@ bool Loop::build_wake_set() {
     // EEXIST: two lanes share one descriptor.
     return ::epoll_ctl(set.get(), EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST;
   };
-  bool complete = add(mailbox_.wake_fd());
+  bool complete = add(mailbox_.wake_fd()) && (active_.resting() == 0 || add(active_.wake_fd()));
   for_each_lane([&](Lane& lane) {
     const int fd = lane.wake_fd();
     complete = complete && (fd < 0 || add(fd));
@@ -273,6 +305,7 @@ void Loop::visit(CounterVisitor& visitor) const {
   visitor.counter("sleeps_refused", sleeps_refused_.value());
   visitor.counter("wakeups", wakeups_.value());
   visitor.counter("calls", mailbox_.count());
+  active_.visit(visitor);
   forwarder_.visit(visitor);
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "stats/counter.h"
+#include "worker/active_lanes.h"
 #include "worker/core_keeper.h"
 #include "worker/forward.h"
 #include "worker/mailbox.h"
@@ -36,6 +37,7 @@ class Loop {
   void receive(Queue& queue);
   void send(PortId port, Lane& lane);
   void run_calls();
+  void look_at_resting();
 
   void rest();
   void yield_to_peers();
@@ -52,6 +54,8 @@ class Loop {
   Mailbox& mailbox_;
   Worker::Tables tables_;
   Forwarder forwarder_;
+  ActiveLanes active_;
+  std::uint32_t turns_since_look_ = 0;  // at the resting lanes
   bool stopped_ = false;
 
   // Of the present turn.

@@ -82,6 +82,8 @@ class AppLane final : public Lane {
   int wake_fd() const override { return memory_.wake_daemon; }
   bool prepare_sleep() override;
   void woken() override;
+  // Pages that are out come back without a wake-up.
+  bool may_rest() const override { return lent_ == 0 && !published_ && tx_out_ == 0; }
 
   std::uint32_t pages_lent() const { return lent_; }
   // Control thread, when no worker has the lane any more.

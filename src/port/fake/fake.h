@@ -143,6 +143,7 @@ class FakeLane final : public Lane {
   int wake_fd() const override { return doorbell_.fd(); }
   bool prepare_sleep() override;
   void woken() override { doorbell_.quiet(); }
+  bool may_rest() const override { return lent_count_ == 0; }
 
   Counter zero_copy, copied, tx_packets, polls;
   Counter drop_ring_full, drop_page_limit, drop_no_reader, fault_forged;

@@ -55,6 +55,7 @@ GuestLane::~GuestLane() = default;
 void GuestLane::set_queues(std::vector<Virtqueue*> receive, std::vector<Virtqueue*> transmit) {
   receive_ = std::move(receive);
   transmit_ = std::move(transmit);
+  activity.changed = true;
   unwatched_ = 0;
   for (const Virtqueue* queue : transmit_) {
     unwatched_ += queue->watched() ? 0 : 1;
@@ -67,6 +68,7 @@ void GuestLane::set_queues(std::vector<Virtqueue*> receive, std::vector<Virtqueu
 }
 
 void GuestLane::watch(Virtqueue& queue) {
+  activity.changed = true;
   epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.ptr = &queue}};
   queue.set_watched(kicks_ && queue.kick_fd() >= 0 &&
                     ::epoll_ctl(kicks_.get(), EPOLL_CTL_ADD, queue.kick_fd(), &event) == 0);
@@ -74,6 +76,7 @@ void GuestLane::watch(Virtqueue& queue) {
 
 // While the descriptor is open: the peer's end keeps the eventfd alive, and the set would never forget it.
 void GuestLane::unwatch(Virtqueue& queue) {
+  activity.changed = true;
   if (queue.watched()) {
     ::epoll_ctl(kicks_.get(), EPOLL_CTL_DEL, queue.kick_fd(), nullptr);
     queue.set_watched(false);

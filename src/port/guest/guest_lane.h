@@ -61,6 +61,8 @@ class GuestLane final : public Lane {
   int wake_fd() const override { return kicks_.get(); }
   bool prepare_sleep() override;
   void woken() override;
+  // A queue without a kick that can be waited for is polled.
+  bool may_rest() const override { return unwatched_ == 0 && touched_.empty() && refused_ == 0; }
 
   // --- control thread, inside quiesce() ---
   // Which queues it fills and which it serves: running ones only.
