@@ -1,6 +1,7 @@
 #include "control/daemon.h"
 
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -43,6 +44,15 @@ void reload_on_signal(ControlTarget& target, const std::string& config_path, Ser
 
 }  // namespace
 
+// Each port needs descriptors, and the soft limit is 1024 nearly everywhere, for the sake of select(2).
+static void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
 Result<void> run_daemon(const DaemonOptions& options, const MakeTarget& make_target) {
   auto config = load_config(options.config_path);
   SLUICE_TRY(config);
@@ -51,6 +61,7 @@ Result<void> run_daemon(const DaemonOptions& options, const MakeTarget& make_tar
     log::warn("{}: {}", options.config_path, warning);
   }
 
+  raise_descriptor_limit();
   Signals::block();
   auto loop = EventLoop::create();
   SLUICE_TRY(loop);

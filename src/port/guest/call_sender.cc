@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <optional>
 #include <utility>
 
 #include "base/check.h"
@@ -41,6 +42,17 @@ Result<CallSender> CallSender::create() {
     return fail_errno(errno, "cannot set up AIO to call guests (fs.aio-max-nr)");
   }
   return CallSender(std::move(null), context);
+}
+
+CallSender* CallSender::of_this_thread() {
+  thread_local std::optional<CallSender> sender;
+  thread_local std::uint32_t asked = 0;
+  if (!sender && asked++ % kTriesBetween == 0) [[unlikely]] {
+    if (auto made = create()) {
+      sender.emplace(std::move(*made));
+    }
+  }
+  return sender ? &*sender : nullptr;
 }
 
 CallSender::CallSender(UniqueFd null, aio_context_t context) : null_(std::move(null)), context_(context) {}

@@ -22,9 +22,14 @@ class CallSender {
  public:
   // Eventfds per call of send().
   static constexpr std::size_t kMost = 64;
+  static constexpr std::uint32_t kTriesBetween = 64;
 
   // Errors: a kernel without AIO, or the system's limit (fs.aio-max-nr).
   static Result<CallSender> create();
+  // The present thread's, shared by all its lanes, kept until the thread ends: a port made while others have
+  // used up fs.aio-max-nr needs none of its own. Null: there was none to be had; tried again at every
+  // kTriesBetween-th call.
+  static CallSender* of_this_thread();
   CallSender(CallSender&& other) noexcept;
   CallSender& operator=(CallSender&&) = delete;
   ~CallSender();

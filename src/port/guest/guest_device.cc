@@ -176,6 +176,7 @@ void GuestDevice::visit(CounterVisitor& visitor) const {
   of_lanes("drop_tx_runt", &GuestLaneCounters::drop_tx_runt);
   of_lanes("drop_tx_too_long", &GuestLaneCounters::drop_tx_too_long);
   of_lanes("fault_tx_header", &GuestLaneCounters::fault_tx_header);
+  of_lanes("calls_failed", &GuestLaneCounters::calls_failed);
   of_queues("fault_ring_index", &RingCounters::fault_ring_index);
   of_queues("fault_ring_head", &RingCounters::fault_ring_head);
   of_queues("fault_ring_chain", &RingCounters::fault_ring_chain);

@@ -11,7 +11,6 @@
 #include <utility>
 
 #include "base/check.h"
-#include "base/log.h"
 
 namespace sluice {
 
@@ -26,8 +25,7 @@ GuestLane::GuestLane(const GuestPolicy& policy)
     : policy_(policy),
       longest_(policy.vlan == 0 ? kMaxFrameBytes : kMaxFrameBytes - kVlanTagBytes),
       most_head_(policy.vlan == 0 ? kMaxHead : kMaxHead - kVlanTagBytes),
-      kicks_(::epoll_create1(EPOLL_CLOEXEC)),
-      timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) {
+      kicks_(::epoll_create1(EPOLL_CLOEXEC)) {
   for (const MacAddress& mac : policy.macs) {
     source_macs_.push_back(mac_word(mac));
   }
@@ -37,17 +35,6 @@ GuestLane::GuestLane(const GuestPolicy& policy)
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   SLUICE_CHECK(gather != MAP_FAILED, "no address space: errno {}", errno);
   gather_ = Mapping::adopt(gather, kGatherBytes);
-  epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.ptr = nullptr}};
-  if (kicks_ && timer_) {
-    ::epoll_ctl(kicks_.get(), EPOLL_CTL_ADD, timer_.get(), &event);
-  }
-  auto calls = CallSender::create();
-  if (calls) {
-    calls_.emplace(std::move(*calls));
-  } else {
-    log::warn("guest port {}: {}; guests that wait for interrupts will not be woken", raw(policy.port),
-              calls.error().message);
-  }
 }
 
 GuestLane::~GuestLane() = default;
@@ -108,8 +95,10 @@ void GuestLane::call() {
   std::array<int, CallSender::kMost> fds;
   std::size_t count = 0;
   auto send = [&] {
-    if (count != 0 && calls_) {
-      calls_->send(std::span(fds).first(count));
+    if (count != 0) {
+      CallSender* calls = CallSender::of_this_thread();
+      const std::size_t sent = calls == nullptr ? 0 : calls->send(std::span(fds).first(count));
+      counters_.calls_failed.add(count - sent);
     }
     count = 0;
   };
@@ -145,8 +134,8 @@ bool GuestLane::prepare_sleep() {
   for (Virtqueue* queue : transmit_) {
     work = work || queue->with_ring([](auto& ring) { return ring.has_available(); });
   }
-  if (unwatched_ != 0) {
-    arm_timer();
+  if (unwatched_ != 0 && !arm_timer()) {
+    work = true;  // out of descriptors: the worker naps instead, and asks again
   }
   return work;
 }
@@ -170,9 +159,20 @@ void GuestLane::drain_kicks() {
   }
 }
 
-void GuestLane::arm_timer() {
+// Only a queue without a kick needs it, which is rare: an idle port has no descriptor for it.
+bool GuestLane::make_timer() {
+  timer_.reset(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.ptr = nullptr}};
+  return timer_ && ::epoll_ctl(kicks_.get(), EPOLL_CTL_ADD, timer_.get(), &event) == 0;
+}
+
+bool GuestLane::arm_timer() {
+  if (!timer_ && !make_timer()) {
+    timer_.reset();
+    return false;
+  }
   const itimerspec once{.it_interval = {}, .it_value = {.tv_sec = 0, .tv_nsec = kPollNs}};
-  ::timerfd_settime(timer_.get(), 0, &once, nullptr);
+  return ::timerfd_settime(timer_.get(), 0, &once, nullptr) == 0;
 }
 
 }  // namespace sluice

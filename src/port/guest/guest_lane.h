@@ -8,7 +8,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -44,6 +43,7 @@ struct GuestLaneCounters {
   Counter drop_queue_busy;   // another worker was held up in the same queue
   Counter drop_tx_source_mac, drop_tx_vlan, drop_tx_runt, drop_tx_too_long;
   Counter fault_tx_header;
+  Counter calls_failed;  // no AIO to be had (fs.aio-max-nr), or the descriptor refused it
 };
 
 class GuestLane final : public Lane {
@@ -114,7 +114,8 @@ class GuestLane final : public Lane {
 
   void call();
   void drain_kicks();
-  void arm_timer();
+  bool arm_timer();
+  bool make_timer();
   void touch(Virtqueue& queue);
 
   const GuestPolicy& policy_;
@@ -127,11 +128,10 @@ class GuestLane final : public Lane {
   std::vector<Virtqueue*> transmit_;
   std::size_t transmit_first_ = 0;  // who begins the next burst
 
-  UniqueFd kicks_;               // epoll over the kick descriptors of its transmit queues
-  UniqueFd timer_;               // in there too: runs while it sleeps and a queue has no kick to wait for
-  std::uint32_t unwatched_ = 0;  // running transmit queues without a kick that can be waited for
-  std::optional<CallSender> calls_;
-  std::vector<Virtqueue*> touched_;            // got something since poll(): perhaps to be called
+  UniqueFd kicks_;  // epoll over the kick descriptors of its transmit queues
+  UniqueFd timer_;  // in there too: runs while it sleeps and a queue has no kick to wait for; made then
+  std::uint32_t unwatched_ = 0;      // running transmit queues without a kick that can be waited for
+  std::vector<Virtqueue*> touched_;  // got something since poll(): perhaps to be called
   std::array<bool, kMaxVrings> is_touched_{};  // by index
   std::uint32_t refused_ = 0;                  // frames of the guest that were dropped since poll()
   std::uint32_t wasted_left_ = kWastedPerTurn;

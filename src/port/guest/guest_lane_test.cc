@@ -1,9 +1,13 @@
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <memory>
 #include <random>
 
+#include "base/fd.h"
+#include "port/guest/call_sender.h"
 #include "port/guest/guest_test_fixture.h"
 
 namespace sluice::test {
@@ -448,6 +452,28 @@ TEST_P(GuestDeviceServing, DeliversFromEveryLane) {
     }
     EXPECT_EQ(received, kFlows);
   }
+}
+
+// fs.aio-max-nr is the whole system's: what any local user holds of it is missing here. A worker keeps the
+// context it had, whatever ports are made later.
+TEST(GuestLane, Malicious_WithAioUsedUpAWorkerStillCallsTheGuestsOfNewPorts) {
+  ASSERT_NE(CallSender::of_this_thread(), nullptr);
+  std::vector<CallSender> greedy;
+  while (greedy.size() < 4000) {
+    auto more = CallSender::create();
+    if (!more) {
+      break;
+    }
+    greedy.push_back(std::move(*more));
+  }
+  const UniqueFd call(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  const int fd = call.get();
+  CallSender* sender = CallSender::of_this_thread();
+  ASSERT_NE(sender, nullptr);
+  EXPECT_EQ(sender->send(std::span(&fd, 1)), 1u);
+  std::uint64_t count = 0;
+  EXPECT_EQ(::read(fd, &count, sizeof count), 8);
+  EXPECT_EQ(count, 1u);
 }
 
 }  // namespace
