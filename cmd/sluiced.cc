@@ -5,18 +5,28 @@
 #include "control/check_mode.h"
 #include "control/daemon.h"
 #include "control/engine.h"
+#include "door/door_keeper.h"
 
 namespace {
 
 using namespace sluice;
 
-Result<std::unique_ptr<ControlTarget>> make_engine(const Config& config, EventLoop& loop,
-                                                   const std::string&) {
-  auto engine = Engine::create(config, loop);
+Result<std::unique_ptr<ControlTarget>> make_engine(const Config& config, EventLoop& loop, DoorKeeper& doors) {
+  doors.attach(loop);
+  auto engine = Engine::create(config, loop, doors);
   if (!engine) {
     return std::unexpected(std::move(engine.error()));
   }
   return std::unique_ptr<ControlTarget>(std::move(*engine));
+}
+
+Result<void> serve(const DaemonOptions& options) {
+  // First of all: the zygote inherits what there is.
+  auto doors = DoorKeeper::start(DoorKeeper::default_program());
+  SLUICE_TRY(doors);
+  return run_daemon(options, [&](const Config& config, EventLoop& loop, const std::string&) {
+    return make_engine(config, loop, **doors);
+  });
 }
 
 int run(int argc, char** argv) {
@@ -36,7 +46,7 @@ int run(int argc, char** argv) {
   if (!check.empty()) {
     return check_config_file(check, stdout, stderr);
   }
-  if (auto ended = run_daemon(options, make_engine); !ended) {
+  if (auto ended = serve(options); !ended) {
     fmt::print(stderr, "sluiced: {}\n", ended.error().message);
     return 1;
   }

@@ -92,14 +92,24 @@ Result<UnixListener> UnixListener::at(const std::string& path, int type) {
 }
 
 void UnixListener::reset() {
-  if (!socket_) {
-    return;
+  if (socket_) {
+    remove_path();
+    socket_.reset();
   }
+}
+
+UniqueFd UnixListener::release() {
+  if (socket_) {
+    remove_path();
+  }
+  return std::move(socket_);
+}
+
+void UnixListener::remove_path() {
   struct stat now;
   if (::lstat(path_.c_str(), &now) == 0 && now.st_dev == device_ && now.st_ino == inode_) {
     ::unlink(path_.c_str());
   }
-  socket_.reset();
 }
 
 Result<UniqueFd> connect_to_path(const std::string& path, int type) {
@@ -115,6 +125,14 @@ Result<UniqueFd> connect_to_path(const std::string& path, int type) {
     return fail_errno(errno, "cannot connect to {}", path);
   }
   return socket;
+}
+
+bool refuse_descriptors(int socket) {
+#if !defined(SO_PASSRIGHTS)
+  constexpr int SO_PASSRIGHTS = 83;  // include/uapi/asm-generic/socket.h
+#endif
+  const int off = 0;
+  return ::setsockopt(socket, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof off) == 0;
 }
 
 Result<ucred> peer_credentials(int socket) {

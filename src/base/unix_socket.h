@@ -29,8 +29,11 @@ class UnixListener {
   // Closes it, and removes the path if it is still ours: a daemon that was started in between may have put
   // its own there.
   void reset();
+  // Removes the path, and hands over the socket, which is closed elsewhere.
+  UniqueFd release();
 
  private:
+  void remove_path();
   UniqueFd socket_;
   std::string path_;
   dev_t device_ = 0;
@@ -39,6 +42,10 @@ class UnixListener {
 
 // A non-blocking socket connected to who listens at `path`; an error when nobody does or its queue is full.
 Result<UniqueFd> connect_to_path(const std::string& path, int type);
+
+// No descriptors can be sent to this socket, nor to those that it accepts from here on: the sender gets EPERM
+// (SO_PASSRIGHTS, Linux 6.16). False: the kernel does not know this, and they can.
+bool refuse_descriptors(int socket);
 
 // Who is at the other end, as of connect(2): SO_PEERCRED, unix(7).
 Result<ucred> peer_credentials(int socket);

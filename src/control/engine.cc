@@ -17,8 +17,8 @@ const std::string kNetdevPrefix = "netdev:";
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> Engine::create(const Config& config, EventLoop& loop) {
-  std::unique_ptr<Engine> engine(new Engine(loop));
+Result<std::unique_ptr<Engine>> Engine::create(const Config& config, EventLoop& loop, DoorKeeper& doors) {
+  std::unique_ptr<Engine> engine(new Engine(loop, doors));
   engine->current_.daemon = config.daemon;
   engine->host_memory_ =
       std::make_unique<HostMemory>(config.daemon.page_bytes, huge_option(config.daemon.huge_pages));
@@ -58,6 +58,7 @@ Engine::~Engine() {
   while (!nics_.empty()) {
     detach_nic(nics_.begin()->first);
   }
+  doors_.detach();
 }
 
 Result<void> Engine::apply(const Config& fresh) {

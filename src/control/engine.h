@@ -30,6 +30,7 @@
 #include "control/nic_unit.h"
 #include "control/port_names.h"
 #include "control/rule_table.h"
+#include "door/door_keeper.h"
 #include "port/app/app_port.h"
 #include "port/guest/guest_port.h"
 #include "port/host/host_port.h"
@@ -45,7 +46,7 @@ inline constexpr std::size_t kMaxNics = 64;
 class Engine final : public AppPortHost, public GuestPortHost, public ControlTarget {
  public:
   // Starts the workers and carries out the whole config. An error leaves nothing behind.
-  static Result<std::unique_ptr<Engine>> create(const Config& config, EventLoop& loop);
+  static Result<std::unique_ptr<Engine>> create(const Config& config, EventLoop& loop, DoorKeeper& doors);
   ~Engine() override;
 
   // ControlTarget. apply() checks first, so that a bad config changes nothing; when the machine refuses a
@@ -62,7 +63,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   nlohmann::json show_counters() override;
 
  private:
-  explicit Engine(EventLoop& loop) : loop_(loop) {}
+  Engine(EventLoop& loop, DoorKeeper& doors) : loop_(loop), doors_(doors) {}
 
   // AppPortHost and GuestPortHost.
   void install_lane(PortId port, WorkerId worker, Lane* lane) override;
@@ -145,6 +146,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   void refresh_netdev_ports();
 
   EventLoop& loop_;
+  DoorKeeper& doors_;
   Config current_;  // what has been carried out
   Config target_;   // what apply() is working towards, less what has failed
   std::vector<std::unique_ptr<Worker>> workers_;

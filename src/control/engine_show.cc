@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/clock.h"
+#include "base/closer.h"
 #include "control/engine.h"
 
 namespace sluice {
@@ -367,6 +368,11 @@ json Engine::show_counters() {
   for (const auto& worker : workers_) {
     add(fmt::format("worker.{}.", raw(worker->id())), counters_of(*worker));
   }
+  json daemon = counters_of(doors_);
+  daemon["closer_done"] = Closer::of_process().done();
+  daemon["closer_waiting"] = Closer::of_process().waiting();
+  daemon["closer_overflowed"] = Closer::of_process().overflowed();
+  add("daemon.", daemon);
   return flat;
 }
 

@@ -69,7 +69,7 @@ Result<void> Engine::add_guest(const PortConfig& config, PortId id) {
   options.workers = std::move(lanes.workers);
   options.serving = lanes.serving;
   options.queue_pairs = config.queue_pairs;
-  auto port = GuestPort::create(std::move(options), loop_, *this);
+  auto port = GuestPort::create(std::move(options), loop_, *this, doors_);
   SLUICE_TRY(port);
   guests_[config.name] = std::move(*port);
   add_member(config.name, std::move(*member));

@@ -114,6 +114,7 @@ Result<void> AppPort::Impl::start() {
     return std::unexpected(std::move(listener.error()));
   }
   listener_ = std::move(*listener);
+  refuse_descriptors(listener_.fd());  // nobody needs to send us any
   if (!options_.owned.empty()) {
     SLUICE_TRY(make_memory());
   }

@@ -1,6 +1,5 @@
 #include "port/guest/guest_port.h"
 
-#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -17,9 +16,9 @@
 #include "base/unix_socket.h"
 #include "port/guest/features.h"
 #include "port/guest/guest_device.h"
+#include "port/guest/guest_door.h"
 #include "port/guest/log_budget.h"
 #include "port/guest/session.h"
-#include "port/guest/transport.h"
 
 namespace sluice {
 
@@ -46,7 +45,7 @@ Result<void> check_options(const GuestPortOptions& options) {
 
 class GuestPort::Impl final : public VringControl {
  public:
-  Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop, GuestPortHost& host);
+  Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop, GuestPortHost& host, Doors& doors);
   ~Impl() override;
 
   Result<void> start();
@@ -57,15 +56,19 @@ class GuestPort::Impl final : public VringControl {
  private:
   // A front-end that is there.
   struct Attached {
-    Attached(UniqueFd socket, const ucred& peer, std::uint32_t pairs, VringControl& control,
+    Attached(Door its_door, const ucred& peer, const GuestPortOptions& options, VringControl& control,
              const LossSignal& loss)
-        : transport(std::move(socket)), session(pairs, control, loss), who(peer), since_ns(now_ns()) {}
-    VhostTransport transport;
+        : door(std::move(its_door)),
+          channel(door.channel.get(), {.message_timeout_ns = options.message_timeout_ns}),
+          session(options.queue_pairs, control, loss),
+          who(peer),
+          since_ns(now_ns()) {}
+    Door door;
+    GuestChannel channel;
     VhostSession session;
     ucred who;
     std::uint64_t since_ns;
     std::uint64_t messages = 0;
-    EventLoop::TimerId stall_timer = 0;
     bool fault_logged = false;
     bool waits_to_write = false;
   };
@@ -83,18 +86,19 @@ class GuestPort::Impl final : public VringControl {
   void pause_accepting();
   void try_to_connect();
   void connect_later();
-  void admit(UniqueFd socket);
+  void admit(PeerSocket socket);
   bool allowed(std::uint32_t uid) const;
-  bool gives_way() const;
-  Result<void> attach(UniqueFd socket, const ucred& peer);
+  void wait_for_the_end(PeerSocket socket, const ucred& peer);
+  void refuse(const ucred& peer);
+  Result<void> attach(PeerSocket socket, const ucred& peer);
   void detach(std::string_view why);
 
-  void on_socket(std::uint32_t events);
+  void on_channel(std::uint32_t events);
   // False: the session is over.
   bool take_message(VhostMessage& message);
   bool answer(std::uint32_t request, const VhostSession::Payload& payload);
   void count_fault(VhostFault fault, std::string_view sentence);
-  void watch_for_stall();
+  void cut_off(VhostFault fault);
   void watch_for_writing();
   void show_attached();
   void on_loss();
@@ -102,15 +106,22 @@ class GuestPort::Impl final : public VringControl {
   const GuestPortOptions options_;
   EventLoop& loop_;
   GuestPortHost& host_;
+  Doors& doors_;
   const LossSignal loss_;
   GuestDevice device_;
 
   UnixListener listener_;
   std::optional<Attached> attached_;  // behind device_ and loss_: it uses both
-  bool shown_attached_ = false;       // as host_ knows it
+  // Has come while another is attached, whose end may not have been heard yet.
+  struct Candidate {
+    PeerSocket socket;
+    ucred who;
+  };
+  std::optional<Candidate> candidate_;
+  bool shown_attached_ = false;  // as host_ knows it
   bool refusal_logged_ = false, unreachable_logged_ = false;
   LogBudget log_budget_;
-  EventLoop::TimerId accept_timer_ = 0, connect_timer_ = 0;
+  EventLoop::TimerId accept_timer_ = 0, connect_timer_ = 0, candidate_timer_ = 0;
 
   Counter connects_, disconnects_, denied_, refused_, messages_, memory_lost_;
   std::array<Counter, static_cast<std::size_t>(VhostFault::kCount)> faults_;
@@ -118,10 +129,12 @@ class GuestPort::Impl final : public VringControl {
 
 // ---- beginning and end
 
-GuestPort::Impl::Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop, GuestPortHost& host)
+GuestPort::Impl::Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop, GuestPortHost& host,
+                      Doors& doors)
     : options_(std::move(options)),
       loop_(loop),
       host_(host),
+      doors_(doors),
       loss_(std::move(loss)),
       device_({.port = options_.id,
                .uplink = options_.uplink,
@@ -139,13 +152,14 @@ GuestPort::Impl::~Impl() {
   if (attached_) {
     detach("the port is removed");
   }
-  for (EventLoop::TimerId timer : {accept_timer_, connect_timer_}) {
+  for (EventLoop::TimerId timer : {accept_timer_, connect_timer_, candidate_timer_}) {
     if (timer != 0) {
       loop_.cancel(timer);
     }
   }
   if (listener_) {
     loop_.remove(listener_.fd());
+    doors_.bury(listener_.release());  // with the connections that nobody has taken
   }
   loop_.remove(loss_.fd());
   for (WorkerId worker : options_.workers) {
@@ -173,7 +187,7 @@ void GuestPort::Impl::on_connections() {
   for (std::uint32_t i = 0; i < kGuestAcceptsPerTurn; ++i) {
     UniqueFd socket(::accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (socket) {
-      admit(std::move(socket));
+      admit(PeerSocket(std::move(socket), doors_));
     } else if (errno == EAGAIN) {
       return;
     } else if (errno != EINTR && errno != ECONNABORTED) {
@@ -203,7 +217,7 @@ void GuestPort::Impl::try_to_connect() {
     connect_later();
     return;
   }
-  admit(std::move(*socket));
+  admit(PeerSocket(std::move(*socket), doors_));
   if (!attached_) {
     connect_later();
   }
@@ -224,14 +238,7 @@ bool GuestPort::Impl::allowed(std::uint32_t uid) const {
   return std::find(uids.begin(), uids.end(), uid) != uids.end();
 }
 
-// Whether the front-end that has the port leaves it to a new one: it is gone (one that was killed and started
-// again may be here before the loop has seen its end), or it has never said one whole message.
-bool GuestPort::Impl::gives_way() const {
-  pollfd state{.fd = attached_->transport.fd(), .events = POLLRDHUP, .revents = 0};
-  return ::poll(&state, 1, 0) > 0 || attached_->messages == 0;
-}
-
-void GuestPort::Impl::admit(UniqueFd socket) {
+void GuestPort::Impl::admit(PeerSocket socket) {
   auto peer = peer_credentials(socket.get());
   if (!peer) {
     return;
@@ -244,26 +251,55 @@ void GuestPort::Impl::admit(UniqueFd socket) {
     }
     return;
   }
-  if (attached_ && gives_way()) {
-    detach("another front-end came");
+  if (attached_) {
+    on_channel(EPOLLIN);  // what its door has said by now may be its end
+  }
+  if (attached_ && attached_->messages == 0) {
+    detach("another front-end came, and this one has never said a whole message");
   }
   if (attached_) {
-    refused_.add(1);
-    if (!std::exchange(refusal_logged_, true)) {
-      log::warn("port {}: refused pid {}: pid {} is there", options_.name, peer->pid, attached_->who.pid);
-    }
+    wait_for_the_end(std::move(socket), *peer);
     return;
   }
-  if (auto done = attach(std::move(socket), *peer); !done) {
+  if (auto done = attach(std::move(socket), *peer); !done && log_budget_.take()) {
     log::error("port {}: {}", options_.name, done.error().message);
   }
 }
 
-Result<void> GuestPort::Impl::attach(UniqueFd socket, const ucred& peer) {
+// A front-end that was killed and started again may be here before its door has told of its end.
+void GuestPort::Impl::wait_for_the_end(PeerSocket socket, const ucred& peer) {
+  if (candidate_) {
+    refuse(peer);
+    return;
+  }
+  candidate_.emplace(std::move(socket), peer);
+  candidate_timer_ = loop_.once(options_.gives_way_ns, [this] {
+    candidate_timer_ = 0;
+    refuse(candidate_->who);
+    candidate_.reset();
+  });
+}
+
+void GuestPort::Impl::refuse(const ucred& peer) {
+  refused_.add(1);
+  if (!std::exchange(refusal_logged_, true)) {
+    log::warn("port {}: refused pid {}: pid {} is there", options_.name, peer.pid, attached_->who.pid);
+  }
+}
+
+Result<void> GuestPort::Impl::attach(PeerSocket socket, const ucred& peer) {
   (void)loss_.take();  // of a session before
-  SLUICE_TRY(
-      loop_.add(socket.get(), EPOLLIN | EPOLLRDHUP, [this](std::uint32_t events) { on_socket(events); }));
-  attached_.emplace(std::move(socket), peer, options_.queue_pairs, *this, loss_);
+  auto door = doors_.open(DoorKind::kGuest, options_.name, socket.release());
+  if (!door) {
+    return std::unexpected(std::move(door.error()));
+  }
+  auto watched = loop_.add(door->channel.get(), EPOLLIN | EPOLLRDHUP,
+                           [this](std::uint32_t events) { on_channel(events); });
+  if (!watched) {
+    doors_.end(std::move(*door));
+    return watched;
+  }
+  attached_.emplace(std::move(*door), peer, options_, *this, loss_);
   connects_.add(1);
   refusal_logged_ = false;
   unreachable_logged_ = false;
@@ -278,15 +314,22 @@ void GuestPort::Impl::detach(std::string_view why) {
   if (std::exchange(shown_attached_, false)) {
     host_.set_attached(options_.id, false);
   }
-  if (attached_->stall_timer != 0) {
-    loop_.cancel(attached_->stall_timer);
-  }
-  loop_.remove(attached_->transport.fd());
+  loop_.remove(attached_->channel.fd());
   if (log_budget_.take()) {
     log::info("port {}: front-end gone, pid {}: {}", options_.name, attached_->who.pid, why);
   }
+  Door door = std::move(attached_->door);
   attached_.reset();  // D7: rings stop between two bursts, then the memory goes
+  doors_.end(std::move(door));
   disconnects_.add(1);
+  if (candidate_) {
+    Candidate next = std::move(*candidate_);
+    candidate_.reset();
+    loop_.cancel(std::exchange(candidate_timer_, 0));
+    if (auto done = attach(std::move(next.socket), next.who); !done && log_budget_.take()) {
+      log::error("port {}: {}", options_.name, done.error().message);
+    }
+  }
   if (options_.role == GuestPortOptions::Role::kClient && connect_timer_ == 0) {
     connect_later();
   }
@@ -294,33 +337,30 @@ void GuestPort::Impl::detach(std::string_view why) {
 
 // ---- messages
 
-void GuestPort::Impl::on_socket(std::uint32_t) {
-  if (attached_->transport.has_unsent() && !attached_->transport.flush()) {
+void GuestPort::Impl::on_channel(std::uint32_t) {
+  if (attached_->channel.has_unsent() && !attached_->channel.flush()) {
     detach("its socket is broken");
     return;
   }
   VhostMessage message;
   for (std::uint32_t i = 0; i < kMessagesPerTurn; ++i) {
-    switch (attached_->transport.receive(message)) {
-      case VhostTransport::Received::kMessage:
+    switch (attached_->channel.receive(message)) {
+      case GuestChannel::Received::kMessage:
         if (!take_message(message)) {
           return;
         }
         break;
-      case VhostTransport::Received::kNotYet:
-        watch_for_stall();
+      case GuestChannel::Received::kNotYet:
         watch_for_writing();
         return;
-      case VhostTransport::Received::kClosed:
+      case GuestChannel::Received::kClosed:
         detach("it closed the connection");
         return;
-      case VhostTransport::Received::kFault:
-        count_fault(attached_->transport.fault(), "what it sends is no message");
-        detach("it does not speak vhost-user");
+      case GuestChannel::Received::kFault:
+        cut_off(attached_->channel.fault());
         return;
     }
   }
-  watch_for_stall();
   watch_for_writing();  // the rest in the next turn: the loop is level-triggered
 }
 
@@ -345,11 +385,10 @@ bool GuestPort::Impl::take_message(VhostMessage& message) {
 }
 
 bool GuestPort::Impl::answer(std::uint32_t request, const VhostSession::Payload& payload) {
-  if (attached_->transport.reply(request, payload)) {
+  if (attached_->channel.reply(request, payload)) {
     return true;
   }
-  count_fault(VhostFault::kUnread, "it does not read our answers");
-  detach("cut off, it does not read our answers");
+  cut_off(VhostFault::kUnread);
   return false;
 }
 
@@ -360,28 +399,20 @@ void GuestPort::Impl::count_fault(VhostFault fault, std::string_view sentence) {
   }
 }
 
-// The rest of a message must come in time: the port is not for who keeps it with half a word.
-void GuestPort::Impl::watch_for_stall() {
-  Attached& peer = *attached_;
-  if (!peer.transport.in_message()) {
-    if (peer.stall_timer != 0) {
-      loop_.cancel(std::exchange(peer.stall_timer, 0));
-    }
-  } else if (peer.stall_timer == 0) {
-    peer.stall_timer = loop_.once(options_.message_timeout_ns, [this] {
-      attached_->stall_timer = 0;
-      count_fault(VhostFault::kStalled, "the rest of a message did not come");
-      detach("cut off, the rest of a message did not come");
-    });
-  }
+void GuestPort::Impl::cut_off(VhostFault fault) {
+  const std::string_view why = fault == VhostFault::kUnread    ? "it does not read our answers"
+                               : fault == VhostFault::kStalled ? "the rest of a message did not come"
+                                                               : "what it sends is no message";
+  count_fault(fault, why);
+  detach(why);
 }
 
 void GuestPort::Impl::watch_for_writing() {
   Attached& peer = *attached_;
-  if (peer.transport.has_unsent() != peer.waits_to_write) {
-    peer.waits_to_write = peer.transport.has_unsent();
+  if (peer.channel.has_unsent() != peer.waits_to_write) {
+    peer.waits_to_write = peer.channel.has_unsent();
     const std::uint32_t events = EPOLLIN | EPOLLRDHUP | (peer.waits_to_write ? EPOLLOUT : 0u);
-    (void)loop_.modify(peer.transport.fd(), events);
+    (void)loop_.modify(peer.channel.fd(), events);
   }
 }
 
@@ -463,13 +494,13 @@ GuestPort::GuestPort(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 GuestPort::~GuestPort() = default;
 
 Result<std::unique_ptr<GuestPort>> GuestPort::create(GuestPortOptions options, EventLoop& loop,
-                                                     GuestPortHost& host) {
+                                                     GuestPortHost& host, Doors& doors) {
   SLUICE_TRY(check_options(options));
   auto loss = LossSignal::create();
   if (!loss) {
     return std::unexpected(std::move(loss.error()));
   }
-  auto impl = std::make_unique<Impl>(std::move(options), std::move(*loss), loop, host);
+  auto impl = std::make_unique<Impl>(std::move(options), std::move(*loss), loop, host, doors);
   SLUICE_TRY(impl->start());
   return std::unique_ptr<GuestPort>(new GuestPort(std::move(impl)));
 }

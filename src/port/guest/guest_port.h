@@ -2,7 +2,8 @@
 // (guest_lane.h).
 //
 //   message.h    syntax      is this a message?            (pure)
-//   transport.h  transport   bytes and descriptors of a socket, never waiting
+//   transport.h  transport   bytes and descriptors of a socket; in a process of its own, the door
+//   guest_door.h             between that process and this one: whole messages, judged descriptors
 //   session.h    semantics   what state a front-end has set up, and which message is right in it
 //   guest_port.h policy      what the device offers, which worker serves which queue
 #pragma once
@@ -19,6 +20,7 @@
 #include "base/ids.h"
 #include "base/mac.h"
 #include "base/result.h"
+#include "door/doors.h"
 #include "port/port.h"
 #include "stats/counter.h"
 
@@ -43,6 +45,7 @@ struct GuestPortOptions {
                               // the guest; 0: all
   std::uint32_t queue_pairs = 1;                      // most that it is offered, 1 .. kMaxQueuePairs
   std::uint64_t message_timeout_ns = 10'000'000'000;  // for the rest of a message whose beginning is here
+  std::uint64_t gives_way_ns = 300'000'000;           // how long who comes waits for the end of who was there
   std::uint64_t retry_ns = 500'000'000;               // client: between tries to connect
 };
 
@@ -69,7 +72,7 @@ class GuestPort {
   // Listens, or begins to connect. Installs its lanes at once: they stay for the port's life, and take
   // nothing while no driver is ready.
   static Result<std::unique_ptr<GuestPort>> create(GuestPortOptions options, EventLoop& loop,
-                                                   GuestPortHost& host);
+                                                   GuestPortHost& host, Doors& doors);
   ~GuestPort();  // cuts the front-end off, takes the lanes out, removes the socket's path
 
   struct Ring {

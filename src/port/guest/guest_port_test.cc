@@ -269,7 +269,7 @@ TEST_F(GuestPortTest, OptionsThatDoNotFitAreRefusedInASentence) {
   auto error_of = [&](auto change) {
     GuestPortOptions bad = options;
     change(bad);
-    auto made = GuestPort::create(bad, *loop, host);
+    auto made = GuestPort::create(bad, *loop, host, doors);
     return made ? std::string() : made.error().message;
   };
   EXPECT_NE(error_of([](auto& o) { o.workers.clear(); }).find("no worker"), std::string::npos);

@@ -1,7 +1,6 @@
 #include "port/guest/memory_table.h"
 
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -13,6 +12,8 @@
 #include <limits>
 #include <utility>
 #include <vector>
+
+#include "base/closer.h"
 
 namespace sluice {
 
@@ -27,8 +28,12 @@ class FileMapping final : public GuestMapping {
     data_ = mapping_.data();
     bytes_ = mapping_.bytes();
   }
-  // The watch ends before the mapping does: an address that is somebody else's is never ours to replace.
-  ~FileMapping() override { watch_.reset(); }
+  // The watch ends before the mapping does: an address that is somebody else's is never ours to replace. The
+  // last reference to a large guest's memory takes seconds to drop.
+  ~FileMapping() override {
+    watch_.reset();
+    Closer::of_process().run([gone = std::make_shared<Mapping>(std::move(mapping_))] {});
+  }
 
   const bool huge_pages;
 
@@ -81,26 +86,25 @@ bool is_same(const GuestRegion& region, const vhost_user_region& named) {
 }
 
 // Only memory of the kernel's own: behind any other file is a disk or, with FUSE, the front-end itself, and
-// a page that it brings when it likes stops the worker that touches it.
-Result<FileKind> kind_of(int fd) {
+// a page that it brings when it likes stops the worker that touches it. What was received is known to be none
+// of these (base/peer_fd.h), so the kernel alone answers here.
+Result<FileKind> kind_of(const PeerFd& file) {
+  if (!file.is_memory()) {
+    return fail("a region's file is on no memory file system; use a memfd, /dev/shm or hugetlbfs");
+  }
   struct stat status;
   struct statfs system;
-  int flags = ::fcntl(fd, F_GETFL);
-  if (flags < 0 || ::fstat(fd, &status) < 0) {
+  const int flags = ::fcntl(file.get(), F_GETFL);
+  if (flags < 0 || ::fstat(file.get(), &status) < 0 || ::fstatfs(file.get(), &system) < 0) {
     return fail_errno(errno, "a region's descriptor cannot be looked at");
   }
-  if ((flags & O_PATH) != 0 || (flags & O_ACCMODE) != O_RDWR || !S_ISREG(status.st_mode)) {
+  if ((flags & O_ACCMODE) != O_RDWR || !S_ISREG(status.st_mode)) {
     return fail("a region's descriptor is no file opened for reading and writing");
   }
-  if (::fstatfs(fd, &system) < 0) {
-    return fail_errno(errno, "a region's file system cannot be looked at");
-  }
   FileKind kind{.bytes = static_cast<std::uint64_t>(status.st_size)};
-  if (static_cast<std::uint64_t>(system.f_type) == HUGETLBFS_MAGIC) {
+  if (file.kind() == PeerFd::Kind::kHugePages) {
     kind.page_bytes = static_cast<std::uint64_t>(system.f_bsize);
     kind.huge_pages = true;
-  } else if (static_cast<std::uint64_t>(system.f_type) != TMPFS_MAGIC) {
-    return fail("a region's file is on no memory file system; use a memfd, /dev/shm or hugetlbfs");
   }
   if (!std::has_single_bit(kind.page_bytes)) {
     return fail("a region's file has pages of {} bytes", kind.page_bytes);
@@ -108,8 +112,9 @@ Result<FileKind> kind_of(int fd) {
   return kind;
 }
 
-Result<GuestRegion> map_region(const vhost_user_region& region, int fd, const LossSignal& signal) {
-  auto kind = kind_of(fd);
+Result<GuestRegion> map_region(const vhost_user_region& region, const PeerFd& file,
+                               const LossSignal& signal) {
+  auto kind = kind_of(file);
   if (!kind) {
     return std::unexpected(std::move(kind.error()));
   }
@@ -121,7 +126,7 @@ Result<GuestRegion> map_region(const vhost_user_region& region, int fd, const Lo
   const std::uint64_t mask = kind->page_bytes - 1;
   const std::uint64_t from = region.file_offset & ~mask;
   const std::uint64_t length = (region.file_offset - from + region.bytes + mask) & ~mask;
-  void* data = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
+  void* data = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file.get(),
                       static_cast<off_t>(from));
   if (data == MAP_FAILED) {
     return fail_errno(errno, "cannot map a region of {:#x} bytes", region.bytes);
@@ -141,7 +146,7 @@ Result<GuestRegion> map_region(const vhost_user_region& region, int fd, const Lo
       .mapping = std::make_shared<FileMapping>(std::move(mapping), std::move(*watch), kind->huge_pages)};
 }
 
-Result<void> append(std::vector<GuestRegion>& regions, const vhost_user_region& region, int fd,
+Result<void> append(std::vector<GuestRegion>& regions, const vhost_user_region& region, const PeerFd& file,
                     const LossSignal& signal) {
   SLUICE_TRY(check_region(region));
   if (regions.size() == kMaxGuestRegions) {
@@ -150,7 +155,7 @@ Result<void> append(std::vector<GuestRegion>& regions, const vhost_user_region& 
   for (const GuestRegion& other : regions) {
     SLUICE_TRY(check_apart(other, region));
   }
-  auto mapped = map_region(region, fd, signal);
+  auto mapped = map_region(region, file, signal);
   if (!mapped) {
     return std::unexpected(std::move(mapped.error()));
   }
@@ -160,22 +165,22 @@ Result<void> append(std::vector<GuestRegion>& regions, const vhost_user_region& 
 
 }  // namespace
 
-Result<MemoryTable> make_table(std::span<const vhost_user_region> regions, std::span<const UniqueFd> fds,
+Result<MemoryTable> make_table(std::span<const vhost_user_region> regions, std::span<const PeerFd> fds,
                                const LossSignal& signal) {
   std::vector<GuestRegion> mapped;
   for (std::size_t i = 0; i < regions.size(); ++i) {
-    SLUICE_TRY(append(mapped, regions[i], fds[i].get(), signal));
+    SLUICE_TRY(append(mapped, regions[i], fds[i], signal));
   }
   return std::make_shared<const GuestMemory>(std::move(mapped));
 }
 
-Result<MemoryTable> table_with(const GuestMemory& table, const vhost_user_region& region, const UniqueFd& fd,
+Result<MemoryTable> table_with(const GuestMemory& table, const vhost_user_region& region, const PeerFd& fd,
                                const LossSignal& signal) {
   std::vector<GuestRegion> regions(table.regions().begin(), table.regions().end());
   const bool known =
       std::ranges::any_of(regions, [&region](const GuestRegion& r) { return is_same(r, region); });
   if (!known) {
-    SLUICE_TRY(append(regions, region, fd.get(), signal));
+    SLUICE_TRY(append(regions, region, fd, signal));
   }
   return std::make_shared<const GuestMemory>(std::move(regions));
 }

@@ -8,7 +8,7 @@
 #include <span>
 
 #include "abi/vhost_user.h"
-#include "base/fd.h"
+#include "base/peer_fd.h"
 #include "base/result.h"
 #include "port/guest/fault_guard.h"
 #include "port/guest/guest_memory.h"
@@ -19,10 +19,10 @@ namespace sluice {
 using MemoryTable = std::shared_ptr<const GuestMemory>;
 
 // A table of these regions alone. `fds` is parallel to `regions`; the caller keeps and closes them.
-Result<MemoryTable> make_table(std::span<const vhost_user_region> regions, std::span<const UniqueFd> fds,
+Result<MemoryTable> make_table(std::span<const vhost_user_region> regions, std::span<const PeerFd> fds,
                                const LossSignal& signal);
 // A region that is there already stays as it is: QEMU 7.2 adds each one once for every pair of queues.
-Result<MemoryTable> table_with(const GuestMemory& table, const vhost_user_region& region, const UniqueFd& fd,
+Result<MemoryTable> table_with(const GuestMemory& table, const vhost_user_region& region, const PeerFd& fd,
                                const LossSignal& signal);
 // The region is named by its addresses and size.
 Result<MemoryTable> table_without(const GuestMemory& table, const vhost_user_region& region);

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "abi/vhost_user.h"
-#include "base/fd.h"
+#include "base/peer_fd.h"
 
 namespace sluice {
 
@@ -45,7 +45,7 @@ std::string_view counter_name(VhostFault fault);  // "fault_message_size"
 struct VhostMessage {
   vhost_user_header header{};
   std::array<std::byte, kMaxVhostPayload> payload{};
-  std::vector<UniqueFd> fds;
+  std::vector<PeerFd> fds;
 
   bool needs_reply() const { return (header.flags & VHOST_USER_NEED_REPLY) != 0; }
   std::span<const std::byte> body() const { return std::span(payload).first(header.bytes); }

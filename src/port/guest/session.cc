@@ -177,7 +177,7 @@ VhostSession::Verdict VhostSession::set_status(std::uint64_t status) {
 void VhostSession::reset_device() {
   stop_all({});
   for (Ring& ring : rings_) {
-    UniqueFd call = std::move(ring.call);
+    PeerFd call = std::move(ring.call);
     ring = Ring{};
     ring.call = std::move(call);
   }

@@ -74,7 +74,7 @@ class VhostSession {
     std::optional<vhost_user_vring_addr> place;
     VringBase base;
     bool has_kick = false;  // one was set, be it -1
-    UniqueFd kick, call;
+    PeerFd kick, call;
     std::optional<bool> enabled;  // as the front-end said; before that as the specification says
     bool running = false;
   };
@@ -105,8 +105,8 @@ class VhostSession {
   Verdict set_place(const vhost_user_vring_addr& place);
   Verdict set_base(std::uint32_t index, std::uint32_t base);
   Verdict get_base(std::uint32_t index);
-  Verdict set_kick(std::uint32_t index, UniqueFd fd);
-  Verdict set_call(std::uint32_t index, UniqueFd fd);
+  Verdict set_kick(std::uint32_t index, PeerFd fd);
+  Verdict set_call(std::uint32_t index, PeerFd fd);
   Verdict enable(std::uint32_t index, std::uint32_t on);
   void disable_all();
   // All that run, inside one quiesce().

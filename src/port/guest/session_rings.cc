@@ -37,6 +37,11 @@ std::uint32_t base_word(const VringBase& base, bool packed) {
 
 constexpr std::uint16_t kPackedPosition = 0x7fff;
 
+// What the data half is told of a descriptor for kicks or calls.
+int event_of(const PeerFd& fd) {
+  return fd.is_eventfd() ? fd.get() : fd.kind() == PeerFd::Kind::kNone ? -1 : kNotAnEventfd;
+}
+
 }  // namespace
 
 bool VhostSession::packed() const {
@@ -79,7 +84,7 @@ VhostSession::Verdict VhostSession::dispatch_ring(VhostMessage& message) {
   if (state.index >= rings_.size()) {
     return no(VhostFault::kIndex, "ring {}", state.index);
   }
-  UniqueFd fd = message.fds.empty() ? UniqueFd() : std::move(message.fds.front());
+  PeerFd fd = message.fds.empty() ? PeerFd() : std::move(message.fds.front());
   switch (request) {
     case VHOST_USER_SET_VRING_NUM:
       return set_entries(state.index, state.value);
@@ -153,11 +158,11 @@ VhostSession::Verdict VhostSession::set_base(std::uint32_t index, std::uint32_t 
   return {};
 }
 
-VhostSession::Verdict VhostSession::set_kick(std::uint32_t index, UniqueFd fd) {
+VhostSession::Verdict VhostSession::set_kick(std::uint32_t index, PeerFd fd) {
   Ring& ring = rings_[index];
   ring.has_kick = true;
   if (ring.running) {
-    control_.quiesce([this, index, &fd] { control_.set_kick_fd(index, fd.get()); });
+    control_.quiesce([this, index, &fd] { control_.set_kick_fd(index, event_of(fd)); });
     ring.kick = std::move(fd);
     return {};
   }
@@ -165,10 +170,10 @@ VhostSession::Verdict VhostSession::set_kick(std::uint32_t index, UniqueFd fd) {
   return start_complete(index, 1);
 }
 
-VhostSession::Verdict VhostSession::set_call(std::uint32_t index, UniqueFd fd) {
+VhostSession::Verdict VhostSession::set_call(std::uint32_t index, PeerFd fd) {
   Ring& ring = rings_[index];
   if (ring.running) {
-    control_.quiesce([this, index, &fd] { control_.set_call_fd(index, fd.get()); });
+    control_.quiesce([this, index, &fd] { control_.set_call_fd(index, event_of(fd)); });
   }
   ring.call = std::move(fd);  // the one before is closed only now that no worker knows it
   return {};
@@ -256,8 +261,8 @@ Result<VringSetup> VhostSession::setup_of(const Ring& ring, const GuestMemory& m
                    .driver_area = memory.at_user(ring.place->driver_area, areas.driver_bytes),
                    .device_area = memory.at_user(ring.place->device_area, areas.device_bytes),
                    .base = ring.base,
-                   .kick_fd = ring.kick.get(),
-                   .call_fd = ring.call.get()};
+                   .kick_fd = event_of(ring.kick),
+                   .call_fd = event_of(ring.call)};
   if (setup.descriptors == nullptr || setup.driver_area == nullptr || setup.device_area == nullptr) {
     return fail("its place is not in the guest's memory");
   }

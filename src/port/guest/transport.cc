@@ -22,8 +22,8 @@ VhostTransport::Received VhostTransport::give_up(VhostFault fault) {
   return Received::kFault;
 }
 
-// False: more than a message may have. All of them are ours by now, and closed with `partial_`.
-bool VhostTransport::take_descriptors(const msghdr& header) {
+std::vector<PeerFd> take_peer_fds(const msghdr& header) {
+  std::vector<PeerFd> taken;
   for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr;
        part = CMSG_NXTHDR(const_cast<msghdr*>(&header), part)) {
     if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) {
@@ -33,8 +33,16 @@ bool VhostTransport::take_descriptors(const msghdr& header) {
     for (std::size_t i = 0; i < count; ++i) {
       int fd = -1;
       std::memcpy(&fd, CMSG_DATA(part) + i * sizeof(int), sizeof(int));
-      partial_.fds.emplace_back(fd);
+      taken.push_back(PeerFd::take(fd));
     }
+  }
+  return taken;
+}
+
+// False: more than a message may have. All of them are ours by now, and closed with `partial_`.
+bool VhostTransport::take_descriptors(const msghdr& header) {
+  for (PeerFd& fd : take_peer_fds(header)) {
+    partial_.fds.push_back(std::move(fd));
   }
   return partial_.fds.size() <= kMaxVhostFds && (header.msg_flags & MSG_CTRUNC) == 0;
 }
@@ -96,16 +104,21 @@ VhostTransport::Received VhostTransport::receive(VhostMessage& message) {
   return Received::kMessage;
 }
 
-bool VhostTransport::reply(std::uint32_t request, std::span<const std::byte> payload) {
+std::vector<std::byte> encode_answer(std::uint32_t request, std::span<const std::byte> payload) {
   vhost_user_header header{.request = request,
                            .flags = VHOST_USER_VERSION | VHOST_USER_REPLY,
                            .bytes = static_cast<std::uint32_t>(payload.size())};
   auto head = std::as_bytes(std::span(&header, 1));
-  if (unsent_.size() + head.size() + payload.size() > kMaxUnreadBytes) {
+  std::vector<std::byte> answer(head.begin(), head.end());
+  answer.insert(answer.end(), payload.begin(), payload.end());
+  return answer;
+}
+
+bool VhostTransport::send(std::span<const std::byte> answer) {
+  if (unsent_.size() + answer.size() > kMaxUnreadBytes) {
     return false;
   }
-  unsent_.insert(unsent_.end(), head.begin(), head.end());
-  unsent_.insert(unsent_.end(), payload.begin(), payload.end());
+  unsent_.insert(unsent_.end(), answer.begin(), answer.end());
   return flush();
 }
 

@@ -1,5 +1,5 @@
 // Transport of vhost-user: bytes and descriptors of one stream socket become messages, answers become bytes.
-// Never waits. Control thread.
+// In the port's door (guest_door.h): taking descriptors from a peer may wait.
 #pragma once
 
 #include <sys/socket.h>
@@ -16,6 +16,11 @@ namespace sluice {
 
 // Answers that wait for a front-end that does not read: about a hundred. One more, and it is cut off (D6).
 inline constexpr std::size_t kMaxUnreadBytes = 4096;
+
+// The answer to `request` as it goes to the front-end.
+std::vector<std::byte> encode_answer(std::uint32_t request, std::span<const std::byte> payload);
+// The descriptors that came with a message, ours from here on.
+std::vector<PeerFd> take_peer_fds(const msghdr& header);
 
 class VhostTransport {
  public:
@@ -34,8 +39,8 @@ class VhostTransport {
   // Some bytes of a message are here, and the rest is not.
   bool in_message() const { return have_ > 0; }
 
-  // Sends the answer to `request`, or keeps what does not go at once. False: too much is kept.
-  bool reply(std::uint32_t request, std::span<const std::byte> payload);
+  // Sends what encode_answer() made, or keeps what does not go at once. False: too much is kept.
+  bool send(std::span<const std::byte> answer);
   // Sends what was kept. False: the socket is broken.
   bool flush();
   bool has_unsent() const { return !unsent_.empty(); }

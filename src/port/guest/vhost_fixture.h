@@ -19,12 +19,14 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/closer.h"
 #include "base/event_loop.h"
 #include "base/untrusted.h"
 #include "port/guest/features.h"
 #include "port/guest/guest_port.h"
 #include "port/guest/message.h"
 #include "test/vhost/mock_front_end.h"
+#include "test/vhost/thread_doors.h"
 
 namespace sluice::test {
 
@@ -204,7 +206,7 @@ class VhostTest : public ::testing::Test {
 
   // The port under attack, and beside it one whose guest behaves.
   void start() {
-    auto made = GuestPort::create(options, *loop, host);
+    auto made = GuestPort::create(options, *loop, host, doors);
     ASSERT_TRUE(made) << made.error().message;
     port = std::move(*made);
     GuestPortOptions other = options;
@@ -214,7 +216,7 @@ class VhostTest : public ::testing::Test {
     other.role = GuestPortOptions::Role::kServer;
     other.allow_uids.clear();
     other.uplink = kBystander;
-    auto second = GuestPort::create(other, *loop, host);
+    auto second = GuestPort::create(other, *loop, host, doors);
     ASSERT_TRUE(second) << second.error().message;
     bystander_port_ = std::move(*second);
     bystander_front_.emplace(FrontEnd::connect(other.socket, turns()));
@@ -299,10 +301,12 @@ class VhostTest : public ::testing::Test {
   }
 
   static std::size_t open_descriptors() {
+    Closer::of_process().drain();
     auto folder = std::filesystem::directory_iterator("/proc/self/fd");
     return static_cast<std::size_t>(std::distance(begin(folder), end(folder)));
   }
   static std::size_t guest_mappings() {
+    Closer::of_process().drain();
     std::ifstream maps("/proc/self/maps");
     std::size_t count = 0;
     for (std::string line; std::getline(maps, line);) {
@@ -313,6 +317,7 @@ class VhostTest : public ::testing::Test {
 
   const std::string& folder() const { return folder_; }
   InlineHost host;
+  ThreadDoors doors;
   GuestPortOptions options;
   std::unique_ptr<EventLoop> loop = std::move(EventLoop::create().value());
   std::unique_ptr<GuestPort> port;

@@ -193,7 +193,7 @@ bool take_all(VhostTransport& transport, VhostSession& session) {
         VhostSession::Outcome outcome = session.handle(message);
         message.fds.clear();
         SLUICE_CHECK((outcome.fault == VhostFault::kNone) == outcome.sentence.empty());
-        if ((outcome.reply && !transport.reply(request, *outcome.reply)) || outcome.close) {
+        if ((outcome.reply && !transport.send(encode_answer(request, *outcome.reply))) || outcome.close) {
           return false;
         }
       }

@@ -24,9 +24,8 @@ class Virtqueue {
   void start(const VringSetup& setup, const GuestMemory& memory);
   void enable(bool enabled) { enabled_.store(enabled, std::memory_order_relaxed); }
   VringBase stop();
-  // Duplicates, so that it does not matter when the control half closes its own. -1: none. What is no eventfd
-  // is counted and not touched any further: a file that its sender serves (FUSE) could make the one who polls
-  // or closes it wait.
+  // Duplicates, so that it does not matter when the control half closes its own. -1: none; kNotAnEventfd is
+  // counted.
   void set_kick_fd(int fd);
   void set_call_fd(int fd);
   void set_watched(bool watched) { watched_ = watched; }

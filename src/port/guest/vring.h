@@ -26,6 +26,9 @@ struct VringBase {
   bool operator==(const VringBase&) const = default;
 };
 
+// Stands for a descriptor that cannot be kicked or called by: it is counted, and nothing else.
+inline constexpr int kNotAnEventfd = -2;
+
 struct VringSetup {
   VringFormat format = VringFormat::kSplit;
   std::uint16_t entries = 0;   // split: a power of two
@@ -34,8 +37,9 @@ struct VringSetup {
   std::byte* driver_area = nullptr;  // split: available ring; packed: driver event suppression
   std::byte* device_area = nullptr;  // split: used ring; packed: device event suppression
   VringBase base;
-  int kick_fd = -1;  // -1: the device polls. Stays the control half's; any kind of descriptor (hostile)
-  int call_fd = -1;  // -1: the driver polls. The same
+  // Stay the control half's. -1: the device, or the driver, polls; kNotAnEventfd: what was given is none.
+  int kick_fd = -1;
+  int call_fd = -1;
 };
 
 }  // namespace sluice

@@ -1,0 +1,27 @@
+// sluice-door: the process that makes doors, and what each kind of door does (src/door/doors.h). Started by
+// sluiced, which is at the other end of its descriptor 3.
+#include <cstdio>
+
+#include "base/fd.h"
+#include "door/undertaker.h"
+#include "door/zygote.h"
+#include "port/guest/guest_door.h"
+
+namespace {
+
+using namespace sluice;
+
+void run_door(DoorKind kind, int channel, int peer) {
+  switch (kind) {
+    case DoorKind::kGuest:
+      return run_guest_door(channel, peer);
+    case DoorKind::kUndertaker:
+      return run_undertaker(channel);
+  }
+}
+
+}  // namespace
+
+int main() {
+  return run_zygote(run_door);
+}

@@ -1,0 +1,82 @@
+#include "base/closer.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <utility>
+
+namespace sluice {
+
+Closer& Closer::of_process() {
+  static Closer closer;
+  return closer;
+}
+
+Closer::~Closer() {
+  {
+    std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) {
+    thread_.join();
+  }
+}
+
+void Closer::run(std::function<void()> job) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!thread_.joinable()) {
+      sigset_t all, before;  // signals are for the main thread
+      ::sigfillset(&all);
+      ::pthread_sigmask(SIG_SETMASK, &all, &before);
+      thread_ = std::thread([this] { work(); });
+      ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    }
+    if (jobs_.size() < kMostWaiting) {
+      jobs_.push_back(std::move(job));
+      changed_.notify_all();
+      return;
+    }
+    overflowed_.fetch_add(1, std::memory_order_relaxed);
+  }
+  job();
+}
+
+void Closer::close(int fd) {
+  run([fd] { ::close(fd); });
+}
+
+void Closer::drain() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return jobs_.empty() && !busy_; });
+}
+
+std::size_t Closer::waiting() const {
+  std::lock_guard lock(mutex_);
+  return jobs_.size() + (busy_ ? 1 : 0);
+}
+
+void Closer::work() {
+  ::pthread_setname_np(::pthread_self(), "sluice-closer");
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    changed_.wait(lock, [this] { return !jobs_.empty() || ending_; });
+    if (jobs_.empty()) {
+      return;
+    }
+    std::function<void()> job = std::move(jobs_.front());
+    jobs_.pop_front();
+    busy_ = true;
+    lock.unlock();
+    job();
+    job = nullptr;  // what it holds goes here, without the lock
+    lock.lock();
+    busy_ = false;
+    done_.fetch_add(1, std::memory_order_relaxed);
+    changed_.notify_all();
+  }
+}
+
+}  // namespace sluice

@@ -1,0 +1,51 @@
+// Closer: a thread that drops what takes long to drop. The last reference to a guest's memory frees all of
+// it, page by page: seconds for a large guest, which no other thread can spare (D8).
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+namespace sluice {
+
+class Closer {
+ public:
+  // Most jobs that wait (D6): more than all guests together can have regions. One more is done by who brings
+  // it, and counted.
+  static constexpr std::size_t kMostWaiting = 16'384;
+
+  // The one of this process, started when it is first needed. Ends with the process, after all its jobs.
+  static Closer& of_process();
+
+  Closer() = default;
+  ~Closer();
+  Closer(const Closer&) = delete;
+  Closer& operator=(const Closer&) = delete;
+
+  // Any thread but a worker's; never waits for the job. `job` drops references and nothing else.
+  void run(std::function<void()> job);
+  void close(int fd);
+  // Returns when everything that was brought before is done. For tests and for who needs the memory back.
+  void drain();
+
+  std::size_t waiting() const;
+  std::uint64_t done() const { return done_.load(std::memory_order_relaxed); }
+  std::uint64_t overflowed() const { return overflowed_.load(std::memory_order_relaxed); }
+
+ private:
+  void work();
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> jobs_;
+  bool busy_ = false, ending_ = false;
+  std::atomic<std::uint64_t> done_{0}, overflowed_{0};
+  std::thread thread_;
+};
+
+}  // namespace sluice

@@ -1,0 +1,90 @@
+#include "base/confine.h"
+
+#include <cap-ng.h>
+#include <grp.h>
+#include <linux/landlock.h>
+#include <seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory>
+#include <string>
+
+#include "base/fd.h"
+
+namespace sluice {
+
+Result<void> become(std::uint32_t id) {
+  if (::geteuid() != 0) {
+    return {};
+  }
+  ::capng_clear(CAPNG_SELECT_BOTH);
+  ::capng_apply(CAPNG_SELECT_BOUNDS);  // now: another user may not, and what is left goes with the user
+  if (::setgroups(0, nullptr) < 0 || ::setresgid(id, id, id) < 0 || ::setresuid(id, id, id) < 0) {
+    return fail_errno(errno, "cannot become user {}", id);
+  }
+  return {};
+}
+
+Result<void> drop_all_capabilities() {
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1ul, 0ul, 0ul, 0ul) < 0) {
+    return fail_errno(errno, "cannot set no_new_privs");
+  }
+  ::capng_clear(CAPNG_SELECT_BOTH);
+  if (::capng_apply(CAPNG_SELECT_CAPS) != 0) {
+    return fail_errno(errno, "cannot give up capabilities");
+  }
+  return {};
+}
+
+Result<void> allow_system_calls(std::span<const std::string_view> names) {
+#if defined(SLUICE_SANITIZED)
+  (void)names;
+  return {};
+#else
+  std::unique_ptr<void, decltype(&::seccomp_release)> filter(::seccomp_init(SCMP_ACT_KILL_PROCESS),
+                                                             &::seccomp_release);
+  if (!filter) {
+    return fail("cannot make a filter of system calls: out of memory");
+  }
+  for (std::string_view name : names) {
+    const int call = ::seccomp_syscall_resolve_name(std::string(name).c_str());
+    if (call == __NR_SCMP_ERROR) {
+      return fail("there is no system call \"{}\"", name);
+    }
+    if (call < 0) {
+      continue;  // of other machines
+    }
+    if (const int error = ::seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, call, 0); error < 0) {
+      return fail_errno(-error, "cannot allow the system call {}", name);
+    }
+  }
+  if (const int error = ::seccomp_load(filter.get()); error < 0) {
+    return fail_errno(-error, "cannot load the filter of system calls (is CONFIG_SECCOMP_FILTER there?)");
+  }
+  return {};
+#endif
+}
+
+Result<void> deny_files() {
+  const long version = ::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION);
+  if (version < 0) {
+    return {};
+  }
+  // Every right of the first version: later ones refine these.
+  landlock_ruleset_attr rights{};
+  rights.handled_access_fs = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1;
+  UniqueFd rules(static_cast<int>(::syscall(SYS_landlock_create_ruleset, &rights, sizeof rights, 0)));
+  if (!rules) {
+    return fail_errno(errno, "cannot make a landlock rule set");
+  }
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1ul, 0ul, 0ul, 0ul) < 0 ||
+      ::syscall(SYS_landlock_restrict_self, rules.get(), 0) < 0) {
+    return fail_errno(errno, "cannot enter a landlock domain");
+  }
+  return {};
+}
+
+}  // namespace sluice

@@ -1,0 +1,29 @@
+// How a process or thread gives up what it does not need: identity, capabilities, system calls, files. Each
+// step is for good.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace sluice {
+
+// Runs as `id`, user and group, in no other group, with an empty bounding set of capabilities. Errors when
+// the id cannot be had; nothing happens, and no error, when this process may not change it (it is not root).
+Result<void> become(std::uint32_t id);
+
+// No capability, and none to be had by exec (no_new_privs). Of the calling thread: before it makes others.
+Result<void> drop_all_capabilities();
+
+// From here on this thread, and those that it makes, may make these system calls alone; any other ends the
+// process (SIGSYS). Names as of syscalls(2); one that this machine does not have is left out. Sanitizers make
+// calls of their own: in builds with them nothing happens.
+Result<void> allow_system_calls(std::span<const std::string_view> names);
+
+// No file can be opened, made, renamed or removed by path. Nothing happens, and no error, on kernels without
+// landlock(7), as in Linux before 5.13.
+Result<void> deny_files();
+
+}  // namespace sluice

@@ -1,0 +1,52 @@
+// PeerFd: a descriptor that a peer sent us. Not a UniqueFd: any call on it, close(2) among them, may be
+// answered by whoever serves the file (FUSE), or wait for a peer (a TCP socket that lingers).
+//
+// So what it is, is found out first, by calls that no file's server answers. Only what is the kernel's own
+// memory or an eventfd is kept. What is anything else is closed where it was received: in a door
+// (src/door/door.h), a process that may wait (D8).
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+namespace sluice {
+
+class PeerFd {
+ public:
+  enum class Kind : std::uint8_t {
+    kNone,          // there is no descriptor
+    kEventfd,       // eventfd(2)
+    kSharedMemory,  // a memfd, or a file of tmpfs (/dev/shm)
+    kHugePages,     // a file of hugetlbfs, memfds with MFD_HUGETLB among them
+    kRefused,       // was something else, and is closed
+  };
+
+  PeerFd() = default;
+  // Takes over `fd`. What is none of the kinds above is closed by this call, which may then wait for as long
+  // as the peer likes.
+  static PeerFd take(int fd);
+  // Stands for one that was closed elsewhere.
+  static PeerFd refused();
+  PeerFd(PeerFd&& other) noexcept
+      : fd_(std::exchange(other.fd_, -1)), kind_(std::exchange(other.kind_, Kind::kNone)) {}
+  PeerFd& operator=(PeerFd&& other) noexcept;
+  // Never waits: the last reference to memory is dropped by the closer (base/closer.h).
+  ~PeerFd() { reset(); }
+
+  int get() const { return fd_; }
+  Kind kind() const { return kind_; }
+  bool is_eventfd() const { return kind_ == Kind::kEventfd; }
+  bool is_memory() const { return kind_ == Kind::kSharedMemory || kind_ == Kind::kHugePages; }
+  void reset();
+
+ private:
+  int fd_ = -1;
+  Kind kind_ = Kind::kNone;
+};
+
+// What `fd` is, asked in an order in which the kernel alone answers: fcntl(F_GETFL), fcntl(F_GET_SEALS),
+// which succeeds for files of shmem and hugetlbfs only (mm/memfd.c), and only then statfs(2); an eventfd by
+// the name that /proc has for it, which cannot be forged by a path. kRefused: none of these.
+PeerFd::Kind classify_peer_fd(int fd);
+
+}  // namespace sluice

@@ -1,0 +1,309 @@
+#include "door/door_keeper.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/closer.h"
+#include "base/log.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr std::uint64_t kTickNs = 250'000'000;
+constexpr const char* kProgramName = "sluice-door";
+
+Result<std::pair<UniqueFd, UniqueFd>> make_channel(int flags) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
+    return fail_errno(errno, "cannot make a channel to a door");
+  }
+  std::pair<UniqueFd, UniqueFd> both{UniqueFd(ends[0]), UniqueFd(ends[1])};
+  if (flags != 0 && ::fcntl(ends[0], F_SETFL, flags) < 0) {
+    return fail_errno(errno, "cannot make a channel to a door");
+  }
+  return both;
+}
+
+// One datagram with descriptors; never waits.
+bool send_with(int socket, const void* data, std::size_t bytes, std::span<const int> fds) {
+  alignas(cmsghdr) std::byte control[CMSG_SPACE(2 * sizeof(int))]{};
+  iovec part{const_cast<void*>(data), bytes};
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  if (!fds.empty()) {
+    header.msg_control = control;
+    header.msg_controllen = CMSG_SPACE(fds.size_bytes());
+    cmsghdr* rights = CMSG_FIRSTHDR(&header);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(fds.size_bytes());
+    std::memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
+  }
+  return ::sendmsg(socket, &header, MSG_DONTWAIT | MSG_NOSIGNAL) == static_cast<ssize_t>(bytes);
+}
+
+// Its other end is gone, and with it the process that had it.
+bool hung_up(int channel) {
+  pollfd state{.fd = channel, .events = 0, .revents = 0};
+  return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+}  // namespace
+
+std::string DoorKeeper::default_program() {
+  std::error_code failed;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", failed);
+  const std::filesystem::path beside = self.parent_path() / kProgramName;
+  if (!failed && std::filesystem::exists(beside, failed)) {
+    return beside;
+  }
+  return std::string(SLUICE_LIBEXEC_DIR) + "/" + kProgramName;
+}
+
+Result<std::unique_ptr<DoorKeeper>> DoorKeeper::start(const std::string& program) {
+  std::unique_ptr<DoorKeeper> keeper(new DoorKeeper(program));
+  SLUICE_TRY(keeper->start_zygote());
+  return keeper;
+}
+
+void DoorKeeper::detach() {
+  if (undertaker_) {
+    drop_undertaker();
+  }
+  if (timer_ != 0) {
+    loop_->cancel(std::exchange(timer_, 0));
+  }
+  loop_ = nullptr;
+}
+
+Result<void> DoorKeeper::start_zygote() {
+  auto channel = make_channel(0);
+  SLUICE_TRY(channel);
+  posix_spawn_file_actions_t files;
+  posix_spawnattr_t attributes;
+  sigset_t none, defaults;
+  ::sigemptyset(&none);
+  ::sigfillset(&defaults);
+  ::posix_spawn_file_actions_init(&files);
+  ::posix_spawn_file_actions_adddup2(&files, channel->second.get(), kZygoteSocket);
+  ::posix_spawnattr_init(&attributes);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  ::posix_spawnattr_setsigmask(&attributes, &none);
+  ::posix_spawnattr_setsigdefault(&attributes, &defaults);
+  char name[] = "sluice-door";
+  char* arguments[] = {name, nullptr};
+  char* environment[] = {nullptr};
+  pid_t pid = -1;
+  const int error = ::posix_spawn(&pid, program_.c_str(), &files, &attributes, arguments, environment);
+  ::posix_spawn_file_actions_destroy(&files);
+  ::posix_spawnattr_destroy(&attributes);
+  if (error != 0) {
+    return fail_errno(error,
+                      "cannot start {}, which reads what guests' front-ends send; install it beside sluiced",
+                      program_);
+  }
+  zygote_ = std::move(channel->first);
+  zygotes_.add(1);
+  return {};
+}
+
+// The daemon's end of the channel of a new door.
+Result<UniqueFd> DoorKeeper::ask_for(DoorKind kind, std::uint32_t id, int peer) {
+  auto channel = make_channel(O_NONBLOCK);
+  SLUICE_TRY(channel);
+  const ZygoteRequest request{.what = ZygoteRequest::What::kOpen, .kind = kind, .id = id};
+  const std::array<int, 2> fds{channel->second.get(), peer};
+  const std::span<const int> given = std::span(fds).first(peer < 0 ? 1 : 2);
+  if (!send_with(zygote_.get(), &request, sizeof request, given)) {
+    if (errno != EPIPE && errno != ECONNRESET) {
+      return fail_errno(errno, "no door can be had");
+    }
+    log::error("the process that makes doors is gone; another one is started");
+    SLUICE_TRY(start_zygote());
+    if (!send_with(zygote_.get(), &request, sizeof request, given)) {
+      return fail_errno(errno, "no door can be had");
+    }
+  }
+  return std::move(channel->first);
+}
+
+Result<Door> DoorKeeper::open(DoorKind kind, const std::string& who, UniqueFd peer) {
+  if (stuck(who) >= kMostStuckDoorsOfOne || stuck_ >= kMostStuckDoors) {
+    bury(std::move(peer));
+    return fail("{} doors of {} and {} in all wait in the kernel for what their peers sent; end those peers",
+                stuck(who), who, stuck_);
+  }
+  const std::uint32_t id = ++last_id_;
+  auto channel = ask_for(kind, id, peer.get());
+  if (!channel) {
+    bury(std::move(peer));
+    return std::unexpected(std::move(channel.error()));
+  }
+  opened_.add(1);
+  return Door{.id = id, .channel = std::move(*channel), .who = who};
+}
+
+void DoorKeeper::kill(std::uint32_t id) {
+  const ZygoteRequest request{.what = ZygoteRequest::What::kKill, .kind = {}, .id = id};
+  (void)send_with(zygote_.get(), &request, sizeof request, {});
+  killed_.add(1);
+}
+
+void DoorKeeper::end(Door door) {
+  // The door reads what was said to it, then the end; what it still wants to say is refused, so that it does
+  // not wait for us.
+  ::shutdown(door.channel.get(), SHUT_RDWR);
+  ending_.push_back({.door = std::move(door), .since_ns = now_ns()});
+  watch();
+}
+
+// ---- sockets that are closed elsewhere
+
+void DoorKeeper::bury(UniqueFd socket) {
+  if (!socket) {
+    return;
+  }
+  unburied_.push_back(std::move(socket));
+  bury_more();
+  watch();
+}
+
+void DoorKeeper::bury_more() {
+  const std::uint64_t now = now_ns();
+  while (!unburied_.empty() && stuck_ < kMostStuckDoors) {
+    if (!undertaker_) {
+      const std::uint32_t id = ++last_id_;
+      auto channel = ask_for(DoorKind::kUndertaker, id, -1);
+      if (!channel) {
+        return;
+      }
+      undertaker_ = std::make_unique<Undertaker>();
+      undertaker_->door = Door{.id = id, .channel = std::move(*channel), .who = "refused connections"};
+      if (loop_ != nullptr) {
+        (void)loop_->add(undertaker_->door.channel.get(), EPOLLIN, [this](std::uint32_t) {
+          look_at_undertaker(now_ns());
+          bury_more();
+        });
+      }
+    }
+    const char byte = 0;
+    const int fd = unburied_.front().get();
+    if (!send_with(undertaker_->door.channel.get(), &byte, 1, std::span(&fd, 1))) {
+      return;  // it is full, or gone: the next tick looks
+    }
+    if (undertaker_->under_way++ == 0) {
+      undertaker_->heard_since_ns = now;
+    }
+    unburied_.pop_front();  // not the last reference: the undertaker's message has one
+  }
+}
+
+void DoorKeeper::look_at_undertaker(std::uint64_t now) {
+  if (!undertaker_) {
+    return;
+  }
+  std::array<char, 64> answers;
+  while (undertaker_->under_way > 0) {
+    const ssize_t got = ::recv(undertaker_->door.channel.get(), answers.data(), answers.size(), MSG_DONTWAIT);
+    if (got <= 0) {
+      break;
+    }
+    --undertaker_->under_way;
+    undertaker_->heard_since_ns = now;
+    buried_.add(1);
+  }
+  if (hung_up(undertaker_->door.channel.get())) {
+    drop_undertaker();
+  } else if (undertaker_->under_way > 0 && now - undertaker_->heard_since_ns > kDoorEndsNs) {
+    drop_undertaker();  // it waits for what it closes; another one closes the rest
+  }
+}
+
+void DoorKeeper::drop_undertaker() {
+  if (loop_ != nullptr) {
+    loop_->remove(undertaker_->door.channel.get());
+  }
+  end(std::move(undertaker_->door));
+  undertaker_.reset();
+}
+
+// ---- ends
+
+void DoorKeeper::watch() {
+  if (loop_ != nullptr && timer_ == 0) {
+    timer_ = loop_->every(kTickNs, [this] { tick(); });
+  }
+}
+
+void DoorKeeper::tick() {
+  const std::uint64_t now = now_ns();
+  look_at_undertaker(now);
+  look_at_endings(now);
+  bury_more();
+  const bool quiet = ending_.empty() && unburied_.empty() && (!undertaker_ || undertaker_->under_way == 0);
+  if (quiet) {
+    loop_->cancel(std::exchange(timer_, 0));
+  }
+}
+
+void DoorKeeper::look_at_endings(std::uint64_t now) {
+  for (auto ending = ending_.begin(); ending != ending_.end();) {
+    const std::string& who = ending->door.who;
+    if (hung_up(ending->door.channel.get())) {
+      if (ending->stuck) {
+        --stuck_;
+        --stuck_of_[who];
+        log::info("port {}: a door that was stuck has ended", who);
+      }
+      ended_.add(1);
+      Closer::of_process().close(ending->door.channel.release());  // with memory that it passed on, unread
+      ending = ending_.erase(ending);
+      continue;
+    }
+    const std::uint64_t age = now - ending->since_ns;
+    if (age > kDoorEndsNs && !ending->killed) {
+      ending->killed = true;
+      kill(ending->door.id);
+    } else if (age > 2 * kDoorEndsNs && !ending->stuck) {
+      ending->stuck = true;
+      ++stuck_;
+      if (++stuck_of_[who] == 1) {
+        log::warn(
+            "{}: a door waits in the kernel for what its peer sent, and cannot be killed; it harms nobody",
+            who);
+      }
+    }
+    ++ending;
+  }
+}
+
+std::uint32_t DoorKeeper::stuck(const std::string& who) const {
+  auto found = stuck_of_.find(who);
+  return found == stuck_of_.end() ? 0 : found->second;
+}
+
+void DoorKeeper::visit(CounterVisitor& visitor) const {
+  visitor.counter("doors_opened", opened_.value());
+  visitor.gauge("doors_ending", ending_.size());
+  visitor.gauge("doors_stuck", stuck_);
+  visitor.counter("doors_killed", killed_.value());
+  visitor.counter("buried", buried_.value());
+  visitor.gauge("unburied", unburied_.size());
+  visitor.counter("zygotes", zygotes_.value());
+}
+
+}  // namespace sluice

@@ -1,0 +1,87 @@
+// DoorKeeper: the daemon's side of its doors (doors.h): starts the zygote, has doors made, and watches those
+// that are to end. Control thread.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "base/event_loop.h"
+#include "base/result.h"
+#include "door/doors.h"
+#include "door/zygote.h"
+#include "stats/counter.h"
+
+namespace sluice {
+
+// Doors that do not end although they were killed, for they wait in the kernel (D6). At so many of one port,
+// or of all, none is made for it until some have ended.
+inline constexpr std::uint32_t kMostStuckDoorsOfOne = 4;
+inline constexpr std::uint32_t kMostStuckDoors = 64;
+// How long a door has to end by itself, and then to die.
+inline constexpr std::uint64_t kDoorEndsNs = 1'000'000'000;
+// Sockets that wait for an undertaker (D6); more are kept open until one is free.
+inline constexpr std::size_t kMostUnburied = 1024;
+
+class DoorKeeper final : public Doors {
+ public:
+  // The program that is the zygote: beside this one, else where the build installs it.
+  static std::string default_program();
+  // Starts the zygote. Before the process has threads, descriptors or privileges that it should not inherit.
+  static Result<std::unique_ptr<DoorKeeper>> start(const std::string& program);
+  ~DoorKeeper() override = default;  // every door sees the end of its channel; nobody is waited for
+
+  // From here on ends are watched, until detach(), which the loop's end may not precede.
+  void attach(EventLoop& loop) { loop_ = &loop; }
+  void detach();
+
+  Result<Door> open(DoorKind kind, const std::string& who, UniqueFd peer) override;
+  void end(Door door) override;
+  void bury(UniqueFd socket) override;
+
+  std::uint32_t stuck(const std::string& who) const;
+  // doors_opened doors_open doors_stuck doors_killed buried unburied zygotes
+  void visit(CounterVisitor& visitor) const;
+
+ private:
+  // A door whose channel is shut down, until it is gone.
+  struct Ending {
+    Door door;
+    std::uint64_t since_ns = 0;
+    bool killed = false, stuck = false;
+  };
+  struct Undertaker {
+    Door door;
+    std::uint64_t under_way = 0;       // sockets sent and not answered for
+    std::uint64_t heard_since_ns = 0;  // its last answer, or when it got work
+  };
+
+  explicit DoorKeeper(std::string program) : program_(std::move(program)) {}
+  Result<void> start_zygote();
+  Result<UniqueFd> ask_for(DoorKind kind, std::uint32_t id, int peer);
+  void kill(std::uint32_t id);
+  void watch();
+  void tick();
+  void look_at_endings(std::uint64_t now);
+  void look_at_undertaker(std::uint64_t now);
+  void bury_more();
+  void drop_undertaker();
+
+  const std::string program_;
+  EventLoop* loop_ = nullptr;
+  EventLoop::TimerId timer_ = 0;
+  UniqueFd zygote_;
+  std::uint32_t last_id_ = 0;
+  std::list<Ending> ending_;
+  std::unique_ptr<Undertaker> undertaker_;
+  std::deque<UniqueFd> unburied_;
+  std::uint32_t stuck_ = 0;
+  std::map<std::string, std::uint32_t> stuck_of_;
+  Counter opened_, ended_, killed_, buried_, zygotes_;
+};
+
+}  // namespace sluice

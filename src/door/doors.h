@@ -1,0 +1,73 @@
+// A door: a process that speaks with one peer of which nothing is proven yet.
+//
+// What a peer sends can make who receives it wait, without a bound: descriptors of files that the peer itself
+// serves, sockets that linger. So the daemon reads from no such socket and closes none. It hands each one to
+// a door, which reads, judges, and passes on what is whole and harmless. A door has no privilege, shares no
+// file with the daemon, and can be killed; one that waits for ever harms nobody (D8).
+//
+//   daemon  --- asks --->  zygote  --- forks --->  door  <--- bytes, descriptors --->  peer
+//     ^                                             |
+//     +--- channel: whole messages, descriptors of known kinds (base/peer_fd.h) ------+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "base/fd.h"
+#include "base/result.h"
+
+namespace sluice {
+
+enum class DoorKind : std::uint32_t {
+  kGuest,       // vhost-user: port/guest/guest_door.h
+  kUndertaker,  // closes what it is sent: undertaker.h
+};
+
+// One that is open. Dropping it is no way to end it: Doors::end().
+struct Door {
+  std::uint32_t id = 0;
+  UniqueFd channel;  // SOCK_SEQPACKET, non-blocking at this end; at its end the door ends
+  std::string who;   // whose it is, for the log: a port's name
+};
+
+class Doors {
+ public:
+  virtual ~Doors() = default;
+  // Hands `peer` over. Errors: no process can be had, too many doors of `who` or of all are stuck.
+  virtual Result<Door> open(DoorKind kind, const std::string& who, UniqueFd peer) = 0;
+  // The daemon is done with it; it is watched until it is gone.
+  virtual void end(Door door) = 0;
+  // Closes a socket where that may take its time: descriptors that wait in it are closed with it.
+  virtual void bury(UniqueFd socket) = 0;
+};
+
+// A socket on which a peer may have sent descriptors that nobody has read: it is never closed here.
+class PeerSocket {
+ public:
+  PeerSocket() = default;
+  PeerSocket(UniqueFd fd, Doors& doors) : fd_(std::move(fd)), doors_(&doors) {}
+  PeerSocket(PeerSocket&&) noexcept = default;
+  PeerSocket& operator=(PeerSocket&& other) noexcept {
+    reset();
+    fd_ = std::move(other.fd_);
+    doors_ = other.doors_;
+    return *this;
+  }
+  ~PeerSocket() { reset(); }
+
+  int get() const { return fd_.get(); }
+  explicit operator bool() const { return static_cast<bool>(fd_); }
+  UniqueFd release() { return std::move(fd_); }
+  void reset() {
+    if (fd_) {
+      doors_->bury(std::move(fd_));
+    }
+  }
+
+ private:
+  UniqueFd fd_;
+  Doors* doors_ = nullptr;
+};
+
+}  // namespace sluice

@@ -1,0 +1,40 @@
+#include "door/undertaker.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+
+namespace sluice {
+
+void run_undertaker(int channel) {
+  for (;;) {
+    char byte = 0;
+    alignas(cmsghdr) std::byte control[CMSG_SPACE(sizeof(int))];
+    iovec bytes{&byte, 1};
+    msghdr header{};
+    header.msg_iov = &bytes;
+    header.msg_iovlen = 1;
+    header.msg_control = control;
+    header.msg_controllen = sizeof control;
+    const ssize_t got = ::recvmsg(channel, &header, MSG_CMSG_CLOEXEC);
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got <= 0) {
+      return;
+    }
+    if (const cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr && part->cmsg_type == SCM_RIGHTS) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(part), sizeof fd);
+      ::close(fd);  // with all that waits in it: this may take for ever
+    }
+    if (::send(channel, &byte, 1, MSG_NOSIGNAL) < 0) {
+      return;
+    }
+  }
+}
+
+}  // namespace sluice

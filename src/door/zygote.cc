@@ -1,0 +1,231 @@
+#include "door/zygote.h"
+
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "base/confine.h"
+#include "base/fd.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr rlim_t kMostDescriptors = 4096;  // of the zygote: one per door that runs
+constexpr std::uint32_t kNobody = 65534;
+
+// Doors and the zygote. What only the zygote makes is taken from a door before it looks at its peer.
+constexpr std::string_view kDoorCalls[] = {"read",
+                                           "write",
+                                           "close",
+                                           "recvmsg",
+                                           "sendmsg",
+                                           "recvfrom",
+                                           "sendto",
+                                           "poll",
+                                           "ppoll",
+                                           "fcntl",
+                                           "fstat",
+                                           "newfstatat",
+                                           "fstatfs",
+                                           "readlink",
+                                           "readlinkat",
+                                           "shutdown",
+                                           "exit",
+                                           "exit_group",
+                                           "rt_sigreturn",
+                                           "rt_sigaction",
+                                           "rt_sigprocmask",
+                                           "brk",
+                                           "mmap",
+                                           "munmap",
+                                           "mremap",
+                                           "madvise",
+                                           "mprotect",
+                                           "futex",
+                                           "getpid",
+                                           "gettid",
+                                           "clock_gettime",
+                                           "restart_syscall",
+                                           "getrandom",
+                                           "tgkill",
+                                           "set_robust_list",
+                                           "rseq"};
+constexpr std::string_view kZygoteCalls[] = {
+    "clone", "clone3", "close_range", "wait4", "waitid", "pidfd_send_signal", "prctl", "seccomp"};
+
+void limit(int resource, rlim_t to) {
+  const rlimit both{to, to};
+  (void)::setrlimit(static_cast<__rlimit_resource>(resource), &both);
+}
+
+Result<void> give_up_privileges() {
+  limit(RLIMIT_NOFILE, kMostDescriptors);
+  limit(RLIMIT_CORE, 0);
+  if (!become(kDoorUser)) {
+    SLUICE_TRY(become(kNobody));
+  }
+  SLUICE_TRY(drop_all_capabilities());
+  (void)::prctl(PR_SET_DUMPABLE, 0ul, 0ul, 0ul, 0ul);
+  SLUICE_TRY(deny_files());
+  std::vector<std::string_view> calls(std::begin(kDoorCalls), std::end(kDoorCalls));
+  calls.insert(calls.end(), std::begin(kZygoteCalls), std::end(kZygoteCalls));
+  return allow_system_calls(calls);
+}
+
+// A door that has been made, until it has ended.
+struct Child {
+  UniqueFd process;  // a pidfd
+};
+
+// As fork(2), with a pidfd in the parent. The zygote has one thread, so nothing else is left half done.
+pid_t fork_with_pidfd(int& pidfd) {
+  clone_args args{};
+  args.flags = CLONE_PIDFD;
+  args.pidfd = reinterpret_cast<std::uint64_t>(&pidfd);
+  args.exit_signal = SIGCHLD;
+  return static_cast<pid_t>(::syscall(SYS_clone3, &args, sizeof args));
+}
+
+[[noreturn]] void be_a_door(const ZygoteRequest& request, int channel, int peer, RunDoor run_door) {
+  // Nothing of the zygote's: its socket, and what it knows of other doors.
+  const int first = std::min(channel, peer < 0 ? channel : peer), second = std::max(channel, peer);
+  ::close_range(kZygoteSocket, static_cast<unsigned>(first - 1), 0);
+  if (second > first + 1) {
+    ::close_range(static_cast<unsigned>(first + 1), static_cast<unsigned>(second - 1), 0);
+  }
+  ::close_range(static_cast<unsigned>(second + 1), ~0u, 0);
+  ::signal(SIGCHLD, SIG_DFL);
+  if (auto done = allow_system_calls(kDoorCalls); !done) {
+    ::_exit(2);
+  }
+  run_door(request.kind, channel, peer);
+  ::_exit(0);
+}
+
+class Zygote {
+ public:
+  explicit Zygote(RunDoor run_door) : run_door_(run_door) {}
+
+  void serve() {
+    while (wait() && take_request()) {
+    }
+  }
+
+ private:
+  // Until the daemon speaks, or is gone. Doors that end meanwhile are reaped.
+  bool wait() {
+    for (;;) {
+      std::vector<pollfd> waiting{{.fd = kZygoteSocket, .events = POLLIN, .revents = 0}};
+      for (const auto& [id, child] : children_) {
+        waiting.push_back({.fd = child.process.get(), .events = POLLIN, .revents = 0});
+      }
+      if (::poll(waiting.data(), waiting.size(), -1) < 0 && errno != EINTR) {
+        return false;
+      }
+      reap();
+      if (waiting.front().revents != 0) {
+        return true;
+      }
+    }
+  }
+
+  // False: the daemon is gone.
+  bool take_request() {
+    ZygoteRequest request;
+    alignas(cmsghdr) std::byte control[CMSG_SPACE(2 * sizeof(int))];
+    iovec bytes{&request, sizeof request};
+    msghdr header{};
+    header.msg_iov = &bytes;
+    header.msg_iovlen = 1;
+    header.msg_control = control;
+    header.msg_controllen = sizeof control;
+    const ssize_t got = ::recvmsg(kZygoteSocket, &header, MSG_CMSG_CLOEXEC);
+    if (got < 0 && errno == EINTR) {
+      return true;
+    }
+    if (got != sizeof request) {
+      return false;
+    }
+    int fds[2] = {-1, -1};
+    if (const cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr && part->cmsg_type == SCM_RIGHTS) {
+      std::memcpy(fds, CMSG_DATA(part), std::min<std::size_t>(part->cmsg_len - CMSG_LEN(0), sizeof fds));
+    }
+    if (request.what == ZygoteRequest::What::kKill) {
+      kill(request.id);
+    } else if (fds[0] >= 0) {
+      open(request, fds[0], fds[1]);
+    }
+    return true;
+  }
+
+  void open(const ZygoteRequest& request, int channel, int peer) {
+    int pidfd = -1;
+    const pid_t pid = fork_with_pidfd(pidfd);
+    if (pid == 0) {
+      be_a_door(request, channel, peer, run_door_);
+    }
+    ::close(channel);  // who made it sees the end of it when there is no door
+    if (pid < 0) {
+      // The peer's socket may not be closed by us, and the daemon has closed its own: it stays.
+      return;
+    }
+    if (peer >= 0) {
+      ::close(peer);  // the door has it too: this is not the last reference
+    }
+    children_[request.id] = Child{UniqueFd(pidfd)};
+  }
+
+  void kill(std::uint32_t id) {
+    if (auto child = children_.find(id); child != children_.end()) {
+      ::syscall(SYS_pidfd_send_signal, child->second.process.get(), SIGKILL, nullptr, 0);
+    }
+  }
+
+  void reap() {
+    std::erase_if(children_, [](const auto& entry) {
+      siginfo_t info{};
+      return ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(entry.second.process.get()), &info,
+                      WEXITED | WNOHANG) == 0 &&
+             info.si_pid != 0;
+    });
+  }
+
+  RunDoor run_door_;
+  std::map<std::uint32_t, Child> children_;
+};
+
+}  // namespace
+
+int run_zygote(RunDoor run_door) {
+  ::prctl(PR_SET_NAME, "sluice-door");
+  ::signal(SIGPIPE, SIG_IGN);
+  for (int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    ::signal(signal, SIG_IGN);  // a terminal's ^C is for the daemon, whose end is ours
+  }
+  ::close_range(kZygoteSocket + 1, ~0u, 0);
+  if (auto done = give_up_privileges(); !done) {
+    std::fprintf(stderr, "sluice-door: %s\n", done.error().message.c_str());
+    return 1;
+  }
+  Zygote(run_door).serve();
+  return 0;
+}
+
+}  // namespace sluice

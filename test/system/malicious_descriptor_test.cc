@@ -1,0 +1,155 @@
+// Descriptors that make who closes them wait: of sockets that linger. Nobody but the sender pays for them.
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <filesystem>
+#include <list>
+
+#include "abi/app.h"
+#include "abi/vhost_user.h"
+#include "base/unix_socket.h"
+#include "test/system/eventually.h"
+#include "test/system/fixture.h"
+#include "test/system/processes.h"
+#include "test/vhost/mock_front_end.h"
+
+namespace sluice::test {
+namespace {
+
+class Malicious_Descriptor : public SystemTest {
+ protected:
+  std::string guest(const std::string& name) {
+    return "\n[port." + name + "]\ntype = \"guest\"\nsocket = \"@/" + name +
+           ".sock\"\nmac = \"52:54:00:00:00:0" + name.back() + "\"\n";
+  }
+  std::string socket_of(const std::string& name) { return daemon().path(name + ".sock"); }
+  FrontEnd front_end(const std::string& name) { return FrontEnd::connect(socket_of(name)); }
+
+  std::uint64_t counter(const std::string& name) { return daemon().counter(name); }
+  // The daemon answers its operator, and another guest gets through.
+  void expect_served() {
+    ASSERT_TRUE(daemon().call("version"));
+    FrontEnd other = front_end("vm2");
+    ASSERT_TRUE(other.connected());
+    EXPECT_TRUE(other.barrier()) << daemon().log();
+  }
+  void expect_ends_and_starts_again() {
+    EXPECT_EQ(daemon().stop(), 0) << daemon().log();
+    auto again = daemon().start();
+    EXPECT_TRUE(again) << again.error().message;
+  }
+};
+
+// A TCP connection whose last close waits for an hour: it lingers, and what it sent is not taken.
+class LingeringSocket {
+ public:
+  LingeringSocket() {
+    listener_.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{
+        .sin_family = AF_INET, .sin_port = 0, .sin_addr = {htonl(INADDR_LOOPBACK)}, .sin_zero = {}};
+    socklen_t bytes = sizeof address;
+    EXPECT_EQ(::bind(listener_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    EXPECT_EQ(::listen(listener_.get(), 1), 0);
+    EXPECT_EQ(::getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&address), &bytes), 0);
+    sender_.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(::connect(sender_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    accepted_.reset(::accept(listener_.get(), nullptr, nullptr));
+    const linger hour{.l_onoff = 1, .l_linger = 3600};
+    EXPECT_EQ(::setsockopt(sender_.get(), SOL_SOCKET, SO_LINGER, &hour, sizeof hour), 0);
+    ::fcntl(sender_.get(), F_SETFL, O_NONBLOCK);
+    std::array<char, 65536> full{};
+    while (::send(sender_.get(), full.data(), full.size(), MSG_NOSIGNAL) > 0) {
+    }
+  }
+  int fd() const { return sender_.get(); }
+  // Ours is closed without a wait, when another reference is under way; else it is closed hard.
+  void let_go(bool sent) {
+    const linger none{.l_onoff = 1, .l_linger = 0};
+    if (!sent) {
+      ::setsockopt(sender_.get(), SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    }
+    sender_.reset();
+  }
+
+ private:
+  UniqueFd listener_, accepted_, sender_;
+};
+
+TEST_F(Malicious_Descriptor, OfASocketThatLingersDoesNotHoldUpTheDaemonWhereverItIsSent) {
+  start(nic_table() + app_port("dns") + guest("vm1") + guest("vm2"));
+  std::list<LingeringSocket> lingering;  // as long as its other end is open
+  const auto send_to = [&](FrontEnd& front, std::uint32_t request, std::uint64_t word) {
+    const int fd = lingering.emplace_back().fd();
+    lingering.back().let_go(front.send(request, word, std::span(&fd, 1)));
+  };
+  {  // as a descriptor that a message is for, and one that none is for
+    FrontEnd front = front_end("vm1");
+    send_to(front, VHOST_USER_SET_VRING_CALL, 0);
+    send_to(front, VHOST_USER_SET_VRING_ERR, 0);
+    expect_served();
+  }
+  for (const std::uint32_t request :
+       {std::uint32_t{VHOST_USER_SET_VRING_KICK}, std::uint32_t{VHOST_USER_GET_FEATURES}}) {
+    FrontEnd front = front_end("vm1");
+    send_to(front, request, 0);
+    expect_served();
+  }
+  {  // unread: said before anybody was there to hear it, and then the end
+    FrontEnd busy = front_end("vm1");
+    ASSERT_TRUE(busy.barrier());
+    FrontEnd second = front_end("vm1");
+    send_to(second, VHOST_USER_SET_VRING_CALL, 0);
+    second.close();
+    expect_served();
+  }
+  {  // to a program's port, with its hello
+    auto socket = connect_to_path(socket_of("dns"), SOCK_SEQPACKET);
+    ASSERT_TRUE(socket) << socket.error().message;
+    const int fd = lingering.emplace_back().fd();
+    FrontEnd raw(std::move(*socket));
+    const std::array<std::byte, 16> hello{};
+    // Refused to its sender, by kernels that have SO_PASSRIGHTS.
+    lingering.back().let_go(raw.send_bytes(hello, std::span(&fd, 1)));
+    expect_served();
+  }
+  EXPECT_GE(counter("daemon.doors_opened"), 4u);
+  expect_ends_and_starts_again();
+}
+
+TEST_F(Malicious_Descriptor, ADaemonThatIsKilledLeavesNoDoorBehind) {
+  start(nic_table() + guest("vm1") + guest("vm2"));
+  FrontEnd front = front_end("vm1");
+  ASSERT_TRUE(front.barrier());
+  const auto doors = descendants_of(daemon().pid());
+  ASSERT_FALSE(doors.empty());
+  daemon().kill();
+  EXPECT_TRUE(front.wait_closed());
+  for (pid_t door : doors) {
+    EXPECT_TRUE(eventually([&] { return !std::filesystem::exists("/proc/" + std::to_string(door)); }));
+  }
+}
+
+TEST_F(Malicious_Descriptor, ADoorIsNobodyAndMayDoNothing) {
+  start(nic_table() + guest("vm1") + guest("vm2"));
+  FrontEnd front = front_end("vm1");
+  ASSERT_TRUE(front.barrier());
+  const auto doors = descendants_of(daemon().pid());
+  ASSERT_EQ(doors.size(), 2u) << "the zygote, and one door for the guest that is attached";
+  for (pid_t door : doors) {
+    const std::string status = status_of(door);
+    for (const char* none :
+         {"CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000",
+          "CapBnd:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2",
+          "Uid:\t1936485379\t1936485379", "Gid:\t1936485379\t1936485379", "Groups:\t \n"}) {
+      EXPECT_NE(status.find(none), std::string::npos) << none << "\n" << status;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sluice::test

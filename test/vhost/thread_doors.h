@@ -1,0 +1,53 @@
+// Doors as threads of the test's own process: what a door does, without the process around it. For tests of
+// what stands at the daemon's end of the channel.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <map>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "base/check.h"
+#include "door/doors.h"
+#include "port/guest/guest_door.h"
+
+namespace sluice::test {
+
+class ThreadDoors final : public Doors {
+ public:
+  ~ThreadDoors() override {
+    for (auto& [id, thread] : threads_) {
+      thread.join();
+    }
+  }
+
+  Result<Door> open(DoorKind kind, const std::string& who, UniqueFd peer) override {
+    SLUICE_CHECK(kind == DoorKind::kGuest);
+    int ends[2];
+    SLUICE_CHECK(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0, "errno {}", errno);
+    SLUICE_CHECK(::fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0, "errno {}", errno);
+    const std::uint32_t id = ++last_id_;
+    threads_[id] = std::thread([channel = ends[1], socket = peer.release()] {
+      run_guest_door(channel, socket);
+      ::close(channel);
+    });
+    return Door{.id = id, .channel = UniqueFd(ends[0]), .who = who};
+  }
+  // Returns when the door has ended, so that what it held is closed.
+  void end(Door door) override {
+    door.channel.reset();
+    threads_.at(door.id).join();
+    threads_.erase(door.id);
+  }
+  void bury(UniqueFd socket) override { socket.reset(); }
+
+ private:
+  std::uint32_t last_id_ = 0;
+  std::map<std::uint32_t, std::thread> threads_;
+};
+
+}  // namespace sluice::test
