@@ -132,9 +132,11 @@ TEST_F(Sluicectl, AddsGuestsAndTheHostAndRulesOnWhatTheySend) {
             "sluicectl: the rule \"dst_port 25\" stands on what port vm0 sends; remove it first\n");
   EXPECT_EQ(said("rule del --port vm0 --id 0"), "");
   EXPECT_EQ(said("port del vm0"), "");
-  EXPECT_EQ(run("port add p --type guest --socket /p --mac 52:54:00:00:00:01 --pages 64").out,
-            "sluicectl: port.p.pages is not a key of a port of type \"guest\"; its keys: type, socket, role, "
-            "allow_users, mac, vlan, uplink, mode, trust, queue_pairs\n");
+  EXPECT_EQ(
+      run("port add p --type guest --socket /p --mac 52:54:00:00:00:01 --pages 64").out,
+      "sluicectl: port.p.pages is not a key of a port of type \"guest\"; its keys: type, socket, role, "
+      "allow_users, allow_groups, allow_cgroup, mac, vlan, uplink, mode, trust, queue_pairs, memory, "
+      "populate, sealed_memory, source_ip, frame_rate, broadcast_rate, stall_budget_us, stall_window_ms\n");
   EXPECT_EQ(said("reload"), "remove port host0\n");
 }
 

@@ -131,11 +131,15 @@ TEST_F(Malicious_Handshake, DescriptorsInAHelloNeverEnterTheDaemon) {
   UniqueFd gift(::memfd_create("gift", MFD_CLOEXEC));
   int gifts[] = {gift.get(), gift.get(), gift.get()};
   sluice_app_hello hello = good_hello();
-  ASSERT_TRUE(send_raw(socket.get(), &hello, sizeof(hello), gifts));
-  auto answer = answer_of(socket.get());
-  ASSERT_TRUE(answer);
-  EXPECT_EQ(answer->welcome.status, SLUICE_APP_BAD_HELLO);
-  EXPECT_EQ(open_descriptors(), before + 2) << "our socket and the memfd";
+  if (send_raw(socket.get(), &hello, sizeof(hello), gifts)) {
+    auto answer = answer_of(socket.get());
+    ASSERT_TRUE(answer);
+    EXPECT_EQ(answer->welcome.status, SLUICE_APP_BAD_HELLO);
+  } else {
+    EXPECT_EQ(errno, EPERM) << "the port refuses them, where the kernel can (SO_PASSRIGHTS)";
+    loop->turn(5);
+  }
+  EXPECT_LE(open_descriptors(), before + 3) << "our socket, the memfd, and who has not said hello";
 }
 
 TEST_F(Malicious_Handshake, ANameThatIsNotPrintableIsMadeSo) {
