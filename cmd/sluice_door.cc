@@ -23,5 +23,9 @@ void run_door(DoorKind kind, int channel, int peer) {
 }  // namespace
 
 int main() {
-  return run_zygote(run_door);
+  if (auto ended = run_zygote(run_door); !ended) {
+    std::fprintf(stderr, "sluice-door: %s\n", ended.error().message.c_str());
+    return 1;
+  }
+  return 0;
 }

@@ -12,7 +12,7 @@ namespace {
 using namespace sluice;
 
 Result<std::unique_ptr<ControlTarget>> make_engine(const Config& config, EventLoop& loop, DoorKeeper& doors) {
-  doors.attach(loop);
+  doors.watch_on(loop);
   auto engine = Engine::create(config, loop, doors);
   if (!engine) {
     return std::unexpected(std::move(engine.error()));

@@ -58,7 +58,7 @@ Engine::~Engine() {
   while (!nics_.empty()) {
     detach_nic(nics_.begin()->first);
   }
-  doors_.detach();
+  doors_.stop_watching();
 }
 
 Result<void> Engine::apply(const Config& fresh) {

@@ -80,7 +80,7 @@ Result<std::unique_ptr<DoorKeeper>> DoorKeeper::start(const std::string& program
   return keeper;
 }
 
-void DoorKeeper::detach() {
+void DoorKeeper::stop_watching() {
   if (undertaker_) {
     drop_undertaker();
   }

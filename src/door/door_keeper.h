@@ -35,9 +35,9 @@ class DoorKeeper final : public Doors {
   static Result<std::unique_ptr<DoorKeeper>> start(const std::string& program);
   ~DoorKeeper() override = default;  // every door sees the end of its channel; nobody is waited for
 
-  // From here on ends are watched, until detach(), which the loop's end may not precede.
-  void attach(EventLoop& loop) { loop_ = &loop; }
-  void detach();
+  // From here on ends are watched, until stop_watching(), which the loop's end may not precede.
+  void watch_on(EventLoop& loop) { loop_ = &loop; }
+  void stop_watching();
 
   Result<Door> open(DoorKind kind, const std::string& who, UniqueFd peer) override;
   void end(Door door) override;

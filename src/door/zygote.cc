@@ -14,7 +14,6 @@
 
 #include <array>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <map>
 #include <utility>
@@ -213,19 +212,16 @@ class Zygote {
 
 }  // namespace
 
-int run_zygote(RunDoor run_door) {
+Result<void> run_zygote(RunDoor run_door) {
   ::prctl(PR_SET_NAME, "sluice-door");
   ::signal(SIGPIPE, SIG_IGN);
   for (int signal : {SIGINT, SIGTERM, SIGHUP}) {
     ::signal(signal, SIG_IGN);  // a terminal's ^C is for the daemon, whose end is ours
   }
   ::close_range(kZygoteSocket + 1, ~0u, 0);
-  if (auto done = give_up_privileges(); !done) {
-    std::fprintf(stderr, "sluice-door: %s\n", done.error().message.c_str());
-    return 1;
-  }
+  SLUICE_TRY(give_up_privileges());
   Zygote(run_door).serve();
-  return 0;
+  return {};
 }
 
 }  // namespace sluice

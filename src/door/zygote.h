@@ -29,8 +29,8 @@ inline constexpr std::uint32_t kDoorUser = 1'936'485'379;
 // What a door does; returns when it is done. `peer` is -1 for an undertaker.
 using RunDoor = void (*)(DoorKind kind, int channel, int peer);
 
-// The zygote's whole life, in its process: gives up privileges, serves requests until the daemon is gone.
-// Returns what main() is to return; why it could not start is said on stderr.
-int run_zygote(RunDoor run_door);
+// The zygote's whole life, in its process: gives up privileges, serves requests until the daemon is gone. An
+// error is why it could not start.
+Result<void> run_zygote(RunDoor run_door);
 
 }  // namespace sluice
