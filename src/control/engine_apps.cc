@@ -23,6 +23,13 @@ Result<AppPortOptions> Engine::app_options(const PortConfig& port, const std::op
   options.ring_entries = port.ring;
   options.stall_timeout_ns = std::uint64_t{port.stall_timeout_ms} * 1'000'000;
   options.source_macs = port.mac;
+  options.vlan = port.vlan;
+  options.trust = port.trust;
+  auto limits = make_source_limits(port.source_ip, port.frame_rate, port.broadcast_rate);
+  if (!limits) {
+    return std::unexpected(limits.error());
+  }
+  options.limits = std::move(*limits);
   NicUnit* uplink_nic = nullptr;
   if (uplink) {
     auto found = nics_.find(*uplink);

@@ -64,6 +64,9 @@ Result<void> Engine::add_guest(const PortConfig& config, PortId id) {
   options.macs = config.mac;
   options.vlan = config.vlan;
   options.trust = config.trust;
+  auto limits = make_source_limits(config.source_ip, config.frame_rate, config.broadcast_rate);
+  SLUICE_TRY(limits);
+  options.limits = std::move(*limits);
   options.uplink = member->on_switch.uplink;
   Lanes lanes = lanes_of(*member);
   options.workers = std::move(lanes.workers);
@@ -87,6 +90,9 @@ Result<void> Engine::add_host(const PortConfig& config, PortId id) {
   options.addresses = config.address;
   options.mtu = config.mtu;
   options.vlan = config.vlan;
+  auto limits = make_source_limits(config.source_ip, config.frame_rate, config.broadcast_rate);
+  SLUICE_TRY(limits);
+  options.limits = std::move(*limits);
   options.uplink = member->on_switch.uplink;
   Lanes lanes = lanes_of(*member);
   options.workers = std::move(lanes.workers);

@@ -21,6 +21,11 @@ inline constexpr std::uint16_t kMaxVlan = 4094;          // 4095 is reserved (IE
 inline constexpr std::uint16_t kVlanTpid = 0x8100;
 inline constexpr std::uint16_t kBadVlan = 0xffff;  // the tag ends behind the frame: of no VLAN
 
+// 802.1Q, 802.1ad, and what switches took for outer tags before it.
+constexpr bool is_tag(std::uint16_t type) {
+  return type == kVlanTpid || type == 0x88a8 || type == 0x9100 || type == 0x9200 || type == 0x9300;
+}
+
 inline std::uint16_t load_be16(const std::byte* from) {
   std::uint16_t value;
   std::memcpy(&value, from, sizeof value);
@@ -40,6 +45,11 @@ inline std::uint16_t vlan_of(std::span<const std::byte> front) {
   return front.size() < kTaggedHeaderBytes
              ? kBadVlan
              : static_cast<std::uint16_t>(load_be16(front.data() + kVlanTagOffset + 2) & 0xfff);
+}
+
+// An 802.1Q tag of no VLAN. At least an Ethernet header.
+inline bool is_priority_tag(const std::byte* head, std::uint32_t head_bytes) {
+  return load_be16(head + kVlanTagOffset) == kVlanTpid && vlan_of({head, head_bytes}) == 0;
 }
 
 // Puts a tag between the addresses and what follows them. The head moves to the front by kVlanTagBytes, which

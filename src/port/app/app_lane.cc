@@ -18,22 +18,15 @@ namespace sluice {
 namespace {
 
 constexpr std::uint32_t kMinFrameBytes = 14;  // an Ethernet header
-constexpr std::uint64_t kMacMask = 0xffff'ffff'ffff;
 
 // Where a copied frame begins in its page: behind the 256 bytes that the kernel keeps free in front of one
 // that it received (XDP_PACKET_HEADROOM), so that a page holds the same longest frame whoever filled it.
 constexpr std::uint32_t kCopyOffset = 256;
 
-std::uint64_t load_u64(const std::byte* from) {
-  std::uint64_t value;
-  std::memcpy(&value, from, sizeof(value));
-  return value;
-}
-
 }  // namespace
 
 AppLane::AppLane(LaneMemory memory, const LanePolicy& policy, AppLaneCounters& counters, PressureSink& sink)
-    : memory_(std::move(memory)), policy_(policy), counters_(counters), sink_(sink) {
+    : memory_(std::move(memory)), policy_(policy), guard_(policy.source), counters_(counters), sink_(sink) {
   SLUICE_CHECK(!memory_.pools.empty() && memory_.page_limit > 0);
   pressure_on_ = std::max(memory_.page_limit - memory_.page_limit / 4, 1u);
   pressure_off_ = std::max(memory_.page_limit / 2, 1u);
@@ -106,6 +99,42 @@ void AppLane::hand_over(const Source& source, std::span<Packet> packets) {
     copy_in(source, packets);
     return;
   }
+  if (policy_.vlan == 0) [[likely]] {
+    take_over(source, packets);
+    return;
+  }
+  std::array<Packet, kBurst> untagged;
+  std::array<std::uint8_t, kBurst> which;
+  std::uint32_t count = 0;
+  for (std::uint32_t i = 0; i < packets.size(); ++i) {
+    if (is_of_our_vlan(packets[i])) {
+      which[count] = static_cast<std::uint8_t>(i);
+      untagged[count++] = without_tag(packets[i]);
+    }
+  }
+  take_over(source, std::span(untagged).first(count));
+  for (std::uint32_t i = 0; i < count; ++i) {
+    packets[which[i]].page = untagged[i].page;
+  }
+}
+
+bool AppLane::is_of_our_vlan(const Packet& packet) {
+  const bool ours = vlan_of(front_of(packet)) == policy_.vlan;
+  counters_.drop_vlan.add(ours ? 0 : 1);
+  return ours;
+}
+
+// Of a packet in a page that the worker alone holds: the addresses move up to where the tag was.
+Packet AppLane::without_tag(Packet packet) const {
+  std::byte* frame = memory_.arena->page(packet.page) + packet.page_offset;
+  std::memmove(frame + kVlanTagBytes, frame, kVlanTagOffset);
+  packet.body += kVlanTagBytes;
+  packet.body_bytes -= kVlanTagBytes;
+  packet.page_offset = static_cast<std::uint16_t>(packet.page_offset + kVlanTagBytes);
+  return packet;
+}
+
+void AppLane::take_over(const Source& source, std::span<Packet> packets) {
   std::uint32_t admitted = admit(static_cast<std::uint32_t>(packets.size()));
   std::uint64_t bytes = 0;
   for (std::uint32_t i = 0; i < admitted; ++i) {
@@ -123,6 +152,36 @@ void AppLane::hand_over(const Source& source, std::span<Packet> packets) {
 
 void AppLane::copy_in(const Source& source, std::span<Packet> packets) {
   SLUICE_CHECK(packets.size() <= kBurst, "a burst of {}", packets.size());
+  if (policy_.vlan == 0) [[likely]] {
+    copy_frames(source, packets);
+    return;
+  }
+  // Others may hear the same frame, with its tag: what changes is a copy of its front.
+  std::array<std::array<std::byte, kMaxHead>, kBurst> fronts;
+  std::array<Packet, kBurst> untagged;
+  std::uint32_t count = 0;
+  for (const Packet& packet : packets) {
+    if (!is_of_our_vlan(packet)) {
+      continue;
+    }
+    constexpr std::uint32_t kBehind = kVlanTagOffset + kVlanTagBytes;
+    const std::span<const std::byte> front = front_of(packet);
+    const std::uint32_t front_bytes = std::min(static_cast<std::uint32_t>(front.size()), kMaxHead);
+    std::byte* head = fronts[count].data();
+    std::memcpy(head, front.data(), kVlanTagOffset);
+    std::memcpy(head + kVlanTagOffset, front.data() + kBehind, front_bytes - kBehind);
+    Packet& fresh = untagged[count++] = packet;
+    if (packet.head_bytes == 0) {
+      fresh.body += front_bytes;
+      fresh.body_bytes -= front_bytes;
+    }
+    fresh.head = head;
+    fresh.head_bytes = front_bytes - kVlanTagBytes;
+  }
+  copy_frames(source, std::span(untagged).first(count));
+}
+
+void AppLane::copy_frames(const Source& source, std::span<const Packet> packets) {
   std::uint32_t admitted = admit(static_cast<std::uint32_t>(packets.size()));
   std::array<PageIndex, kBurst> pages;
   PagePool& pool = *memory_.pools[0].pool;
@@ -237,16 +296,6 @@ bool AppLane::admit_tx(const sluice_tx_entry& entry, std::uint32_t position) con
              memory_.tx_slot_bytes - entry.length;  // an offset below wraps to a huge one
 }
 
-bool AppLane::source_mac_allowed(const std::byte* frame) const {
-  std::uint64_t source = load_u64(frame + 6) & kMacMask;  // bytes 6 .. 11; 12 and 13 are the EtherType
-  for (std::uint64_t allowed : policy_.source_macs) {
-    if (source == allowed) {
-      return true;
-    }
-  }
-  return false;
-}
-
 std::uint32_t AppLane::tx_burst(std::span<Packet> packets) {
   SLUICE_CHECK(tx_out_ == 0, "{} packets of the last burst are not done", tx_out_);
   std::uint32_t wanted = std::min(static_cast<std::uint32_t>(packets.size()), kBurst);  // D6
@@ -254,8 +303,9 @@ std::uint32_t AppLane::tx_burst(std::span<Packet> packets) {
   if (count == 0) {
     return 0;
   }
-  std::uint32_t taken = 0, no_uplink = 0, bad_mac = 0, bad_descriptor = 0;
+  std::uint32_t taken = 0, no_uplink = 0, bad_descriptor = 0;
   std::uint64_t bytes = 0;
+  guard_.begin_burst(count);
   for (std::uint32_t i = 0; i < count; ++i) {
     const sluice_tx_entry entry = memory_.tx.read(i);
     if (!admit_tx(entry, memory_.tx.consumed() + i)) [[unlikely]] {
@@ -267,23 +317,24 @@ std::uint32_t AppLane::tx_burst(std::span<Packet> packets) {
       continue;
     }
     const std::byte* frame = memory_.tx_arena + entry.offset;
-    std::byte* head = heads_[taken].data();
-    std::uint32_t head_bytes = std::min(entry.length, kMaxHead);
+    std::byte* head = heads_[taken].data() + kHeadFront;
+    std::uint32_t head_bytes = std::min(entry.length, guard_.most_head());
+    const std::uint32_t body_bytes = entry.length - head_bytes;
+    const std::byte* body = frame + head_bytes;
     copy_bytes(head, frame, head_bytes);
     asm volatile(""
                  :
                  : "r"(head)
                  : "memory");  // D3: from here on `head` is what is judged, never `frame` again
-    if (!source_mac_allowed(head)) [[unlikely]] {
-      ++bad_mac;
+    if (!guard_.admit(head, head_bytes, body_bytes == 0, counters_.source)) [[unlikely]] {
       continue;
     }
-    packets[taken] = Packet{.body = frame + head_bytes,
+    packets[taken] = Packet{.body = body,
                             .head = head,
-                            .body_bytes = entry.length - head_bytes,
+                            .body_bytes = body_bytes,
                             .head_bytes = head_bytes,
                             .port = policy_.uplink};
-    bytes += entry.length;
+    bytes += head_bytes + body_bytes;
     ++taken;
   }
   tx_peeked_ = count;
@@ -293,7 +344,6 @@ std::uint32_t AppLane::tx_burst(std::span<Packet> packets) {
   session_.tx_packets += taken;
   if (taken < count) [[unlikely]] {
     counters_.fault_tx_descriptor.add(bad_descriptor);
-    counters_.drop_tx_source_mac.add(bad_mac);
     counters_.drop_tx_no_uplink.add(no_uplink);
     session_.tx_dropped += count - taken;
     session_.faults += bad_descriptor;

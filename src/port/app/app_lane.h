@@ -13,6 +13,8 @@
 #include "memory/pool.h"
 #include "port/app/app_counters.h"
 #include "port/port.h"
+#include "port/source_guard.h"
+#include "port/vlan.h"
 #include "ring/spsc.h"
 
 namespace sluice {
@@ -50,14 +52,14 @@ struct LaneMemory {
   int wake_daemon = -1;          // eventfd shared with the app
 };
 
-// What is the same for all sessions. A MAC address is its 6 bytes in the low end of a word, as a load finds
-// them.
+// What is the same for all sessions.
 struct LanePolicy {
   PortId port{0};
   PortId uplink = PortId::kDrop;
   WorkerId worker{0};
-  bool sends = false;  // the worker serves a queue of the uplink, or has a switch with ports on it
-  std::vector<std::uint64_t> source_macs;
+  bool sends = false;      // the worker serves a queue of the uplink, or has a switch with ports on it
+  std::uint16_t vlan = 0;  // access VLAN: popped from what the app gets
+  SourcePolicy source;     // what it may send; its tag is pushed
 };
 
 // How the port hears of pressure: on a change only, on the worker's thread.
@@ -99,7 +101,10 @@ class AppLane final : public Lane {
   PagePool* take_back_one(std::uint32_t untrusted_page);
   const LanePool* pool_of(std::uint32_t page) const;
   bool admit_tx(const sluice_tx_entry& entry, std::uint32_t position) const;
-  bool source_mac_allowed(const std::byte* frame) const;
+  void take_over(const Source& source, std::span<Packet> packets);
+  void copy_frames(const Source& source, std::span<const Packet> packets);
+  bool is_of_our_vlan(const Packet& packet);
+  Packet without_tag(Packet packet) const;
   void update_pressure();
   std::uint32_t taken_by_app();  // its rx index, as it says now
   void wake_app();
@@ -108,6 +113,7 @@ class AppLane final : public Lane {
 
   LaneMemory memory_;
   const LanePolicy policy_;
+  SourceGuard guard_;
   AppLaneCounters& counters_;
   PressureSink& sink_;
 
@@ -126,7 +132,10 @@ class AppLane final : public Lane {
   std::uint64_t ring_faults_ = 0;          // of all three rings, as counted so far
   sluice_lane_stats session_{};            // private; publish_stats() copies it out (D3)
   // D3: the first bytes of each frame of a TX burst; judged here, sent from here.
-  alignas(SLUICE_CACHE_LINE) std::array<std::array<std::byte, kMaxHead>, kBurst> heads_;
+  // With room in front for a tag.
+  static constexpr std::size_t kHeadFront = 16;
+  static_assert(kHeadFront >= kVlanTagBytes);
+  alignas(SLUICE_CACHE_LINE) std::array<std::array<std::byte, kHeadFront + kMaxHead>, kBurst> heads_;
 };
 
 }  // namespace sluice

@@ -8,6 +8,7 @@
 #include "port/app/app_lane.h"
 #include "port/app/app_test_fixture.h"
 #include "port/flow_hash.h"
+#include "port/vlan.h"
 
 namespace sluice::test {
 namespace {
@@ -404,6 +405,52 @@ TEST_F(Malicious_AppLane, AnothersSourceAddressIsNotSent) {
   peer->send_frame(frame_from(kMac));
   peer->send_frame(frame_from(kOtherMac));
   EXPECT_EQ(send_burst(), 1u) << "its neighbours do not spoil a good one";
+}
+
+// The same tags and groups as from a guest: source_guard_test.cc has them all.
+TEST_F(Malicious_AppLane, ATagOfItsOwnChoiceAndAReservedGroupAreNotSent) {
+  begin();
+  auto tagged = frame_from(kMac);
+  store_be16(tagged.data() + 12, kVlanTpid);
+  store_be16(tagged.data() + 14, 7);
+  peer->send_frame(tagged);
+  auto bpdu = frame_from(kMac);
+  const MacAddress bridges{0x01, 0x80, 0xc2, 0, 0, 0};
+  std::memcpy(bpdu.data(), bridges.data(), 6);
+  peer->send_frame(bpdu);
+  EXPECT_EQ(send_burst(), 0u);
+  EXPECT_EQ(counter("drop_tx_vlan"), 1u);
+  EXPECT_EQ(counter("drop_tx_reserved"), 1u);
+}
+
+TEST_F(AppLane_, OnAnAccessVlanTheTagIsPushedAndPopped) {
+  options.vlan = 7;
+  begin();
+  const auto bare = frame_from(kMac, 200);
+  auto tagged = bare;
+  tagged.insert(tagged.begin() + 12, {std::byte{0x81}, std::byte{0}, std::byte{0}, std::byte{7}});
+  peer->send_frame(bare);
+  ASSERT_EQ(lane().tx_burst(burst), 1u);
+  std::vector<std::byte> sent(burst[0].head, burst[0].head + burst[0].head_bytes);
+  sent.insert(sent.end(), burst[0].body, burst[0].body + burst[0].body_bytes);
+  EXPECT_EQ(sent, tagged);
+  lane().tx_done(1);
+  for (std::uint32_t head_bytes : {0u, 18u, 128u}) {
+    Packet packet{.body = tagged.data() + head_bytes,
+                  .head = head_bytes == 0 ? nullptr : tagged.data(),
+                  .body_bytes = static_cast<std::uint32_t>(tagged.size()) - head_bytes,
+                  .head_bytes = head_bytes,
+                  .port = kPort};
+    lane().copy_in({.port = PortId{30}}, std::span(&packet, 1));
+    const auto got = peer->receive();
+    ASSERT_TRUE(got);
+    EXPECT_EQ(got->length, bare.size());
+    const auto frame = peer->frame(*got);
+    EXPECT_EQ(std::vector(frame.begin(), frame.end()), bare) << head_bytes;
+  }
+  receive(3);  // untagged
+  EXPECT_EQ(counter("drop_vlan"), 3u);
+  EXPECT_FALSE(peer->receive());
 }
 
 TEST_F(Malicious_AppLane, WhatWasJudgedIsWhatIsSentAlsoWhenTheAppRewritesItMeanwhile) {

@@ -301,14 +301,14 @@ void AppPort::Impl::refuse(int socket, sluice_app_status status, const ucred& pe
 // ---- sessions
 
 LanePolicy AppPort::Impl::policy(std::size_t lane) const {
-  LanePolicy policy{.port = options_.id,
-                    .uplink = options_.uplink,
-                    .worker = options_.workers[lane],
-                    .sends = options_.worker_sends[lane],
-                    .source_macs = {}};
-  for (const MacAddress& mac : options_.source_macs) {
-    policy.source_macs.push_back(mac_word(mac));
-  }
+  LanePolicy policy{
+      .port = options_.id,
+      .uplink = options_.uplink,
+      .worker = options_.workers[lane],
+      .sends = options_.worker_sends[lane],
+      .vlan = options_.vlan,
+      .source = {.macs = options_.source_macs, .vlan = options_.vlan, .limits = options_.limits}};
+  policy.source.set_trust(options_.trust);
   return policy;
 }
 
@@ -469,7 +469,7 @@ void AppPort::Impl::visit(CounterVisitor& visitor) const {
       {"drop_ring_full", &AppLaneCounters::drop_ring_full},
       {"drop_page_limit", &AppLaneCounters::drop_page_limit},
       {"drop_too_long", &AppLaneCounters::drop_too_long},
-      {"drop_tx_source_mac", &AppLaneCounters::drop_tx_source_mac},
+      {"drop_vlan", &AppLaneCounters::drop_vlan},
       {"drop_tx_no_uplink", &AppLaneCounters::drop_tx_no_uplink},
       {"fault_return_forged", &AppLaneCounters::fault_return_forged},
       {"fault_return_double", &AppLaneCounters::fault_return_double},
@@ -485,6 +485,8 @@ void AppPort::Impl::visit(CounterVisitor& visitor) const {
     }
     visitor.counter(name, sum);
   }
+  visit_source_faults(counters_, visitor,
+                      [](const AppLaneCounters& lane) -> const SourceCounters& { return lane.source; });
   visitor.counter("attaches", attaches_.value());
   visitor.counter("detaches", detaches_.value());
   visitor.counter("denied", denied_.value());

@@ -18,6 +18,7 @@
 #include "memory/ledger.h"
 #include "memory/pool.h"
 #include "port/port.h"
+#include "port/source_guard.h"
 #include "stats/counter.h"
 
 namespace sluice {
@@ -42,6 +43,9 @@ struct AppPortOptions {
       0;  // of the rx ring per lane; 0: the power of two <= pages / lanes / 2, at least 64
   std::uint32_t tx_entries = 512;       // per lane
   std::vector<MacAddress> source_macs;  // what it may send from; at least one, the first is told to the app
+  std::uint16_t vlan = 0;               // access VLAN, 1 .. 4094; 0: none
+  bool trust = false;                   // no check of its source addresses and tags
+  SourceLimits limits;                  // `source_ip` and rates
   PortId uplink = PortId::kDrop;        // the NIC that its frames leave by
   std::vector<WorkerId> workers;        // one lane each
   std::vector<bool> worker_sends;       // parallel to workers: LanePolicy::sends

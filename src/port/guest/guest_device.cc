@@ -171,10 +171,10 @@ void GuestDevice::visit(CounterVisitor& visitor) const {
   of_lanes("drop_vlan", &GuestLaneCounters::drop_vlan);
   of_lanes("drop_bad_buffers", &GuestLaneCounters::drop_bad_buffers);
   of_lanes("drop_queue_busy", &GuestLaneCounters::drop_queue_busy);
-  of_lanes("drop_tx_source_mac", &GuestLaneCounters::drop_tx_source_mac);
-  of_lanes("drop_tx_vlan", &GuestLaneCounters::drop_tx_vlan);
   of_lanes("drop_tx_runt", &GuestLaneCounters::drop_tx_runt);
   of_lanes("drop_tx_too_long", &GuestLaneCounters::drop_tx_too_long);
+  visit_source_faults(impl_->lanes_, visitor,
+                      [](const auto& lane) -> const SourceCounters& { return lane->counters().source; });
   of_lanes("fault_tx_header", &GuestLaneCounters::fault_tx_header);
   of_lanes("calls_failed", &GuestLaneCounters::calls_failed);
   of_queues("fault_ring_index", &RingCounters::fault_ring_index);

@@ -14,6 +14,7 @@
 #include "port/guest/guest_memory.h"
 #include "port/guest/vring.h"
 #include "port/port.h"
+#include "port/source_guard.h"
 #include "stats/counter.h"
 
 namespace sluice {
@@ -24,6 +25,7 @@ struct GuestPolicy {
   std::vector<MacAddress> macs;
   std::uint16_t vlan = 0;
   bool trust = false;
+  SourceLimits limits;        // `source_ip` and rates
   std::uint32_t serving = 0;  // the first so many workers of the list have queues of their own; 0: all
 };
 

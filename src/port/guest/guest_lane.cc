@@ -19,16 +19,20 @@ namespace {
 // How long a sleeping worker leaves a queue alone that cannot wake it.
 constexpr long kPollNs = 500'000;
 
+SourcePolicy source_policy(const GuestPolicy& policy) {
+  SourcePolicy source{.macs = policy.macs, .vlan = policy.vlan, .limits = policy.limits};
+  source.set_trust(policy.trust);
+  return source;
+}
+
 }  // namespace
 
 GuestLane::GuestLane(const GuestPolicy& policy)
     : policy_(policy),
-      longest_(policy.vlan == 0 ? kMaxFrameBytes : kMaxFrameBytes - kVlanTagBytes),
-      most_head_(policy.vlan == 0 ? kMaxHead : kMaxHead - kVlanTagBytes),
+      guard_(source_policy(policy)),
+      longest_(kMaxFrameBytes - guard_.tag_bytes()),
+      most_head_(guard_.most_head()),
       kicks_(::epoll_create1(EPOLL_CLOEXEC)) {
-  for (const MacAddress& mac : policy.macs) {
-    source_macs_.push_back(mac_word(mac));
-  }
   touched_.reserve(kMaxVrings);
   // Not touched before it is needed, so it costs nothing until then.
   void* gather = ::mmap(nullptr, kGatherBytes, PROT_READ | PROT_WRITE,

@@ -18,6 +18,7 @@
 #include "port/guest/guest_device.h"
 #include "port/guest/virtqueue.h"
 #include "port/port.h"
+#include "port/source_guard.h"
 #include "port/vlan.h"
 #include "stats/counter.h"
 
@@ -41,7 +42,8 @@ struct GuestLaneCounters {
   Counter drop_not_running, drop_ring_full, drop_too_long, drop_vlan;
   Counter drop_bad_buffers;  // the guest's buffers were bad, more of them than a turn looks at
   Counter drop_queue_busy;   // another worker was held up in the same queue
-  Counter drop_tx_source_mac, drop_tx_vlan, drop_tx_runt, drop_tx_too_long;
+  Counter drop_tx_runt, drop_tx_too_long;
+  SourceCounters source;
   Counter fault_tx_header;
   Counter calls_failed;  // no AIO to be had (fs.aio-max-nr), or the descriptor refused it
 };
@@ -107,9 +109,7 @@ class GuestLane final : public Lane {
   std::uint32_t copy_heads(Virtqueue& queue, std::span<const GuestBuffer> buffers, std::uint32_t first);
   bool take_in_pieces(Virtqueue& queue, const GuestBuffer& buffer, std::uint32_t slot);
   std::uint32_t judge_heads(std::span<Packet> packets, std::uint32_t first, std::uint32_t count);
-  bool admit_tag(std::byte*& head, std::uint32_t& head_bytes) const;
   void finish_tx();
-  bool source_mac_allowed(const std::byte* frame) const;
   std::byte* head_room(std::uint32_t slot) { return heads_[slot].data() + kHeadFront; }
 
   void call();
@@ -119,7 +119,7 @@ class GuestLane final : public Lane {
   void touch(Virtqueue& queue);
 
   const GuestPolicy& policy_;
-  std::vector<std::uint64_t> source_macs_;
+  SourceGuard guard_;
   // Of a frame that the guest sends, and of its head: a tag may be pushed into both.
   const std::uint32_t longest_, most_head_;
   GuestLaneCounters counters_;

@@ -141,6 +141,7 @@ GuestPort::Impl::Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop
                .macs = options_.macs,
                .vlan = options_.vlan,
                .trust = options_.trust,
+               .limits = options_.limits,
                .serving = options_.serving},
               options_.workers, options_.queue_pairs) {
   for (WorkerId worker : options_.workers) {

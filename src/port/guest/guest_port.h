@@ -22,6 +22,7 @@
 #include "base/result.h"
 #include "door/doors.h"
 #include "port/port.h"
+#include "port/source_guard.h"
 #include "stats/counter.h"
 
 namespace sluice {
@@ -39,6 +40,7 @@ struct GuestPortOptions {
   std::vector<MacAddress> macs;   // at least one: what it may send from
   std::uint16_t vlan = 0;         // access VLAN, 1 .. 4094; 0: none, frames go as they are
   bool trust = false;             // no check of its source addresses and tags
+  SourceLimits limits;            // `source_ip` and rates
   PortId uplink = PortId::kDrop;  // where frames go that are for nobody here; kDrop: nowhere
   std::vector<WorkerId> workers;  // one lane each
   std::uint32_t serving = 0;  // queue pairs go round the first so many of them, the others only deliver to

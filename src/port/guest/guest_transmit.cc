@@ -14,8 +14,6 @@ namespace sluice {
 
 namespace {
 
-constexpr std::uint64_t kMacMask = 0xffff'ffff'ffff;
-
 std::uint64_t load_u64(const std::byte* from) {
   std::uint64_t value;
   std::memcpy(&value, from, sizeof(value));
@@ -199,8 +197,9 @@ bool GuestLane::take_in_pieces(Virtqueue& queue, const GuestBuffer& buffer, std:
 }
 
 std::uint32_t GuestLane::judge_heads(std::span<Packet> packets, std::uint32_t first, std::uint32_t count) {
-  std::uint32_t taken = 0, bad_mac = 0, bad_vlan = 0;
+  std::uint32_t taken = 0;
   std::uint64_t bytes = 0;
+  guard_.begin_burst(count);
   for (std::uint32_t slot = first; slot < first + count; ++slot) {
     const Body& body = bodies_[slot];
     if (body.head_bytes == 0) [[unlikely]] {
@@ -208,12 +207,7 @@ std::uint32_t GuestLane::judge_heads(std::span<Packet> packets, std::uint32_t fi
     }
     std::byte* head = head_room(slot);
     std::uint32_t head_bytes = body.head_bytes;
-    if (!source_mac_allowed(head)) [[unlikely]] {
-      ++bad_mac;
-      continue;
-    }
-    if (!admit_tag(head, head_bytes)) [[unlikely]] {
-      ++bad_vlan;
+    if (!guard_.admit(head, head_bytes, body.bytes == 0, counters_.source)) [[unlikely]] {
       continue;
     }
     packets[taken] = Packet{.body = body.data,
@@ -226,35 +220,7 @@ std::uint32_t GuestLane::judge_heads(std::span<Packet> packets, std::uint32_t fi
   }
   counters_.tx_packets.add(taken);
   counters_.tx_bytes.add(bytes);
-  if (taken < count) [[unlikely]] {
-    counters_.drop_tx_source_mac.add(bad_mac);
-    counters_.drop_tx_vlan.add(bad_vlan);
-  }
   return taken;
-}
-
-inline bool GuestLane::source_mac_allowed(const std::byte* frame) const {
-  const std::uint64_t source = load_u64(frame + 6) & kMacMask;  // 12 and 13 are the EtherType
-  for (std::uint64_t allowed : source_macs_) {
-    if (source == allowed) [[likely]] {
-      return true;
-    }
-  }
-  return policy_.trust;
-}
-
-// Whether the guest may send with the tag that it chose or did not choose; pushes the port's own.
-inline bool GuestLane::admit_tag(std::byte*& head, std::uint32_t& head_bytes) const {
-  constexpr std::uint16_t kTag = 0x8100, kServiceTag = 0x88a8;
-  const std::uint16_t type = load_be16(head + kVlanTagOffset);
-  const bool tagged = type == kTag || type == kServiceTag;
-  if (policy_.vlan == 0) [[likely]] {
-    return !tagged || policy_.trust;
-  }
-  if (type == kServiceTag) {
-    return policy_.trust;
-  }
-  return push_access_tag(head, head_bytes, policy_.vlan) || policy_.trust;
 }
 
 void GuestLane::tx_done(std::uint32_t count) {

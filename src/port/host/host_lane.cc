@@ -16,6 +16,16 @@ namespace {
 
 constexpr std::uint32_t kEthernetBytes = 14;
 
+// The kernel bridges and routes as it is told to; an access VLAN is a border for it as well.
+SourcePolicy source_policy(const HostLaneOptions& options) {
+  return {.macs = {options.mac},
+          .vlan = options.vlan,
+          .any_mac = true,
+          .any_tag = options.vlan == 0,
+          .any_group = true,
+          .limits = options.limits};
+}
+
 iovec to_iovec(std::span<const std::byte> piece) {
   return {const_cast<std::byte*>(piece.data()), piece.size()};
 }
@@ -25,6 +35,7 @@ iovec to_iovec(std::span<const std::byte> piece) {
 HostLane::HostLane(UniqueFd queue, const HostLaneOptions& options)
     : queue_(std::move(queue)),
       options_(options),
+      guard_(source_policy(options)),
       longest_(options.mtu + kEthernetBytes + kVlanTagBytes),
       slot_bytes_((kVlanTagBytes + longest_ + 1 + 63) / 64 * 64),
       slots_(std::size_t{kBurst} * slot_bytes_) {}
@@ -73,6 +84,7 @@ std::uint32_t HostLane::tx_burst(std::span<Packet> packets) {
   }
   const auto most = std::min(static_cast<std::uint32_t>(packets.size()), kBurst);
   std::uint64_t bytes = 0;
+  guard_.begin_burst(most);
   for (std::uint32_t reads = 0; reads < most; ++reads) {  // D6: also of frames that are dropped
     std::byte* head = slots_.data() + std::size_t{out_} * slot_bytes_ + kVlanTagBytes;
     const ssize_t got = ::read(queue_.get(), head, longest_ + 1);
@@ -85,11 +97,14 @@ std::uint32_t HostLane::tx_burst(std::span<Packet> packets) {
       counters_.drop_too_long.add(1);
       continue;
     }
-    std::uint32_t head_bytes = std::min(frame_bytes, kMaxHead);
+    if (frame_bytes < kEthernetBytes) {
+      counters_.drop_refused.add(1);
+      continue;
+    }
+    std::uint32_t head_bytes = std::min(frame_bytes, guard_.most_head());
     const std::byte* body = head + head_bytes;
     const std::uint32_t body_bytes = frame_bytes - head_bytes;
-    if (options_.vlan != 0 && !push_access_tag(head, head_bytes, options_.vlan)) {
-      counters_.drop_vlan.add(1);
+    if (!guard_.admit(head, head_bytes, body_bytes == 0, counters_.source)) {
       continue;
     }
     packets[out_] = Packet{.body = body,

@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "base/ids.h"
 #include "port/port.h"
+#include "port/source_guard.h"
 #include "stats/counter.h"
 
 namespace sluice {
@@ -22,7 +23,9 @@ struct HostLaneOptions {
   PortId uplink = PortId::kDrop;
   std::uint16_t vlan = 0;
   std::uint32_t mtu = 1500;
-  bool serves = true;  // takes what the host sends by this queue; else another lane does
+  MacAddress mac{};
+  SourceLimits limits;  // `source_ip` and rates of what the host sends
+  bool serves = true;   // takes what the host sends by this queue; else another lane does
 };
 
 struct HostLaneCounters {
@@ -32,9 +35,10 @@ struct HostLaneCounters {
   Counter drop_ring_full;        // the tap queue has no room: the host does not come to it
   Counter drop_link_down;        // the device is down, or gone
   Counter drop_refused;          // the kernel takes no such frame
-  Counter drop_vlan;             // of another VLAN than the port's, either way
+  Counter drop_vlan;             // to the host: of another VLAN than the port's
   Counter drop_too_long;         // from the host: longer than the MTU the port was made with
   Counter read_errors;
+  SourceCounters source;
 };
 
 class HostLane final : public Lane {
@@ -62,6 +66,7 @@ class HostLane final : public Lane {
 
   const UniqueFd queue_;
   const HostLaneOptions options_;
+  SourceGuard guard_;
   const std::uint32_t longest_;     // frame that may be read
   const std::uint32_t slot_bytes_;  // a tag's room, that frame, one byte more to see that it was longer
   std::vector<std::byte> slots_;    // of one burst

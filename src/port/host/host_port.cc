@@ -35,8 +35,12 @@ Result<std::unique_ptr<HostPort>> HostPort::create(HostPortOptions options) {
   }
   auto impl = std::make_unique<Impl>();
   impl->ifindex = tap->ifindex;
-  HostLaneOptions lane{
-      .port = options.id, .uplink = options.uplink, .vlan = options.vlan, .mtu = options.mtu};
+  HostLaneOptions lane{.port = options.id,
+                       .uplink = options.uplink,
+                       .vlan = options.vlan,
+                       .mtu = options.mtu,
+                       .mac = options.mac,
+                       .limits = options.limits};
   lane.serves = false;
   for (std::uint32_t i = serving; i < lanes; ++i) {
     // Any thread may write to a queue; who reads from it is its own lane.
@@ -92,6 +96,9 @@ void HostPort::visit(CounterVisitor& visitor) const {
   visitor.counter("drop_vlan", sum(&HostLaneCounters::drop_vlan));
   visitor.counter("drop_too_long", sum(&HostLaneCounters::drop_too_long));
   visitor.counter("read_errors", sum(&HostLaneCounters::read_errors));
+  visit_source_faults(impl_->lanes, visitor, [](const auto& entry) -> const SourceCounters& {
+    return entry.second.counters().source;
+  });
 }
 
 }  // namespace sluice

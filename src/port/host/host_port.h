@@ -11,6 +11,7 @@
 #include "base/mac.h"
 #include "base/result.h"
 #include "port/port.h"
+#include "port/source_guard.h"
 #include "stats/counter.h"
 
 namespace sluice {
@@ -27,6 +28,7 @@ struct HostPortOptions {
   std::vector<std::string> addresses;  // "192.0.2.1/24", "2001:db8::1/64": set on the device
   std::uint32_t mtu = 1500;            // kMinHostMtu .. kMaxHostMtu
   std::uint16_t vlan = 0;              // access VLAN, 1 .. 4094; 0: none, frames go as they are
+  SourceLimits limits;                 // `source_ip` and rates of what the host sends
   PortId uplink = PortId::kDrop;
   std::vector<WorkerId> workers;  // one lane each
   std::uint32_t serving = 0;  // the first so many have a queue of the device each, the others only deliver to
