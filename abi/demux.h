@@ -44,7 +44,8 @@
   16u /* slots looked at per mask; the compiler chooses seed and size so that it suffices */
 #define SLUICE_MAX_CHAIN \
   16u /* rules of one key whose destination ranges overlap and which differ in source range */
-#define SLUICE_SEARCH_STEPS 17u  /* a key has at most 65,536 port intervals: 2^17 > 65,536 */
+#define SLUICE_MAC_CONTROL 0x0888u /* EtherType 0x8808 as a key has it: in the byte order of the wire */
+#define SLUICE_SEARCH_STEPS 17u    /* a key has at most 65,536 port intervals: 2^17 > 65,536 */
 #define SLUICE_MAX_TAGS 2u       /* VLAN tags read; an EtherType of 0x8100 behind them is a plain EtherType */
 #define SLUICE_MAX_EXTENSIONS 8u /* IPv6 extension headers followed */
 
@@ -66,10 +67,11 @@ struct sluice_key {
 #define SLUICE_VALUE_NONE (~0ull) /* no rule: worse than every rank */
 #define SLUICE_VALUE_USED 1ull    /* set in every value, so that none is 0 */
 #define SLUICE_VALUE_SHED 2ull
-#define SLUICE_VALUE_RANGE 4ull    /* ... or, with this bit, a reference to port intervals */
-#define SLUICE_VALUE_PORT_SHIFT 16 /* 16 bits */
-#define SLUICE_VALUE_RULE_SHIFT 32 /* 16 bits: counter slot */
-#define SLUICE_VALUE_RANK_SHIFT 48 /* 16 bits: 0 is the best rule */
+#define SLUICE_VALUE_RESERVED 16ull /* of a verdict, never of a slot: sluice_is_reserved() */
+#define SLUICE_VALUE_RANGE 4ull     /* ... or, with this bit, a reference to port intervals */
+#define SLUICE_VALUE_PORT_SHIFT 16  /* 16 bits */
+#define SLUICE_VALUE_RULE_SHIFT 32  /* 16 bits: counter slot */
+#define SLUICE_VALUE_RANK_SHIFT 48  /* 16 bits: 0 is the best rule */
 /* With SLUICE_VALUE_RANGE: */
 #define SLUICE_VALUE_RANGE_SOURCE 8ull    /* the intervals are of src_port, else of dst_port */
 #define SLUICE_VALUE_RANGE_COUNT_SHIFT 8  /* 24 bits: how many intervals, at least 1 */
@@ -153,7 +155,7 @@ enum sluice_port_kind {
 
 struct sluice_port {
   sluice_u32 kind;
-  sluice_u32 reserved;
+  sluice_u32 trusted;  /* gets reserved group addresses and MAC control as well */
   sluice_u64 pressure; /* bit w: worker w says that the port is under pressure; changed atomically */
 };
 
@@ -170,8 +172,19 @@ struct sluice_port_counters {
   sluice_u64 drop_no_metadata;
   sluice_u64 drop_no_netdev;
   sluice_u64 drop_no_port;
-  sluice_u64 reserved[2];
+  sluice_u64 drop_owned_queue; /* came by a queue that another port owns */
+  sluice_u64 drop_reserved;    /* nothing that a bridge forwards, and the port is not trusted */
 };
+
+/* By RX queue, of one NIC. On an owned queue only what is the owner's is redirected: whatever goes to any
+ * socket there lies in the owner's memory. */
+struct sluice_queue {
+  sluice_u32 owner; /* a port, SLUICE_QUEUE_SHARED or SLUICE_QUEUE_KERNEL; written by the control thread */
+  sluice_u32 reserved;
+  sluice_u64 drop_owned_queue; /* written by the program */
+};
+#define SLUICE_QUEUE_SHARED 0u
+#define SLUICE_QUEUE_KERNEL 0xffffu /* not ours: its packets are the kernel's, whatever the rules say */
 
 /* pass + drop + redirect_netdev + redirect_socket = every packet the program saw. */
 struct sluice_program_counters {
@@ -215,6 +228,7 @@ SLUICE_DEMUX_ASSERT(sizeof(struct sluice_mask) == 192);
 SLUICE_DEMUX_ASSERT(sizeof(struct sluice_interval) == 8);
 SLUICE_DEMUX_ASSERT(sizeof(struct sluice_chain_entry) == 16);
 SLUICE_DEMUX_ASSERT(sizeof(struct sluice_port) == 16);
+SLUICE_DEMUX_ASSERT(sizeof(struct sluice_queue) == 16);
 SLUICE_DEMUX_ASSERT(sizeof(struct sluice_port_counters) == 64);
 SLUICE_DEMUX_ASSERT(sizeof(struct sluice_program_counters) == 64);
 SLUICE_DEMUX_ASSERT(sizeof(struct sluice_cpu_counters) % 4096 == 0);

@@ -61,10 +61,10 @@ struct {
 
 struct sluice_port ports[SLUICE_DEMUX_PORTS] SEC(".data.ports");
 
-/* Not 0: a queue that Sluice was not given. Its packets are the kernel's, whatever the rules say. */
-__u8 left_to_kernel[SLUICE_DEMUX_QUEUES] SEC(".data.queues");
-/* Not 0: there is such a queue. Nearly always 0, and then nobody looks at the queue. */
-__u32 some_left_to_kernel SEC(".data.now");
+struct sluice_queue queues[SLUICE_DEMUX_QUEUES] SEC(".data.queues");
+/* Not 0: a queue has an owner or is left to the kernel. Nearly always 0, and then nobody looks at the queue.
+ */
+__u32 some_set_apart SEC(".data.now");
 /* Of the present rule set; SLUICE_SERIAL_NONE while it is being replaced. What a CPU found last with the
  * present set is the verdict, and the set itself need not be reached. */
 __u64 present_serial SEC(".data.now") = SLUICE_SERIAL_NONE;
@@ -135,8 +135,18 @@ static __always_inline void note(struct sluice_cpu_counters* count, __u64 w6) {
   }
 }
 
-static __always_inline int is_left_to_kernel(__u32 queue) {
-  return queue >= SLUICE_DEMUX_QUEUES || *(const volatile __u8*)&left_to_kernel[queue];
+static __always_inline __u32 owner_of(__u32 queue) {
+  return queue >= SLUICE_DEMUX_QUEUES ? SLUICE_QUEUE_KERNEL : *(const volatile __u32*)&queues[queue].owner;
+}
+
+static __always_inline int drop_on_owned_queue(struct xdp_md* ctx, struct sluice_cpu_counters* count,
+                                               struct sluice_port_counters* port_count) {
+  __u32 queue = ctx->rx_queue_index;
+  if (queue < SLUICE_DEMUX_QUEUES) {
+    queues[queue].drop_owned_queue++; /* one CPU serves a queue at a time (NAPI) */
+  }
+  port_count->drop_owned_queue++;
+  return drop(count);
 }
 
 /* What the rules say of this frame: the value of the best, or SLUICE_VALUE_NONE. */
@@ -173,6 +183,9 @@ static __always_inline __u64 best_rule(struct xdp_md* ctx, struct sluice_cpu_cou
     return SLUICE_VALUE_NONE;
   }
   __u64 best = sluice_lookup(set, &key);
+  if (SLUICE_UNLIKELY(best != SLUICE_VALUE_NONE && sluice_is_reserved(&key))) {
+    best |= SLUICE_VALUE_RESERVED;
+  }
   sluice_remember(last, set->serial, &key, best);
   return best;
 }
@@ -186,9 +199,12 @@ int sluice_demux(struct xdp_md* ctx) {
   if (!count) {
     return XDP_PASS; /* cannot be: one entry per possible CPU */
   }
-  if (SLUICE_UNLIKELY(*(const volatile __u32*)&some_left_to_kernel) &&
-      is_left_to_kernel(ctx->rx_queue_index)) {
-    return pass(count);
+  __u32 owner = SLUICE_QUEUE_SHARED;
+  if (SLUICE_UNLIKELY(*(const volatile __u32*)&some_set_apart)) {
+    owner = owner_of(ctx->rx_queue_index);
+    if (owner == SLUICE_QUEUE_KERNEL) {
+      return pass(count);
+    }
   }
   __u64 best = best_rule(ctx, count, data, end);
   if (best == SLUICE_VALUE_NONE) {
@@ -205,12 +221,22 @@ int sluice_demux(struct xdp_md* ctx) {
   struct sluice_port_counters* port_count = &count->port[port];
   const struct sluice_port* entry = &ports[port];
 
-  if (SLUICE_UNLIKELY((best & SLUICE_VALUE_SHED) && *(const volatile __u64*)&entry->pressure)) {
-    port_count->drop_shed++;
-    return drop(count);
-  }
   __u32 kind = *(const volatile __u32*)&entry->kind;
+  if (SLUICE_UNLIKELY(best & (SLUICE_VALUE_SHED | SLUICE_VALUE_RESERVED))) {
+    if ((best & SLUICE_VALUE_SHED) && *(const volatile __u64*)&entry->pressure) {
+      port_count->drop_shed++;
+      return drop(count);
+    }
+    if ((best & SLUICE_VALUE_RESERVED) && kind == SLUICE_PORT_SOCKET &&
+        !*(const volatile __u32*)&entry->trusted) {
+      port_count->drop_reserved++;
+      return drop(count);
+    }
+  }
   if (SLUICE_LIKELY(kind == SLUICE_PORT_SOCKET)) {
+    if (SLUICE_UNLIKELY(owner != SLUICE_QUEUE_SHARED && owner != port)) {
+      return drop_on_owned_queue(ctx, count, port_count);
+    }
     return to_socket(ctx, count, port_count, port, rule);
   }
   switch (kind) {
@@ -219,6 +245,9 @@ int sluice_demux(struct xdp_md* ctx) {
     case SLUICE_PORT_DROP:
       return drop(count);
     case SLUICE_PORT_NETDEV:
+      if (owner != SLUICE_QUEUE_SHARED) {
+        return drop_on_owned_queue(ctx, count, port_count);
+      }
       return to_netdev(count, port_count, port);
     case SLUICE_PORT_DETACHED:
       port_count->drop_no_reader++;

@@ -234,6 +234,12 @@ SLUICE_INLINE int sluice_is_last_ipv4(const struct sluice_last_lookup* last, slu
          last->word[0] == key->w0 && last->word[1] == key->w1;
 }
 
+/* A destination from 01:80:c2:00:00:00 to 0f, or MAC control: what bridges do not forward (IEEE 802.1Q table
+ * 8-1). Words as in abi/demux.h. */
+SLUICE_INLINE int sluice_is_reserved(const struct sluice_key* key) {
+  return (key->word[0] & 0xf0ffffffffffull) == 0x000000c28001ull || key->word[1] >> 48 == SLUICE_MAC_CONTROL;
+}
+
 SLUICE_INLINE void sluice_remember(struct sluice_last_lookup* last, sluice_u64 serial,
                                    const struct sluice_key* key, sluice_u64 value) {
   SLUICE_UNROLL(6)

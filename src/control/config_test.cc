@@ -590,7 +590,10 @@ TEST(ConfigWarnings, NameRulesThatNeverMatch) {
       "udp dst_port 53\" to "
       "dns) comes first",
       "rule 4 (match \"ip_proto tcp\" to drop) never matches on eth1: rule 3 (match \"\" to kernel) comes "
-      "first"};
+      "first",
+      "rule 2 (match \"dst_port 53 ip_proto udp\" to drop) is no firewall: fragments, and frames with "
+      "headers "
+      "that are not followed, have no ports and pass it; drop by addresses or ip_proto"};
   EXPECT_EQ(config_warnings(config), expected);
 }
 
@@ -601,9 +604,9 @@ TEST(ConfigWarnings, D5_SayWhatTheOwnerOfAQueueCanSee) {
                                "f")
                       .value();
   std::vector<std::string> expected{
-      "port dns owns eth1:1 and can read packets of rule 2 (match \"dst_port 80\" to web) that arrive there; "
-      "steer them to "
-      "another queue (ethtool -N eth1) or let dns share the queues"};
+      "port dns owns eth1:1: packets for web that arrive there are dropped as drop_owned_queue; steer them "
+      "to "
+      "another queue (ethtool -N eth1), or let dns share the queues"};
   EXPECT_EQ(config_warnings(config), expected);
   config.rules.pop_back();
   config.ports.erase("web");

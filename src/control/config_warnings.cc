@@ -55,7 +55,21 @@ std::optional<std::size_t> warn_of_shadowed_rules(const Config& config, const st
   return catch_all;
 }
 
-// D5: whatever arrives on an owned queue is in the owner's pages before it is copied to where its rule says.
+// The other ports that packets of this NIC are for, by rules and by their addresses.
+std::vector<std::string> others_behind(const Config& config, const PortConfig& owner,
+                                       const std::string& nic) {
+  std::vector<std::string> others;
+  for (const auto& [name, port] : config.ports) {
+    const bool by_rule = std::ranges::any_of(
+        config.rules, [&](const RuleConfig& rule) { return stands_on_nic(rule, nic) && rule.to == name; });
+    if (name != owner.name && (by_rule || (port.is_member() && uplink_of(config, port) == nic))) {
+      others.push_back(name);
+    }
+  }
+  return others;
+}
+
+// D5: what goes to any socket of an owned queue lies in the owner's pages, so only the owner's packets do.
 void warn_of_observers(const Config& config, const PortConfig& port, std::vector<std::string>& warnings) {
   for (const QueueName& queue : port.queues) {
     std::string name = fmt::format("{}:{}", queue.netdev, queue.queue);
@@ -65,15 +79,29 @@ void warn_of_observers(const Config& config, const PortConfig& port, std::vector
                       "that arrives there, also the kernel's",
                       port.name, name));
     }
-    for (std::size_t i = 0; i < config.rules.size(); ++i) {
-      const RuleConfig& rule = config.rules[i];
-      if (stands_on_nic(rule, queue.netdev) && rule.to != port.name && config.ports.contains(rule.to)) {
-        warnings.push_back(
-            fmt::format("port {} owns {} and can read packets of {} that arrive there; steer them to another "
-                        "queue (ethtool -N {}) or let {} share the queues",
-                        port.name, name, rule_text(rule, i), queue.netdev, port.name));
-        break;  // one example says it
-      }
+    const std::vector<std::string> losers = others_behind(config, port, queue.netdev);
+    if (losers.empty()) {
+      continue;
+    }
+    warnings.push_back(
+        port.observe
+            ? fmt::format("port {} owns {} with observe = true and can read packets for {} that arrive there",
+                          port.name, name, fmt::join(losers, ", "))
+            : fmt::format(
+                  "port {} owns {}: packets for {} that arrive there are dropped as drop_owned_queue; "
+                  "steer them to another queue (ethtool -N {}), or let {} share the queues",
+                  port.name, name, fmt::join(losers, ", "), queue.netdev, port.name));
+  }
+}
+
+void warn_of_port_filters(const Config& config, std::vector<std::string>& warnings) {
+  for (std::size_t i = 0; i < config.rules.size(); ++i) {
+    const auto match = parse_match(config.rules[i].match);
+    if (match && config.rules[i].to == "drop" && (match->src_port || match->dst_port)) {
+      warnings.push_back(
+          fmt::format("{} is no firewall: fragments, and frames with headers that are not followed, have no "
+                      "ports and pass it; drop by addresses or ip_proto",
+                      rule_text(config.rules[i], i)));
     }
   }
 }
@@ -145,6 +173,7 @@ std::vector<std::string> config_warnings(const Config& config) {
       }
     }
   }
+  warn_of_port_filters(config, warnings);
   return warnings;
 }
 

@@ -292,7 +292,7 @@ void Engine::remove_lane(PortId port, WorkerId worker) {
 }
 
 void Engine::set_attached(PortId port, bool attached) {
-  PortEntry entry{attached ? PortKind::kSocket : PortKind::kDetached, 0};
+  PortEntry entry{attached ? PortKind::kSocket : PortKind::kDetached, 0, is_trusted(port)};
   port_table_[port] = entry;
   for (auto& [netdev, unit] : nics_) {
     if (auto set = unit->demux().set_port(port, entry); !set) {
@@ -322,6 +322,15 @@ NicUnit* Engine::nic_by_id(NicId id) {
     }
   }
   return nullptr;
+}
+
+// The host's own device is: the kernel bridges as it is told to.
+bool Engine::is_trusted(PortId port) const {
+  return std::ranges::any_of(target_.ports, [&](const auto& entry) {
+    const auto named = names_.all().find(entry.first);
+    return named != names_.all().end() && named->second == port &&
+           (entry.second.trust || entry.second.type == "host");
+  });
 }
 
 bool Engine::is_owned_in_target(const std::string& netdev, QueueId queue) const {

@@ -139,6 +139,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   Result<AppPortOptions> app_options(const PortConfig& port, const std::optional<std::string>& uplink);
   Result<PortId> port_of_rule(const std::string& to);
   void forget_unused_netdevs();
+  bool is_trusted(PortId port) const;
   bool is_owned_in_target(const std::string& netdev, QueueId queue) const;
   NicUnit* nic_by_id(NicId id);
   void on_nic_event(const NicEvent& event);

@@ -116,10 +116,7 @@ Result<void> Engine::open_owned_queue(PortId owner, std::size_t index, NicUnit::
   if (unit == nullptr) {
     return {};  // away at present: opened when the NIC comes back
   }
-  // D5: in driver zero-copy mode the NIC fills the owner's pages before the program decides whose packet it
-  // is. In copy mode the kernel copies after the verdict.
-  BindMode mode = domain.observe ? unit->mode() : BindMode::kCopy;
-  return unit->open_owned_queue(owned.queue, owner, mode, *domain.umem, *domain.pools[index], use);
+  return unit->open_owned_queue(owned.queue, owner, domain.observe, *domain.umem, *domain.pools[index], use);
 }
 
 void Engine::close_queues(PortId port) {

@@ -121,12 +121,14 @@ json Engine::show_queues() {
           owner = name;
         }
       }
+      json counters = counters_of(*open.socket);
+      counters["drop_owned_queue"] = unit->demux().drops_on_owned_queue(id);
       queues.push_back({{"nic", netdev},
                         {"queue", raw(id)},
                         {"owner", owner},
                         {"worker", raw(open.worker)},
                         {"mode", open.socket->zero_copy() ? "zerocopy" : "copy"},
-                        {"counters", counters_of(*open.socket)}});
+                        {"counters", std::move(counters)}});
     }
   }
   return queues;

@@ -9,7 +9,11 @@ namespace sluice {
 
 Result<Engine::Member> Engine::make_member(const PortConfig& config, PortId id) {
   Member member;
-  member.on_switch = {.port = id, .mode = config.mode, .vlan = config.vlan, .macs = config.mac};
+  member.on_switch = {.port = id,
+                      .mode = config.mode,
+                      .vlan = config.vlan,
+                      .trusted = config.trust || config.type == "host",
+                      .macs = config.mac};
   member.trust = config.trust;
   // Of the NICs that there are, as for apps.
   member.uplink = uplink_of(target_, config);

@@ -120,12 +120,15 @@ Result<void> NicUnit::open_host_queue(QueueId queue) {
   return bring_up(queue, mode_, std::move(open), *range->umem, Pool::kQuiet);
 }
 
-Result<void> NicUnit::open_owned_queue(QueueId queue, PortId owner, BindMode mode, Umem& umem, PagePool& pool,
+// D5: in driver zero-copy mode the NIC fills the owner's pages before the program decides whose packet it is.
+// In copy mode the kernel copies after the verdict.
+Result<void> NicUnit::open_owned_queue(QueueId queue, PortId owner, bool observe, Umem& umem, PagePool& pool,
                                        Pool use) {
   OpenQueue open;
   open.owner = owner;
+  open.observe = observe;
   open.pool = &pool;
-  return bring_up(queue, mode, std::move(open), umem, use);
+  return bring_up(queue, observe ? mode_ : BindMode::kCopy, std::move(open), umem, use);
 }
 
 Result<void> NicUnit::bring_up(QueueId queue, BindMode mode, OpenQueue open, Umem& umem, Pool use) {
@@ -152,6 +155,8 @@ Result<void> NicUnit::bring_up(QueueId queue, BindMode mode, OpenQueue open, Ume
   worker.call([lane](Worker::Tables& tables) { tables.queues.push_back(lane); });
   queues_.emplace(queue, std::move(open));
   choose_uplink_lane(served_by);
+  const OpenQueue& opened = queues_.at(queue);
+  demux_->set_queue_owner(queue, opened.observe ? std::nullopt : opened.owner);
   // Last: from here on the program sends packets here.
   if (auto entered = demux_->set_socket(queue, lane->socket_fd()); !entered) {
     close_queue(queue, use);

@@ -50,7 +50,8 @@ class NicUnit {
   // Is the pool of an owned queue used by its owner's lanes at this time, on the worker's thread?
   enum class Pool : std::uint8_t { kQuiet, kInUse };
   Result<void> open_host_queue(QueueId queue);
-  Result<void> open_owned_queue(QueueId queue, PortId owner, BindMode mode, Umem& umem, PagePool& pool,
+  // `observe`: what is for other ports comes by this queue, too, and the owner can read it.
+  Result<void> open_owned_queue(QueueId queue, PortId owner, bool observe, Umem& umem, PagePool& pool,
                                 Pool use);
   void close_queue(QueueId queue, Pool use);
 
@@ -76,6 +77,7 @@ class NicUnit {
   struct OpenQueue {
     WorkerId worker{0};
     std::optional<PortId> owner;             // none: host
+    bool observe = false;                    // of owned queues
     std::optional<HostMemory::Range> range;  // host queues only
     std::unique_ptr<PagePool> host_pool;     // host queues only
     PagePool* pool = nullptr;

@@ -146,6 +146,8 @@ void add(sluice_port_counters& sum, const sluice_port_counters& part) {
   sum.drop_no_metadata += load(part.drop_no_metadata);
   sum.drop_no_netdev += load(part.drop_no_netdev);
   sum.drop_no_port += load(part.drop_no_port);
+  sum.drop_owned_queue += load(part.drop_owned_queue);
+  sum.drop_reserved += load(part.drop_reserved);
 }
 
 void add(sluice_program_counters& sum, const sluice_program_counters& part) {
@@ -166,6 +168,8 @@ void visit_drops(const sluice_port_counters& count, CounterVisitor& visitor) {
   visitor.counter("drop_no_metadata", count.drop_no_metadata);
   visitor.counter("drop_no_netdev", count.drop_no_netdev);
   visitor.counter("drop_no_port", count.drop_no_port);
+  visitor.counter("drop_owned_queue", count.drop_owned_queue);
+  visitor.counter("drop_reserved", count.drop_reserved);
 }
 
 }  // namespace
@@ -208,7 +212,7 @@ Result<std::unique_ptr<Demux>> Demux::load(std::uint32_t queue_count) {
     return with_context("counters of the XDP program", counters.error());
   }
   demux->counters_ = std::move(*counters);
-  skeleton.data_now->some_left_to_kernel = queue_count > SLUICE_DEMUX_QUEUES;
+  skeleton.data_now->some_set_apart = queue_count > SLUICE_DEMUX_QUEUES;
   demux->port_entry(PortId::kKernel).kind = SLUICE_PORT_KERNEL;
   demux->port_entry(PortId::kDrop).kind = SLUICE_PORT_DROP;
   return demux;
@@ -300,6 +304,7 @@ Result<void> Demux::set_port(PortId port, PortEntry entry) {
   if (entry.kind == PortKind::kUnused) {
     write_once<sluice_u64>(shared.pressure, 0);
   }
+  write_once(shared.trusted, entry.trusted ? 1u : 0u);
   write_once(shared.kind, static_cast<sluice_u32>(entry.kind), std::memory_order_release);
   if (was_netdev && entry.kind != PortKind::kNetdev) {
     bpf_map_delete_elem(devices, &index);  // fails only if the kernel took it away with the device
@@ -309,9 +314,29 @@ Result<void> Demux::set_port(PortId port, PortEntry entry) {
 
 void Demux::leave_to_kernel(QueueId queue) {
   if (raw(queue) < SLUICE_DEMUX_QUEUES) {
-    write_once(skeleton_->data_queues->left_to_kernel[raw(queue)], std::uint8_t{1});
-    write_once(skeleton_->data_now->some_left_to_kernel, 1u);
+    write_once(skeleton_->data_queues->queues[raw(queue)].owner, SLUICE_QUEUE_KERNEL);
+    write_once(skeleton_->data_now->some_set_apart, 1u);
   }
+}
+
+void Demux::set_queue_owner(QueueId queue, std::optional<PortId> owner) {
+  if (raw(queue) >= SLUICE_DEMUX_QUEUES) {
+    return;  // left to the kernel
+  }
+  sluice_u32& place = skeleton_->data_queues->queues[raw(queue)].owner;
+  if (read_once(place) == SLUICE_QUEUE_KERNEL) {
+    return;
+  }
+  write_once(place, owner ? sluice_u32{raw(*owner)} : SLUICE_QUEUE_SHARED);
+  if (owner) {
+    write_once(skeleton_->data_now->some_set_apart, 1u);
+  }
+}
+
+std::uint64_t Demux::drops_on_owned_queue(QueueId queue) const {
+  return raw(queue) < SLUICE_DEMUX_QUEUES
+             ? sluice::load(skeleton_->data_queues->queues[raw(queue)].drop_owned_queue)
+             : 0;
 }
 
 Result<void> Demux::set_socket(QueueId queue, int socket_fd) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -32,7 +33,8 @@ enum class PortKind : std::uint8_t {
 
 struct PortEntry {
   PortKind kind = PortKind::kUnused;
-  int ifindex = 0;  // kNetdev only
+  int ifindex = 0;       // kNetdev only
+  bool trusted = false;  // gets reserved group addresses and MAC control as well
 };
 
 class Demux {
@@ -55,6 +57,10 @@ class Demux {
   // A queue that we were not given: its packets are the kernel's, whatever the rules say. 0 .. 1023; those
   // above always are.
   void leave_to_kernel(QueueId queue);
+  // Only what is for `owner` is redirected on this queue, the rest is dropped as drop_owned_queue; none: it
+  // is shared. A queue that was left to the kernel stays so.
+  void set_queue_owner(QueueId queue, std::optional<PortId> owner);
+  std::uint64_t drops_on_owned_queue(QueueId queue) const;
   Result<void> set_socket(QueueId queue, int socket_fd);
   Result<void> clear_socket(QueueId queue);
 
@@ -72,7 +78,7 @@ class Demux {
   Result<void> clear_rule_count(RuleSlot slot);
   // What the program did with packets bound for this port, since it was loaded: packets bytes (what rules
   // sent its way, dropped or not) drop_shed drop_no_reader drop_no_socket drop_no_metadata drop_no_netdev
-  // drop_no_port
+  // drop_no_port drop_owned_queue drop_reserved
   void visit_port(PortId port, CounterVisitor& visitor) const;
   // Of the whole program: pass drop redirect_netdev redirect_socket no_rule truncated fragments header_limit,
   // then the ports' drop_* added up. pass + drop + redirect_netdev + redirect_socket is every packet it saw.

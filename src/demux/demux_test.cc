@@ -97,6 +97,58 @@ TEST_F(DemuxTest, AQueueLeftToTheKernelPassesWhateverTheRulesSay) {
   EXPECT_EQ(run(udp_to(53)).verdict, static_cast<std::uint32_t>(XDP_PASS));
 }
 
+TEST_F(DemuxTest, Malicious_AnOwnedQueueBringsItsOwnerNothingOfOthers) {
+  ASSERT_TRUE(demux_->set_port(PortId{5}, {.kind = PortKind::kSocket}));
+  use({rule("dst_port 1", 1), rule("dst_port 2", 2, PortId{5}), rule("dst_port 3", 3, PortId::kKernel),
+       rule("dst_port 4", 4, PortId::kDrop)});
+  demux_->set_queue_owner(QueueId{0}, kPort);
+  for (int train = 0; train < 2; ++train) {
+    EXPECT_EQ(run(udp_to(1)).verdict, static_cast<std::uint32_t>(XDP_REDIRECT));
+    EXPECT_EQ(run(udp_to(2)).verdict, static_cast<std::uint32_t>(XDP_DROP)) << "another port's";
+    EXPECT_EQ(run(udp_to(2)).verdict, static_cast<std::uint32_t>(XDP_DROP)) << "and of a train";
+  }
+  EXPECT_EQ(run(udp_to(3)).verdict, static_cast<std::uint32_t>(XDP_PASS));
+  EXPECT_EQ(run(udp_to(4)).verdict, static_cast<std::uint32_t>(XDP_DROP));
+  EXPECT_EQ(run(udp_to(9)).verdict, static_cast<std::uint32_t>(XDP_PASS))
+      << "without a rule it is the kernel's";
+  EXPECT_EQ(counters(PortId{5})["drop_owned_queue"], 4u);
+  EXPECT_EQ(demux_->drops_on_owned_queue(QueueId{0}), 4u);
+  EXPECT_EQ(demux_->drops_on_owned_queue(QueueId{1}), 0u);
+  demux_->set_queue_owner(QueueId{0}, std::nullopt);
+  EXPECT_EQ(run(udp_to(2)).verdict, static_cast<std::uint32_t>(XDP_REDIRECT)) << "shared again";
+  demux_->leave_to_kernel(QueueId{0});
+  demux_->set_queue_owner(QueueId{0}, kPort);
+  EXPECT_EQ(run(udp_to(1)).verdict, static_cast<std::uint32_t>(XDP_PASS)) << "was never given to us";
+}
+
+TEST_F(DemuxTest, WhatBridgesDoNotForwardReachesTrustedPortsAndTheKernelOnly) {
+  use({rule("", 1)});
+  const auto verdict = [&](int last, std::uint16_t type) {
+    Bytes frame(60);
+    const std::array<int, 6> to{0x01, 0x80, 0xc2, 0, 0, last};
+    std::ranges::transform(to, frame.begin(),
+                           [](int byte) { return static_cast<decltype(frame)::value_type>(byte); });
+    frame[12] = static_cast<decltype(frame)::value_type>(type >> 8);
+    frame[13] = static_cast<decltype(frame)::value_type>(type & 0xff);
+    return run(frame).verdict;
+  };
+  constexpr auto kDropped = static_cast<std::uint32_t>(XDP_DROP),
+                 kSent = static_cast<std::uint32_t>(XDP_REDIRECT);
+  for (int last : {0, 1, 2, 14, 15}) {
+    EXPECT_EQ(verdict(last, 0x88cc), kDropped) << last;
+    EXPECT_EQ(verdict(last, 0x88cc), kDropped) << "a train of them";
+  }
+  EXPECT_EQ(verdict(16, 0x88cc), kSent);
+  EXPECT_EQ(verdict(33, 0x8808), kDropped) << "MAC control to any address";
+  EXPECT_EQ(counters(kPort)["drop_reserved"], 11u);
+  ASSERT_TRUE(demux_->set_port(kPort, {.kind = PortKind::kSocket, .trusted = true}));
+  EXPECT_EQ(verdict(0, 0x88cc), kSent);
+  EXPECT_EQ(verdict(33, 0x8808), kSent);
+  ASSERT_TRUE(demux_->set_port(kPort, {.kind = PortKind::kSocket}));
+  use({rule("", 1, PortId::kKernel)});
+  EXPECT_EQ(verdict(0, 0x88cc), static_cast<std::uint32_t>(XDP_PASS)) << "rules to the kernel stand";
+}
+
 TEST_F(DemuxTest, ShedRulesDropWhileAnyWorkerSaysThatThePortIsUnderPressure) {
   Rule shed = rule("dst_port 53", 1);
   shed.shed = true;

@@ -165,7 +165,7 @@ void Forwarder::flood(const Source& source, std::span<const Packet> group, const
     count = allowed;
   }
   flooded_.add(count);
-  switching->flood(source, std::span(flood_).first(count), [&](PortId port, std::uint64_t which) {
+  const auto deliver_copies = [&](PortId port, std::uint64_t which) {
     std::size_t heard = 0;
     for (; which != 0; which &= which - 1) {
       copies_[heard] = flood_[static_cast<std::size_t>(std::countr_zero(which))];
@@ -177,7 +177,8 @@ void Forwarder::flood(const Source& source, std::span<const Packet> group, const
       lane->copy_in(source, std::span(copies_).first(heard));
       note_delivery(*lane);
     }
-  });
+  };
+  drop_reserved_.add(switching->flood(source, std::span(flood_).first(count), deliver_copies));
 }
 
 std::uint64_t Forwarder::no_reader(PortId port) const {
@@ -192,6 +193,7 @@ void Forwarder::visit(CounterVisitor& visitor) const {
   visitor.counter("drop_verdict", drop_verdict_.value());
   visitor.counter("drop_bad_port", drop_bad_port_.value());
   visitor.counter("drop_flood_limit", drop_flood_limit_.value());
+  visitor.counter("drop_reserved", drop_reserved_.value());
   visitor.counter("drop_no_reader", drop_no_reader_.value());
 }
 

@@ -74,6 +74,7 @@ class Forwarder {
   Counter drop_verdict_;
   Counter drop_bad_port_;
   Counter drop_flood_limit_;
+  Counter drop_reserved_;  // copies of frames that bridges do not forward
   Counter drop_no_reader_;
   std::array<Counter, kMaxPorts> no_reader_;
 };

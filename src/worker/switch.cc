@@ -5,6 +5,7 @@
 #include <map>
 
 #include "base/check.h"
+#include "port/source_guard.h"
 #include "port/vlan.h"
 
 namespace sluice {
@@ -60,7 +61,7 @@ void Switch::make_segments() {
   std::map<PortId, std::vector<Listener>> by_uplink;
   for (const SwitchMember& member : members_) {
     if (!member.macs.empty()) {
-      by_uplink[member.uplink].push_back({member.port, member.mode, member.vlan});
+      by_uplink[member.uplink].push_back({member.port, member.mode, member.vlan, member.trusted});
     }
   }
   for (const auto& [uplink, listeners] : by_uplink) {
@@ -148,7 +149,10 @@ std::uint32_t Switch::audience(const Source& source) const {
 void Switch::listen(const Source& source, std::span<const Packet> packets, std::span<Heard> heard) const {
   for (std::size_t i = 0; i < packets.size(); ++i) {
     const std::span<const std::byte> front = front_of(packets[i]);
-    heard[i] = Heard{.vlan = vlan_of(front), .mode = SwitchMode::kBridge, .from = PortId::kKernel};
+    heard[i] = Heard{.vlan = vlan_of(front),
+                     .mode = SwitchMode::kBridge,
+                     .from = PortId::kKernel,
+                     .reserved = is_reserved(front)};
     if (source.port != PortId::kKernel || front.size() < kEthernetBytes) {
       continue;
     }
@@ -160,11 +164,11 @@ void Switch::listen(const Source& source, std::span<const Packet> packets, std::
 }
 
 // As macvlan_multicast_rx() and macvlan_broadcast() decide it (drivers/net/macvlan.c).
-std::uint64_t Switch::hears(const Listener& listener, bool from_wire, std::span<const Heard> heard) {
+Switch::Copies Switch::hears(const Listener& listener, bool from_wire, std::span<const Heard> heard) {
+  Copies copies;
   if (!from_wire && listener.mode != SwitchMode::kBridge) {
-    return 0;
+    return copies;
   }
-  std::uint64_t which = 0;
   for (std::size_t i = 0; i < heard.size(); ++i) {
     bool is_for = heard[i].vlan == listener.vlan;
     if (from_wire && heard[i].from != PortId::kKernel) {
@@ -175,9 +179,11 @@ std::uint64_t Switch::hears(const Listener& listener, bool from_wire, std::span<
                              : heard[i].mode == SwitchMode::kBridge && listener.mode == SwitchMode::kVepa;
       is_for = is_for && fresh && heard[i].from != listener.port;
     }
-    which |= std::uint64_t{is_for} << i;
+    const bool withheld = is_for && heard[i].reserved && !listener.trusted;
+    copies.which |= std::uint64_t{is_for && !withheld} << i;
+    copies.withheld |= std::uint64_t{withheld} << i;
   }
-  return which;
+  return copies;
 }
 
 }  // namespace sluice

@@ -36,6 +36,7 @@ struct SwitchMember {
   PortId uplink = PortId::kDrop;
   SwitchMode mode = SwitchMode::kBridge;
   std::uint16_t vlan = 0;        // access VLAN; frames on the switch carry the tag, so 0 means untagged
+  bool trusted = false;          // hears reserved group addresses as well
   std::vector<MacAddress> macs;  // where two members claim one address in one VLAN, the first has it
 };
 
@@ -65,9 +66,10 @@ class Switch {
   // Worker. Calls deliver(port, which) once for each port that is to hear packets of a burst that is to be
   // flooded; bit i of `which` is packets[i]. From a peer (source.port): the other bridge ports of
   // source.uplink, and the uplink itself. From the wire (source.port == kKernel): the ports of source.uplink,
-  // but nobody gets its own frame back. At most kBurst packets.
+  // but nobody gets its own frame back. At most kBurst packets. Returns how many copies reserved group
+  // addresses (port/source_guard.h) would have made, which only trusted ports hear.
   template <typename Deliver>
-  void flood(const Source& source, std::span<const Packet> packets, Deliver&& deliver) const;
+  std::uint64_t flood(const Source& source, std::span<const Packet> packets, Deliver&& deliver) const;
 
   // The most ports that a flood by this source reaches.
   std::uint32_t audience(const Source& source) const;
@@ -86,6 +88,7 @@ class Switch {
     PortId port;
     SwitchMode mode;
     std::uint16_t vlan;
+    bool trusted;
   };
   struct Segment {
     PortId uplink;
@@ -102,6 +105,7 @@ class Switch {
     std::uint16_t vlan;
     SwitchMode mode;  // of the member whose address it came from ...
     PortId from;      // ... or kKernel: of none
+    bool reserved;    // nothing that a bridge forwards
   };
 
   void add_address(const SwitchMember& member, const MacAddress& mac);
@@ -111,7 +115,11 @@ class Switch {
   const Segment* segment(PortId uplink) const;
   bool somebody_else_hears(PortId uplink, const Sender& sender) const;
   void listen(const Source& source, std::span<const Packet> packets, std::span<Heard> heard) const;
-  static std::uint64_t hears(const Listener& listener, bool from_wire, std::span<const Heard> heard);
+  struct Copies {
+    std::uint64_t which = 0;     // of the packets, a bit each
+    std::uint64_t withheld = 0;  // the same: reserved, and the listener is not trusted
+  };
+  static Copies hears(const Listener& listener, bool from_wire, std::span<const Heard> heard);
 
   std::vector<SwitchMember> members_;
   std::vector<std::shared_ptr<const FlowRules>> rules_;
@@ -123,25 +131,29 @@ class Switch {
 };
 
 template <typename Deliver>
-void Switch::flood(const Source& source, std::span<const Packet> packets, Deliver&& deliver) const {
+std::uint64_t Switch::flood(const Source& source, std::span<const Packet> packets, Deliver&& deliver) const {
   const bool from_wire = source.port == PortId::kKernel;
   if (!from_wire && source.uplink != PortId::kDrop) {
     deliver(source.uplink, ~0ull >> (kBurst - packets.size()));
   }
   const Segment* there = segment(source.uplink);
   if (there == nullptr) {
-    return;
+    return 0;
   }
+  std::uint64_t withheld = 0;
   std::array<Heard, kBurst> heard;
   listen(source, packets, heard);
   for (const Listener& listener : std::span(listeners_).subspan(there->first, there->count)) {
     if (listener.port == source.port) {
       continue;
     }
-    if (const std::uint64_t which = hears(listener, from_wire, std::span(heard).first(packets.size()))) {
-      deliver(listener.port, which);
+    const Copies copies = hears(listener, from_wire, std::span(heard).first(packets.size()));
+    withheld += static_cast<std::uint64_t>(std::popcount(copies.withheld));
+    if (copies.which != 0) {
+      deliver(listener.port, copies.which);
     }
   }
+  return withheld;
 }
 
 }  // namespace sluice

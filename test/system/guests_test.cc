@@ -265,7 +265,7 @@ class GuestsOnTwoQueues : public GuestsInDaemon {
 // nothing of what the host sends.
 TEST_F(GuestsOnTwoQueues, WhatComesByAQueueThatAProgramOwnsReachesThePortToo) {
   constexpr std::uint64_t kFrames = 200;
-  start("workers = [ {}, {} ]\n" + nic_table() + app_port("dns", "queues = [\"nic0:1\"]") +
+  start("workers = [ {}, {} ]\n" + nic_table() + app_port("dns", "queues = [\"nic0:1\"]\nobserve = true") +
         udp_rule(kDns, "dns") + host_port());
   auto dns = attach("dns", kDns, 0);
   UdpFrame udp;

@@ -87,8 +87,8 @@ TEST_F(Sharing, AnOwnedQueueIsReadWithoutACopy) {
 
 TEST_F(Sharing, PacketsForOthersOnAnOwnedQueueAreCopiedExactlyOnce) {
   constexpr std::uint64_t kFrames = 20'000;
-  start(nic_table() + app_port("dns", "queues = [\"nic0:0\"]") + app_port("ids") + udp_rule(kDns, "dns") +
-        udp_rule(kIds, "ids"));
+  start(nic_table() + app_port("dns", "queues = [\"nic0:0\"]\nobserve = true") + app_port("ids") +
+        udp_rule(kDns, "dns") + udp_rule(kIds, "ids"));
   KernelReceiver socket(nic_ns(), "10.77.0.1", kKernel, 48);
   auto dns = attach("dns", kDns, kFrames), ids = attach("ids", kIds, kFrames, 700);
   auto to_dns = flow(kDns, {.count = kFrames, .allowed = dns->allowed()});
