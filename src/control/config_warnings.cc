@@ -146,6 +146,28 @@ void warn_of_port(const Config& config, const PortConfig& port, std::vector<std:
 
 }  // namespace
 
+// Keys that are read and that nothing acts on yet.
+static void warn_of_keys_without_effect(const Config& config, std::vector<std::string>& warnings) {
+  const PortConfig by_default;
+  auto warn = [&](bool set, const std::string& where, const char* key) {
+    if (set) {
+      warnings.push_back(
+          fmt::format("{}.{} is not in effect yet: this version reads it and does nothing", where, key));
+    }
+  };
+  warn(config.daemon.guest_memory_bytes != kDefaultAllGuestsMemoryBytes, "daemon", "guest_memory");
+  for (const auto& [name, port] : config.ports) {
+    const std::string where = "port." + name;
+    warn(!port.allow_groups.empty(), where, "allow_groups");
+    warn(!port.allow_cgroup.empty(), where, "allow_cgroup");
+    warn(port.memory_bytes != by_default.memory_bytes, where, "memory");
+    warn(port.populate, where, "populate");
+    warn(port.sealed_memory, where, "sealed_memory");
+    warn(port.stall_budget_us != by_default.stall_budget_us, where, "stall_budget_us");
+    warn(port.stall_window_ms != by_default.stall_window_ms, where, "stall_window_ms");
+  }
+}
+
 std::vector<std::string> config_warnings(const Config& config) {
   std::vector<std::string> warnings;
   if (config.nics.empty()) {
@@ -174,6 +196,7 @@ std::vector<std::string> config_warnings(const Config& config) {
     }
   }
   warn_of_port_filters(config, warnings);
+  warn_of_keys_without_effect(config, warnings);
   return warnings;
 }
 
