@@ -133,7 +133,7 @@ bool IpGuard::allows(const Frame& frame) const {
 
 bool IpGuard::allows_v4(const Frame& frame) const {
   const Bytes ip = frame.packet;
-  if (v4_.empty() || ip.size() < kIpv4Header || ip[0] >> 4 != std::byte{4}) {
+  if (v4_.empty() || ip.size() < kIpv4Header || (ip[0] >> 4) != std::byte{4}) {
     return false;
   }
   const std::size_t header = std::to_integer<std::size_t>(ip[0] & std::byte{15}) * 4;
@@ -166,7 +166,7 @@ bool IpGuard::allows_arp(const Frame& frame) const {
 
 bool IpGuard::allows_v6(const Frame& frame) const {
   const Bytes ip = frame.packet;
-  if (v6_.empty() || ip.size() < kIpv6Header || ip[0] >> 4 != std::byte{6}) {
+  if (v6_.empty() || ip.size() < kIpv6Header || (ip[0] >> 4) != std::byte{6}) {
     return false;
   }
   const Bytes source = ip.subspan(8, 16);
