@@ -2,6 +2,7 @@
 // sluiced, which is at the other end of its descriptor 3.
 #include <cstdio>
 
+#include "base/closer.h"
 #include "base/fd.h"
 #include "door/undertaker.h"
 #include "door/zygote.h"
@@ -23,6 +24,7 @@ void run_door(DoorKind kind, int channel, int peer) {
 }  // namespace
 
 int main() {
+  Closer::of_process().work_without_thread();  // a door may wait, and is allowed no threads
   if (auto ended = run_zygote(run_door); !ended) {
     std::fprintf(stderr, "sluice-door: %s\n", ended.error().message.c_str());
     return 1;

@@ -25,6 +25,10 @@ Closer::~Closer() {
 }
 
 void Closer::run(std::function<void()> job) {
+  if (threadless_) {
+    job();
+    return;
+  }
   {
     std::lock_guard lock(mutex_);
     if (!thread_.joinable()) {

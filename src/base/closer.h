@@ -27,6 +27,9 @@ class Closer {
   Closer(const Closer&) = delete;
   Closer& operator=(const Closer&) = delete;
 
+  // From here on jobs are done by who brings them: for a process that may wait, and may make no thread.
+  void work_without_thread() { threadless_ = true; }
+
   // Any thread but a worker's; never waits for the job. `job` drops references and nothing else.
   void run(std::function<void()> job);
   void close(int fd);
@@ -43,7 +46,7 @@ class Closer {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::function<void()>> jobs_;
-  bool busy_ = false, ending_ = false;
+  bool busy_ = false, ending_ = false, threadless_ = false;
   std::atomic<std::uint64_t> done_{0}, overflowed_{0};
   std::thread thread_;
 };

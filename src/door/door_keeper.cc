@@ -267,9 +267,8 @@ void DoorKeeper::look_at_endings(std::uint64_t now) {
       if (ending->stuck) {
         --stuck_;
         --stuck_of_[who];
-        log::info("port {}: a door that was stuck has ended", who);
+        log::info("{}: a door that was stuck has ended", who);
       }
-      ended_.add(1);
       Closer::of_process().close(ending->door.channel.release());  // with memory that it passed on, unread
       ending = ending_.erase(ending);
       continue;

@@ -24,8 +24,6 @@ inline constexpr std::uint32_t kMostStuckDoorsOfOne = 4;
 inline constexpr std::uint32_t kMostStuckDoors = 64;
 // How long a door has to end by itself, and then to die.
 inline constexpr std::uint64_t kDoorEndsNs = 1'000'000'000;
-// Sockets that wait for an undertaker (D6); more are kept open until one is free.
-inline constexpr std::size_t kMostUnburied = 1024;
 
 class DoorKeeper final : public Doors {
  public:
@@ -44,7 +42,7 @@ class DoorKeeper final : public Doors {
   void bury(UniqueFd socket) override;
 
   std::uint32_t stuck(const std::string& who) const;
-  // doors_opened doors_open doors_stuck doors_killed buried unburied zygotes
+  // doors_opened doors_ending doors_stuck doors_killed buried unburied zygotes
   void visit(CounterVisitor& visitor) const;
 
  private:
@@ -81,7 +79,7 @@ class DoorKeeper final : public Doors {
   std::deque<UniqueFd> unburied_;
   std::uint32_t stuck_ = 0;
   std::map<std::string, std::uint32_t> stuck_of_;
-  Counter opened_, ended_, killed_, buried_, zygotes_;
+  Counter opened_, killed_, buried_, zygotes_;
 };
 
 }  // namespace sluice

@@ -134,6 +134,25 @@ TEST_F(Malicious_Descriptor, ADaemonThatIsKilledLeavesNoDoorBehind) {
   }
 }
 
+// What a door is allowed is enough for all that a front-end may say.
+TEST_F(Malicious_Descriptor, AGuestSetsUpAndChangesItsMemoryThroughItsDoor) {
+  start(nic_table() + guest("vm1") + guest("vm2"));
+  FrontEnd front = front_end("vm1");
+  GuestRam ram(1 << 20), more(1 << 20, 0x900000);
+  const UniqueFd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  for (int round = 0; round < 3; ++round) {
+    const GuestRam* rams[] = {&ram, &more};
+    ASSERT_TRUE(front.send_table(rams));
+    const int memory = more.fd(), call = event.get();
+    ASSERT_TRUE(front.send(VHOST_USER_REM_MEM_REG, vhost_user_mem_reg{0, more.region()}));
+    ASSERT_TRUE(
+        front.send(VHOST_USER_ADD_MEM_REG, vhost_user_mem_reg{0, more.region()}, std::span(&memory, 1)));
+    ASSERT_TRUE(front.send(VHOST_USER_SET_VRING_CALL, std::uint64_t{0}, std::span(&call, 1)));
+    ASSERT_TRUE(front.barrier()) << daemon().log();
+  }
+  EXPECT_EQ(counter("port.vm1.connects"), 1u);
+}
+
 TEST_F(Malicious_Descriptor, ADoorIsNobodyAndMayDoNothing) {
   start(nic_table() + guest("vm1") + guest("vm2"));
   FrontEnd front = front_end("vm1");
