@@ -99,9 +99,8 @@ TEST_F(Sluicectl, ChangesRulesAndPortsAndReloads) {
   EXPECT_EQ(
       said("port add web --socket /run/sluice/web.sock --pages 64 --queue eth1:1 --mac 02:00:00:00:00:01"),
       "sluicectl: warning: port web receives nothing: no rule has to = \"web\"\n"
-      "sluicectl: warning: port web owns eth1:1 and can read packets of rule 1 (match \"dst_port 53\" to "
-      "dns) that "
-      "arrive there; steer them to another queue (ethtool -N eth1) or let web share the queues\n");
+      "sluicectl: warning: port web owns eth1:1: packets for dns that arrive there are dropped as "
+      "drop_owned_queue; steer them to another queue (ethtool -N eth1), or let web share the queues\n");
   EXPECT_EQ(said("rule add --match 'dst_port 80' --to web --shed"), "");
   EXPECT_EQ(run("port del web").out,
             "sluicectl: the rule \"dst_port 80\" leads to port web; remove it first\n");
@@ -126,7 +125,10 @@ TEST_F(Sluicectl, AddsGuestsAndTheHostAndRulesOnWhatTheySend) {
             std::string::npos)
       << said("show config");
   EXPECT_NE(said("show guests").find("vm0    waiting"), std::string::npos) << said("show guests");
-  EXPECT_EQ(said("rule add --port vm0 --match 'dst_port 25' --to drop"), "");
+  EXPECT_EQ(
+      said("rule add --port vm0 --match 'dst_port 25' --to drop"),
+      "sluicectl: warning: rule 2 (match \"dst_port 25\" to drop) is no firewall: fragments, and frames with "
+      "headers that are not followed, have no ports and pass it; drop by addresses or ip_proto\n");
   EXPECT_NE(said("show rules").find("vm0          0  dst_port 25"), std::string::npos) << said("show rules");
   EXPECT_EQ(run("port del vm0").out,
             "sluicectl: the rule \"dst_port 25\" stands on what port vm0 sends; remove it first\n");

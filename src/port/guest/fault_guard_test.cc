@@ -2,10 +2,12 @@
 
 #include <poll.h>
 #include <sys/mman.h>
+#include <future>
 
 #include <atomic>
 #include <thread>
 
+#include "port/guest/call_sender.h"
 #include "port/guest/vhost_fixture.h"
 
 namespace sluice::test {
@@ -85,11 +87,16 @@ TEST(FaultGuardDeathTest, ABusErrorOfOurOwnStillEndsTheProcess) {
 class Malicious_Loss : public VhostTest {
  protected:
   void run_worker() {
-    worker_ = std::jthread([this](std::stop_token stop) {
+    std::promise<void> ready;
+    worker_ = std::jthread([this, &ready](std::stop_token stop) {
+      CallSender::of_this_thread();  // its descriptor stays as long as the thread
+      ready.set_value();
       while (!stop.stop_requested()) {
         host.work();
       }
     });
+    ready.get_future().wait();
+    note_resources();
   }
   std::jthread worker_;
 };

@@ -236,8 +236,7 @@ class VhostTest : public ::testing::Test {
   void expect_unharmed() {
     EXPECT_TRUE(carries(*bystander_)) << "the bystander's traffic";
     EXPECT_TRUE(turn_until([&] { return !port->info().connected; })) << "the attacker is gone";
-    // A thread that has called a guest keeps one descriptor for that (call_sender.h).
-    EXPECT_TRUE(turn_until([&] { return open_descriptors() <= descriptors_ + 1; }))
+    EXPECT_TRUE(turn_until([&] { return open_descriptors() == descriptors_; }))
         << open_descriptors() << " descriptors, " << descriptors_ << " before";
     EXPECT_EQ(guest_mappings(), mappings_);
     EXPECT_FALSE(host.attached[raw(kVictim)]);
