@@ -10,12 +10,12 @@
 
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/closer.h"
+#include "base/fd_passing.h"
 #include "base/log.h"
 
 namespace sluice {
@@ -38,22 +38,9 @@ Result<std::pair<UniqueFd, UniqueFd>> make_channel(int flags) {
 }
 
 // One datagram with descriptors; never waits.
-bool send_with(int socket, const void* data, std::size_t bytes, std::span<const int> fds) {
-  alignas(cmsghdr) std::byte control[CMSG_SPACE(2 * sizeof(int))]{};
-  iovec part{const_cast<void*>(data), bytes};
-  msghdr header{};
-  header.msg_iov = &part;
-  header.msg_iovlen = 1;
-  if (!fds.empty()) {
-    header.msg_control = control;
-    header.msg_controllen = CMSG_SPACE(fds.size_bytes());
-    cmsghdr* rights = CMSG_FIRSTHDR(&header);
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(fds.size_bytes());
-    std::memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
-  }
-  return ::sendmsg(socket, &header, MSG_DONTWAIT | MSG_NOSIGNAL) == static_cast<ssize_t>(bytes);
+bool send_with(int socket, const auto& datagram, std::span<const int> fds) {
+  return send_with_fds(socket, std::as_bytes(std::span(&datagram, 1)), fds, MSG_DONTWAIT) ==
+         static_cast<ssize_t>(sizeof datagram);
 }
 
 // Its other end is gone, and with it the process that had it.
@@ -128,13 +115,13 @@ Result<UniqueFd> DoorKeeper::ask_for(DoorKind kind, std::uint32_t id, int peer) 
   const ZygoteRequest request{.what = ZygoteRequest::What::kOpen, .kind = kind, .id = id};
   const std::array<int, 2> fds{channel->second.get(), peer};
   const std::span<const int> given = std::span(fds).first(peer < 0 ? 1 : 2);
-  if (!send_with(zygote_.get(), &request, sizeof request, given)) {
+  if (!send_with(zygote_.get(), request, given)) {
     if (errno != EPIPE && errno != ECONNRESET) {
       return fail_errno(errno, "no door can be had");
     }
     log::error("the process that makes doors is gone; another one is started");
     SLUICE_TRY(start_zygote());
-    if (!send_with(zygote_.get(), &request, sizeof request, given)) {
+    if (!send_with(zygote_.get(), request, given)) {
       return fail_errno(errno, "no door can be had");
     }
   }
@@ -159,7 +146,7 @@ Result<Door> DoorKeeper::open(DoorKind kind, const std::string& who, UniqueFd pe
 
 void DoorKeeper::kill(std::uint32_t id) {
   const ZygoteRequest request{.what = ZygoteRequest::What::kKill, .kind = {}, .id = id};
-  (void)send_with(zygote_.get(), &request, sizeof request, {});
+  (void)send_with(zygote_.get(), request, {});
   killed_.add(1);
 }
 
@@ -202,7 +189,7 @@ void DoorKeeper::bury_more() {
     }
     const char byte = 0;
     const int fd = unburied_.front().get();
-    if (!send_with(undertaker_->door.channel.get(), &byte, 1, std::span(&fd, 1))) {
+    if (!send_with(undertaker_->door.channel.get(), byte, std::span(&fd, 1))) {
       return;  // it is full, or gone: the next tick looks
     }
     if (undertaker_->under_way++ == 0) {

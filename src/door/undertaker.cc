@@ -5,7 +5,8 @@
 
 #include <cerrno>
 #include <cstddef>
-#include <cstring>
+
+#include "base/fd_passing.h"
 
 namespace sluice {
 
@@ -26,9 +27,7 @@ void run_undertaker(int channel) {
     if (got <= 0) {
       return;
     }
-    if (const cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr && part->cmsg_type == SCM_RIGHTS) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(part), sizeof fd);
+    for (int fd : received_fds(header)) {
       ::close(fd);  // with all that waits in it: this may take for ever
     }
     if (::send(channel, &byte, 1, MSG_NOSIGNAL) < 0) {

@@ -14,13 +14,13 @@
 
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <map>
 #include <utility>
 #include <vector>
 
 #include "base/confine.h"
 #include "base/fd.h"
+#include "base/fd_passing.h"
 
 namespace sluice {
 
@@ -162,14 +162,11 @@ class Zygote {
     if (got != sizeof request) {
       return false;
     }
-    int fds[2] = {-1, -1};
-    if (const cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr && part->cmsg_type == SCM_RIGHTS) {
-      std::memcpy(fds, CMSG_DATA(part), std::min<std::size_t>(part->cmsg_len - CMSG_LEN(0), sizeof fds));
-    }
+    const std::vector<int> fds = received_fds(header);
     if (request.what == ZygoteRequest::What::kKill) {
       kill(request.id);
-    } else if (fds[0] >= 0) {
-      open(request, fds[0], fds[1]);
+    } else if (!fds.empty()) {
+      open(request, fds[0], fds.size() > 1 ? fds[1] : -1);
     }
     return true;
   }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/fd_passing.h"
 
 namespace sluice {
 
@@ -83,22 +84,7 @@ namespace {
 Result<void> send_message(int socket, sluice_app_welcome& welcome, std::span<const int> fds) {
   welcome.magic = SLUICE_APP_MAGIC;
   welcome.version = SLUICE_APP_VERSION;
-  iovec place{&welcome, sizeof(welcome)};
-  msghdr header{};
-  header.msg_iov = &place;
-  header.msg_iovlen = 1;
-  std::vector<std::byte> control;
-  if (!fds.empty()) {
-    control.resize(CMSG_SPACE(fds.size_bytes()));
-    header.msg_control = control.data();
-    header.msg_controllen = control.size();
-    cmsghdr* attached = CMSG_FIRSTHDR(&header);
-    attached->cmsg_level = SOL_SOCKET;
-    attached->cmsg_type = SCM_RIGHTS;
-    attached->cmsg_len = CMSG_LEN(fds.size_bytes());
-    std::memcpy(CMSG_DATA(attached), fds.data(), fds.size_bytes());
-  }
-  if (::sendmsg(socket, &header, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+  if (send_with_fds(socket, std::as_bytes(std::span(&welcome, 1)), fds, MSG_DONTWAIT) < 0) {
     return fail_errno(errno, "cannot send the welcome");
   }
   return {};

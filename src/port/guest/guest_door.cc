@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/fd_passing.h"
 
 namespace sluice {
 
@@ -115,21 +116,7 @@ class GuestDoor {
 
   // Waits while the daemon has enough to read: that is how a flood of messages is held back.
   bool send(std::span<const std::byte> bytes, std::span<const int> fds) {
-    alignas(cmsghdr) std::byte control[CMSG_SPACE(kMaxVhostFds * sizeof(int))]{};
-    iovec part{const_cast<std::byte*>(bytes.data()), bytes.size()};
-    msghdr header{};
-    header.msg_iov = &part;
-    header.msg_iovlen = 1;
-    if (!fds.empty()) {
-      header.msg_control = control;
-      header.msg_controllen = CMSG_SPACE(fds.size_bytes());
-      cmsghdr* rights = CMSG_FIRSTHDR(&header);
-      rights->cmsg_level = SOL_SOCKET;
-      rights->cmsg_type = SCM_RIGHTS;
-      rights->cmsg_len = CMSG_LEN(fds.size_bytes());
-      std::memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
-    }
-    return ::sendmsg(channel_, &header, MSG_NOSIGNAL) >= 0;
+    return send_with_fds(channel_, bytes, fds, 0) >= 0;
   }
 
   const int channel_;

@@ -5,6 +5,8 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/fd_passing.h"
+
 namespace sluice {
 
 namespace {
@@ -24,17 +26,8 @@ VhostTransport::Received VhostTransport::give_up(VhostFault fault) {
 
 std::vector<PeerFd> take_peer_fds(const msghdr& header) {
   std::vector<PeerFd> taken;
-  for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr;
-       part = CMSG_NXTHDR(const_cast<msghdr*>(&header), part)) {
-    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) {
-      continue;
-    }
-    const std::size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (std::size_t i = 0; i < count; ++i) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(part) + i * sizeof(int), sizeof(int));
-      taken.push_back(PeerFd::take(fd));
-    }
+  for (int fd : received_fds(header)) {
+    taken.push_back(PeerFd::take(fd));
   }
   return taken;
 }

@@ -1,0 +1,40 @@
+#include "base/fd_passing.h"
+
+#include <cstring>
+
+namespace sluice {
+
+ssize_t send_with_fds(int socket, std::span<const std::byte> bytes, std::span<const int> fds, int flags) {
+  iovec place{const_cast<std::byte*>(bytes.data()), bytes.size()};
+  msghdr header{};
+  header.msg_iov = &place;
+  header.msg_iovlen = 1;
+  std::vector<std::byte> control;
+  if (!fds.empty()) {
+    control.resize(CMSG_SPACE(fds.size_bytes()));
+    header.msg_control = control.data();
+    header.msg_controllen = control.size();
+    cmsghdr* rights = CMSG_FIRSTHDR(&header);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(fds.size_bytes());
+    std::memcpy(CMSG_DATA(rights), fds.data(), fds.size_bytes());
+  }
+  return ::sendmsg(socket, &header, MSG_NOSIGNAL | flags);
+}
+
+std::vector<int> received_fds(const msghdr& header) {
+  std::vector<int> fds;
+  for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr;
+       part = CMSG_NXTHDR(const_cast<msghdr*>(&header), part)) {
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) {
+      continue;
+    }
+    const std::size_t before = fds.size(), count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    fds.resize(before + count);
+    std::memcpy(fds.data() + before, CMSG_DATA(part), count * sizeof(int));
+  }
+  return fds;
+}
+
+}  // namespace sluice
