@@ -143,7 +143,7 @@ TEST_F(IpGuardTest, Malicious_ArpThatNamesAnotherInAnyFieldDoesNotPass) {
   EXPECT_FALSE(allows(kArp, arp(kOtherMac, kOwn4, 2)));
   EXPECT_FALSE(allows(kArp, arp(kMac, "0.0.0.0", 2))) << "only a request is a probe";
   const Bytes good = arp(kMac, kOwn4);
-  for (std::size_t i : {0, 1, 2, 3, 4, 5}) {  // other hardware, other protocol, other lengths
+  for (std::size_t i = 0; i < 6; ++i) {  // other hardware, other protocol, other lengths
     Bytes odd = good;
     odd[i] ^= std::byte{2};
     EXPECT_FALSE(allows(kArp, odd)) << i;
