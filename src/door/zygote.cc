@@ -1,5 +1,6 @@
 #include "door/zygote.h"
 
+#include <cap-ng.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <linux/sched.h>
@@ -10,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <array>
@@ -21,6 +23,7 @@
 #include "base/confine.h"
 #include "base/fd.h"
 #include "base/fd_passing.h"
+#include "base/log.h"
 
 namespace sluice {
 
@@ -28,6 +31,7 @@ namespace {
 
 constexpr rlim_t kMostDescriptors = 4096;  // of the zygote: one per door that runs
 constexpr std::uint32_t kNobody = 65534;
+constexpr long kBetweenZygotesNs = 100'000'000;  // when one is killed again and again
 
 // Doors and the zygote. What only the zygote makes is taken from a door before it looks at its peer.
 constexpr std::string_view kDoorCalls[] = {"read",
@@ -207,18 +211,58 @@ class Zygote {
   std::map<std::uint32_t, Child> children_;
 };
 
+// The parent of zygotes replaces one that was killed, which a confined daemon cannot do. It reads nothing, so
+// nobody can tell it anything; it keeps what a zygote needs to become somebody else.
+Result<void> keep_what_zygotes_give_up() {
+  if (::geteuid() != 0) {
+    return {};
+  }
+  ::capng_clear(CAPNG_SELECT_BOTH);
+  ::capng_updatev(CAPNG_ADD,
+                  static_cast<capng_type_t>(CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_BOUNDING_SET),
+                  CAP_SETUID, CAP_SETGID, CAP_SETPCAP, -1);
+  if (::capng_apply(CAPNG_SELECT_BOTH) != 0) {
+    return fail("cannot give up capabilities");
+  }
+  return {};
+}
+
+Result<void> be_the_zygote(RunDoor run_door) {
+  ::prctl(PR_SET_NAME, "sluice-door");
+  SLUICE_TRY(give_up_privileges());
+  Zygote(run_door).serve();
+  return {};
+}
+
 }  // namespace
 
 Result<void> run_zygote(RunDoor run_door) {
-  ::prctl(PR_SET_NAME, "sluice-door");
+  ::prctl(PR_SET_NAME, "sluice-doors");
   ::signal(SIGPIPE, SIG_IGN);
   for (int signal : {SIGINT, SIGTERM, SIGHUP}) {
     ::signal(signal, SIG_IGN);  // a terminal's ^C is for the daemon, whose end is ours
   }
   ::close_range(kZygoteSocket + 1, ~0u, 0);
-  SLUICE_TRY(give_up_privileges());
-  Zygote(run_door).serve();
-  return {};
+  SLUICE_TRY(keep_what_zygotes_give_up());
+  log::start("sluice-door", "info");
+  for (;;) {
+    const pid_t zygote = ::fork();
+    if (zygote < 0) {
+      return fail_errno(errno, "cannot fork");
+    }
+    if (zygote == 0) {
+      return be_the_zygote(run_door);
+    }
+    int status = 0;
+    while (::waitpid(zygote, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (WIFEXITED(status)) {
+      ::_exit(WEXITSTATUS(status));  // the daemon is gone, or the zygote has said why it could not begin
+    }
+    log::error("the process that makes doors died of signal {}; another one is started", WTERMSIG(status));
+    const timespec pause{.tv_sec = 0, .tv_nsec = kBetweenZygotesNs};
+    ::nanosleep(&pause, nullptr);
+  }
 }
 
 }  // namespace sluice
