@@ -1,7 +1,13 @@
 // sluiced: the daemon. What it does in which order: run_daemon() of src/control/daemon.cc.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <map>
+#include <string>
 
+#include "base/check.h"
+#include "base/closer.h"
+#include "base/least_privilege.h"
+#include "base/log.h"
 #include "control/check_mode.h"
 #include "control/daemon.h"
 #include "control/engine.h"
@@ -11,7 +17,26 @@ namespace {
 
 using namespace sluice;
 
-Result<std::unique_ptr<ControlTarget>> make_engine(const Config& config, EventLoop& loop, DoorKeeper& doors) {
+enum class Confine : std::uint8_t { kAuto, kOff };
+
+// Before the first thread, after all that only the start needs: the config, the control socket with its
+// group.
+Result<void> give_up_privileges(Confine confine) {
+  if (confine == Confine::kOff) {
+    log::warn("not confined (--confine off): every thread keeps all privileges");
+    return {};
+  }
+  SLUICE_TRY(confine_process());
+  Closer::of_process().begin_with([] {
+    auto confined = confine_thread(ThreadKind::kCloser);
+    SLUICE_CHECK(confined, "{}", confined.error().message);
+  });
+  return {};
+}
+
+Result<std::unique_ptr<ControlTarget>> make_engine(const Config& config, EventLoop& loop, DoorKeeper& doors,
+                                                   Confine confine) {
+  SLUICE_TRY(give_up_privileges(confine));
   doors.watch_on(loop);
   auto engine = Engine::create(config, loop, doors);
   if (!engine) {
@@ -20,12 +45,12 @@ Result<std::unique_ptr<ControlTarget>> make_engine(const Config& config, EventLo
   return std::unique_ptr<ControlTarget>(std::move(*engine));
 }
 
-Result<void> serve(const DaemonOptions& options) {
+Result<void> serve(const DaemonOptions& options, Confine confine) {
   // First of all: the zygote inherits what there is.
   auto doors = DoorKeeper::start(DoorKeeper::default_program());
   SLUICE_TRY(doors);
   return run_daemon(options, [&](const Config& config, EventLoop& loop, const std::string&) {
-    return make_engine(config, loop, **doors);
+    return make_engine(config, loop, **doors, confine);
   });
 }
 
@@ -33,10 +58,14 @@ int run(int argc, char** argv) {
   CLI::App app("Delivers packets of a NIC that Linux goes on using to programs, by zero copy.", "sluiced");
   DaemonOptions options{.config_path = "/etc/sluice/sluice.toml", .log_level = ""};
   std::string check;
+  Confine confine = Confine::kAuto;
   app.add_option("--config", options.config_path, "the config file")->capture_default_str();
   app.add_option("--check", check, "say whether the daemon would accept this file, and end");
   app.add_option("--log", options.log_level, "instead of the config's level")
       ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "off"}));
+  app.add_option("--confine", confine, "off: keep all privileges, and allow every system call")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, Confine>{{"auto", Confine::kAuto}, {"off", Confine::kOff}}));
   app.set_version_flag("--version", SLUICE_VERSION);
   try {
     app.parse(argc, argv);
@@ -46,7 +75,7 @@ int run(int argc, char** argv) {
   if (!check.empty()) {
     return check_config_file(check, stdout, stderr);
   }
-  if (auto ended = serve(options); !ended) {
+  if (auto ended = serve(options, confine); !ended) {
     fmt::print(stderr, "sluiced: {}\n", ended.error().message);
     return 1;
   }

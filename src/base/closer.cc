@@ -64,6 +64,9 @@ std::size_t Closer::waiting() const {
 
 void Closer::work() {
   ::pthread_setname_np(::pthread_self(), "sluice-closer");
+  if (prepare_) {
+    prepare_();
+  }
   std::unique_lock lock(mutex_);
   for (;;) {
     changed_.wait(lock, [this] { return !jobs_.empty() || ending_; });

@@ -29,6 +29,8 @@ class Closer {
 
   // From here on jobs are done by who brings them: for a process that may wait, and may make no thread.
   void work_without_thread() { threadless_ = true; }
+  // What its thread does first, once. Before the first job.
+  void begin_with(std::function<void()> prepare) { prepare_ = std::move(prepare); }
 
   // Any thread but a worker's; never waits for the job. `job` drops references and nothing else.
   void run(std::function<void()> job);
@@ -43,6 +45,7 @@ class Closer {
  private:
   void work();
 
+  std::function<void()> prepare_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::function<void()>> jobs_;

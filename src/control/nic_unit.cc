@@ -135,13 +135,7 @@ Result<void> NicUnit::bring_up(QueueId queue, BindMode mode, OpenQueue open, Ume
   SLUICE_CHECK(!queues_.contains(queue), "nic {}: queue {} is open", config_.netdev, raw(queue));
   open.worker = worker_of(queue, wiring_.workers.size());
   Worker& worker = *wiring_.workers[raw(open.worker)];
-  Result<std::unique_ptr<NicQueue>> socket = fail("not opened");
-  auto open_socket = [&] { socket = NicQueue::open(queue_options(queue, mode), umem, *open.pool); };
-  if (use == Pool::kInUse) {
-    worker.call([&](Worker::Tables&) { open_socket(); });
-  } else {
-    open_socket();
-  }
+  auto socket = NicQueue::open_empty(queue_options(queue, mode), umem, *open.pool);
   if (!socket) {
     if (open.range) {
       open.host_pool.reset();
@@ -152,6 +146,11 @@ Result<void> NicUnit::bring_up(QueueId queue, BindMode mode, OpenQueue open, Ume
   open.socket = std::move(*socket);
   NicQueue* lane = open.socket.get();
   WorkerId served_by = open.worker;
+  if (use == Pool::kInUse) {
+    worker.call([lane](Worker::Tables&) { lane->fill(); });
+  } else {
+    lane->fill();
+  }
   worker.call([lane](Worker::Tables& tables) { tables.queues.push_back(lane); });
   queues_.emplace(queue, std::move(open));
   choose_uplink_lane(served_by);

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/clock.h"
+#include "base/least_privilege.h"
 #include "base/log.h"
 #include "base/pause_cpu.h"
 
@@ -42,6 +43,10 @@ void CoreKeeper::run() {
   const int error = ::pthread_setschedparam(::pthread_self(), SCHED_IDLE, &lowest);
   if (error != 0) {
     log::warn("no core is kept awake: the scheduling class SCHED_IDLE is refused ({})", std::strerror(error));
+    return;
+  }
+  if (auto confined = confine_thread(ThreadKind::kKeeper); !confined) {
+    log::warn("no core is kept awake: {}", confined.error().message);
     return;
   }
   for (;;) {

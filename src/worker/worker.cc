@@ -12,6 +12,7 @@
 #include <string>
 
 #include "base/check.h"
+#include "base/least_privilege.h"
 #include "worker/loop.h"
 
 namespace sluice {
@@ -120,6 +121,10 @@ Result<void> Worker::prepare_thread() {
   }
   if (options_.idle == WorkerOptions::Idle::kAwake) {
     parts_->loop.start_keeper();
+  }
+  // Last: what stands above needs more than a worker ever does again.
+  if (auto confined = confine_thread(ThreadKind::kWorker); !confined) {
+    return with_context(fmt::format("worker {}", raw(options_.id)), confined.error());
   }
   return {};
 }

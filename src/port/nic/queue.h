@@ -42,6 +42,11 @@ class NicQueue final : public Queue {
   // Errors: queue out of range, in use by another socket, no zero copy where mode asks for it, frames that do
   // not fit a page.
   static Result<std::unique_ptr<NicQueue>> open(const NicQueueOptions& options, Umem& umem, PagePool& pool);
+  // The same in two steps, for a pool that its worker is using meanwhile: the kernel's part on the control
+  // thread, which has the privileges for it, and then fill() on the worker's.
+  static Result<std::unique_ptr<NicQueue>> open_empty(const NicQueueOptions& options, Umem& umem,
+                                                      PagePool& pool);
+  void fill() { refill(); }
   // Control thread, after the worker has let go of it. Closes the socket first, then all pages that the
   // kernel held go home to the pool (D7). The pool must be quiet: its owner thread no longer uses it.
   ~NicQueue() override;

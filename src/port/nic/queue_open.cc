@@ -69,6 +69,15 @@ NicQueue::NicQueue(const NicQueueOptions& options, Umem& umem, PagePool& pool)
 }
 
 Result<std::unique_ptr<NicQueue>> NicQueue::open(const NicQueueOptions& options, Umem& umem, PagePool& pool) {
+  auto queue = open_empty(options, umem, pool);
+  if (queue) {
+    (*queue)->fill();  // also for a queue that only sends: some drivers leak without it (ice, i40e)
+  }
+  return queue;
+}
+
+Result<std::unique_ptr<NicQueue>> NicQueue::open_empty(const NicQueueOptions& options, Umem& umem,
+                                                       PagePool& pool) {
   auto info = read_nic_info(options.netdev);
   if (!info) {
     return std::unexpected(info.error());
@@ -95,7 +104,6 @@ Result<std::unique_ptr<NicQueue>> NicQueue::open(const NicQueueOptions& options,
   }
   umem.joined(queue->socket_.get(), queue->options_.ifindex, queue->zero_copy_);
   queue->joined_ = true;
-  queue->refill();  // also for a queue that only sends: some drivers leak without it (facts on ice and i40e)
   return queue;
 }
 

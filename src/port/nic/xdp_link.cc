@@ -38,7 +38,10 @@ std::optional<std::string> present_program(int ifindex) {
   UniqueFd program(::bpf_prog_get_fd_by_id(id));
   bool known = program && ::bpf_obj_get_info_by_fd(program.get(), &info, &info_bytes) == 0;
   std::string name = known ? info.name : "";
-  std::string text = fmt::format("the XDP program {} (id {})", name.empty() ? "without a name" : name, id);
+  // Its name is for CAP_SYS_ADMIN alone, which the daemon does not keep.
+  std::string text =
+      known ? fmt::format("the XDP program {} (id {})", name.empty() ? "without a name" : name, id)
+            : fmt::format("an XDP program (id {}; `bpftool prog show id {}` names it)", id, id);
   // libxdp's dispatcher holds the hook for several programs of its own; Sluice's cannot be one of them,
   // because they would see packets before or after it.
   if (name.starts_with("xdp_dispatcher")) {

@@ -1,0 +1,225 @@
+// The system calls that each kind of thread may make. Worker and keeper need no file, no socket of their own,
+// no process. What is conditional stands in least_privilege.cc.
+#include <array>
+
+#include "base/least_privilege.h"
+
+namespace sluice {
+
+namespace {
+
+// Every thread: memory, waiting, its end, and what a failed check says before it.
+#define SLUICE_CALLS_OF_ALL                                                                             \
+  "brk", "munmap", "mremap", "madvise", "futex", "futex_waitv", "write", "writev", "clock_gettime",     \
+      "clock_nanosleep", "nanosleep", "sched_yield", "getpid", "gettid", "getcpu", "rt_sigreturn",      \
+      "rt_sigprocmask", "rt_sigaction", "sigaltstack", "restart_syscall", "exit", "exit_group", "rseq", \
+      "membarrier", "getrandom", "gettimeofday", "time"
+
+constexpr std::array kKeeperCalls = std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL});
+
+// Closer::run() is for jobs that drop references, and nothing else.
+constexpr std::array kCloserCalls = std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL, "close"});
+
+constexpr std::array kWorkerCalls = std::to_array<std::string_view>({
+    SLUICE_CALLS_OF_ALL,
+    // Frames: to and from AF_XDP sockets, a tap, a packet socket; an app or a guest is woken.
+    "read",
+    "readv",
+    "preadv2",
+    "sendto",
+    "sendmsg",
+    "recvfrom",
+    "recvmsg",
+    "io_submit",
+    "io_getevents",
+    "getsockopt",
+    "setsockopt",
+    "poll",
+    "ppoll",
+    // Sleep.
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_wait",
+    "epoll_pwait",
+    "epoll_pwait2",
+    "timerfd_settime",
+    // A queue whose pages come home on this thread: its socket is closed here, and asked until it is free.
+    "close",
+    "bind",
+});
+
+// What a service that manages links, files of its own and sockets needs. No program is started, no other
+// process is touched, no file system is mounted, no kernel module is loaded.
+constexpr std::array kControlCalls = std::to_array<std::string_view>({
+    SLUICE_CALLS_OF_ALL,
+    // files
+    "read",
+    "readv",
+    "pread64",
+    "preadv",
+    "preadv2",
+    "pwrite64",
+    "pwritev",
+    "pwritev2",
+    "lseek",
+    "open",
+    "openat",
+    "openat2",
+    "close",
+    "close_range",
+    "access",
+    "faccessat",
+    "faccessat2",
+    "stat",
+    "lstat",
+    "fstat",
+    "newfstatat",
+    "statx",
+    "statfs",
+    "fstatfs",
+    "readlink",
+    "readlinkat",
+    "getcwd",
+    "getdents64",
+    "rename",
+    "renameat",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "linkat",
+    "mkdir",
+    "mkdirat",
+    "rmdir",
+    "umask",
+    "chmod",
+    "fchmod",
+    "fchmodat",
+    "fchmodat2",
+    "chown",
+    "fchown",
+    "lchown",
+    "fchownat",
+    "flock",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "fallocate",
+    "memfd_create",
+    "dup",
+    "dup2",
+    "dup3",
+    "fcntl",
+    // waiting
+    "poll",
+    "ppoll",
+    "select",
+    "pselect6",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_wait",
+    "epoll_pwait",
+    "epoll_pwait2",
+    "eventfd2",
+    "timerfd_create",
+    "timerfd_settime",
+    "timerfd_gettime",
+    "signalfd4",
+    "pipe2",
+    "io_setup",
+    "io_submit",
+    "io_getevents",
+    "io_pgetevents",
+    "io_cancel",
+    "io_destroy",
+    // sockets; which families: least_privilege.cc
+    "socketpair",
+    "bind",
+    "listen",
+    "accept",
+    "accept4",
+    "connect",
+    "shutdown",
+    "sendto",
+    "sendmsg",
+    "sendmmsg",
+    "recvfrom",
+    "recvmsg",
+    "recvmmsg",
+    "getsockopt",
+    "setsockopt",
+    "getsockname",
+    "getpeername",
+    // the XDP program and its maps
+    "bpf",
+    // threads of its own
+    "set_robust_list",
+    "sched_setaffinity",
+    "sched_getaffinity",
+    "sched_setscheduler",
+    "sched_getscheduler",
+    "sched_setparam",
+    "sched_getparam",
+    "sched_get_priority_max",
+    "sched_get_priority_min",
+    "setpriority",
+    "getpriority",
+    "prctl",
+    "arch_prctl",
+    "seccomp",
+    "capget",
+    "capset",
+    // itself and its machine
+    "mlock",
+    "mlock2",
+    "munlock",
+    "mbind",
+    "get_mempolicy",
+    "getrlimit",
+    "setrlimit",
+    "getrusage",
+    "sysinfo",
+    "uname",
+    "getuid",
+    "geteuid",
+    "getgid",
+    "getegid",
+    "getgroups",
+    "getppid",
+    "clock_getres",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "wait4",
+    "waitid",
+});
+
+}  // namespace
+
+std::string_view name_of(ThreadKind kind) {
+  switch (kind) {
+    case ThreadKind::kControl:
+      return "control";
+    case ThreadKind::kWorker:
+      return "worker";
+    case ThreadKind::kKeeper:
+      return "keeper";
+    case ThreadKind::kCloser:
+      return "closer";
+  }
+  return "unknown";
+}
+
+std::span<const std::string_view> calls_of(ThreadKind kind) {
+  switch (kind) {
+    case ThreadKind::kControl:
+      return kControlCalls;
+    case ThreadKind::kWorker:
+      return kWorkerCalls;
+    case ThreadKind::kKeeper:
+      return kKeeperCalls;
+    case ThreadKind::kCloser:
+      return kCloserCalls;
+  }
+  return {};
+}
+
+}  // namespace sluice
