@@ -1,18 +1,25 @@
 #include "base/unix_socket.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <utility>
+
+#include "base/folder.h"
 
 namespace sluice {
 
 namespace {
 
-constexpr int kBacklog = 64;
+// Not in the headers of older kernels.
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
+#endif
 
 Result<sockaddr_un> address_of(const std::string& path) {
   sockaddr_un address{};
@@ -25,26 +32,114 @@ Result<sockaddr_un> address_of(const std::string& path) {
   return address;
 }
 
+const sockaddr* generic(const sockaddr_un& address) {
+  return reinterpret_cast<const sockaddr*>(&address);
+}
+
 UniqueFd make_socket(int type) {
   return UniqueFd(::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 }
 
-// Removes a socket that nobody listens on any more.
-Result<void> remove_stale(const std::string& path, const sockaddr_un& address, int type) {
-  struct stat status;
-  if (::lstat(path.c_str(), &status) < 0) {
-    return {};  // nothing there; bind says so if something is wrong with the directory
+// Where a path leads: its folder, held open, and its name there.
+struct Place {
+  std::string path;
+  UniqueFd folder;
+  std::string name;
+};
+
+Result<Place> place_of(const std::string& path) {
+  SLUICE_TRY(address_of(path));  // it must fit: others connect by it
+  const std::size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  auto opened = open_folder(folder);
+  if (!opened) {
+    return with_context(fmt::format("cannot make the socket {}", path), std::move(opened.error()));
   }
-  if (!S_ISSOCK(status.st_mode)) {
-    return fail("{} exists and is not a socket; remove it or choose another path", path);
+  return Place{path, std::move(*opened), path.substr(slash == std::string::npos ? 0 : slash + 1)};
+}
+
+// One file of a folder, as an O_PATH descriptor: a path of its own that nobody can swap.
+UniqueFd pin(int folder, const std::string& name) {
+  return UniqueFd(::openat(folder, name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+}
+
+std::string pinned_path(int fd) {
+  return fmt::format("/proc/self/fd/{}", fd);
+}
+
+enum class Found : std::uint8_t { kNothing, kStaleSocket };
+
+// What stands at the place may be replaced: nothing, or a socket that nobody listens on.
+Result<Found> look_at(const Place& place, int type) {
+  UniqueFd there = pin(place.folder.get(), place.name);
+  if (!there) {
+    if (errno == ENOENT) {
+      return Found::kNothing;
+    }
+    return fail_errno(errno, "cannot look at the socket {}", place.path);
   }
+  struct stat status{};
+  if (::fstat(there.get(), &status) < 0 || !S_ISSOCK(status.st_mode)) {
+    return fail("{} exists and is not a socket; remove it or choose another path", place.path);
+  }
+  auto address = address_of(pinned_path(there.get()));
+  SLUICE_TRY(address);
   UniqueFd probe = make_socket(type);
-  if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 ||
-      errno == EAGAIN || errno == EPROTOTYPE) {
-    return fail("{} is in use: another process listens on it", path);
+  if (::connect(probe.get(), generic(*address), sizeof(*address)) == 0 || errno == EAGAIN ||
+      errno == EPROTOTYPE) {
+    return fail("{} is in use: another process listens on it; stop it or choose another path", place.path);
   }
-  if (::unlink(path.c_str()) < 0) {
-    return fail_errno(errno, "cannot remove the stale socket {}", path);
+  if (errno != ECONNREFUSED) {
+    return fail_errno(errno, "cannot tell whether a process listens on {}", place.path);
+  }
+  return Found::kStaleSocket;
+}
+
+// Removes a name of the folder unless it is moved to its place.
+class StagedName {
+ public:
+  explicit StagedName(int folder) : folder_(folder), name_(fmt::format(".sluice-{}", ::getpid())) {
+    ::unlinkat(folder_, name_.c_str(), 0);  // of a process of this number that died
+  }
+  ~StagedName() {
+    if (!name_.empty()) {
+      ::unlinkat(folder_, name_.c_str(), 0);
+    }
+  }
+  StagedName(const StagedName&) = delete;
+  const std::string& name() const { return name_; }
+  // `replaces`: what stands there goes in the same step. Else nothing may stand there.
+  bool move_to(const std::string& to, bool replaces) {
+    const bool moved =
+        ::renameat2(folder_, name_.c_str(), folder_, to.c_str(), replaces ? 0 : RENAME_NOREPLACE) == 0 ||
+        // a file system that cannot do it exclusively
+        (!replaces && errno == EINVAL && ::renameat(folder_, name_.c_str(), folder_, to.c_str()) == 0);
+    if (moved) {
+      name_.clear();
+    }
+    return moved;
+  }
+
+ private:
+  const int folder_;
+  std::string name_;
+};
+
+// Linux takes the mode of the path from that of the socket at bind(2), without what the umask takes away. So
+// it is never more open than in the end, and what is missing is added on the file itself, which is known to
+// be a socket that this process's user has made: never by a name that somebody may have swapped.
+Result<void> set_access(int staged, const UnixListenerOptions& options) {
+  struct stat status{};
+  if (::fstat(staged, &status) < 0 || !S_ISSOCK(status.st_mode) || status.st_uid != ::geteuid() ||
+      status.st_nlink != 1) {
+    return fail("somebody else put another file in its place");
+  }
+  if (options.group && status.st_gid != *options.group &&
+      ::fchownat(staged, "", static_cast<uid_t>(-1), *options.group, AT_EMPTY_PATH) < 0) {
+    return fail_errno(errno, "cannot give it to group {}", *options.group);
+  }
+  if ((status.st_mode & 07777) != options.mode && ::chmod(pinned_path(staged).c_str(), options.mode) < 0) {
+    return fail_errno(errno, "cannot set its mode (is /proc mounted?)");
   }
   return {};
 }
@@ -62,26 +157,41 @@ UnixListener& UnixListener::operator=(UnixListener&& other) noexcept {
   return *this;
 }
 
-Result<UnixListener> UnixListener::at(const std::string& path, int type) {
-  auto address = address_of(path);
-  if (!address) {
-    return std::unexpected(std::move(address.error()));
-  }
-  SLUICE_TRY(remove_stale(path, *address, type));
+// The socket is made under another name and moved to its own when it has its mode and takes connections:
+// nobody finds it half made, and that of a dead daemon is replaced in one step.
+Result<UnixListener> UnixListener::at(const std::string& path, int type, const UnixListenerOptions& options) {
+  auto place = place_of(path);
+  SLUICE_TRY(place);
+  const int folder = place->folder.get();
+  auto found = look_at(*place, type);
+  SLUICE_TRY(found);
   UniqueFd socket = make_socket(type);
   if (!socket) {
     return fail_errno(errno, "cannot make a socket");
   }
-  if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) < 0) {
+  if (options.refuses_descriptors) {
+    (void)refuse_descriptors(socket.get());
+  }
+  StagedName staged(folder);
+  auto address = address_of(fmt::format("{}/{}", pinned_path(folder), staged.name()));
+  SLUICE_TRY(address);
+  ::fchmod(socket.get(), options.group ? options.mode & 0700 : options.mode);
+  if (::bind(socket.get(), generic(*address), sizeof(*address)) < 0) {
     return fail_errno(errno, "cannot make the socket {}", path);
   }
-  // Everybody may connect: peers are judged by SO_PEERCRED, and get a sentence instead of EACCES.
-  struct stat status;
-  if (::chmod(path.c_str(), 0666) < 0 || ::listen(socket.get(), kBacklog) < 0 ||
-      ::lstat(path.c_str(), &status) < 0) {
-    int why = errno;
-    ::unlink(path.c_str());
-    return fail_errno(why, "cannot listen on {}", path);
+  UniqueFd made = pin(folder, staged.name());
+  struct stat status{};
+  if (auto set = set_access(made.get(), options); !set) {
+    return with_context(fmt::format("cannot make the socket {}", path), std::move(set.error()));
+  }
+  if (::fstat(made.get(), &status) < 0 || ::listen(socket.get(), options.backlog) < 0) {
+    return fail_errno(errno, "cannot listen on {}", path);
+  }
+  if (!staged.move_to(place->name, *found == Found::kStaleSocket)) {
+    if (errno == EEXIST) {
+      return fail("{} is in use: another process has just made it; choose another path", path);
+    }
+    return fail_errno(errno, "cannot put the socket at {}", path);
   }
   UnixListener listener;
   listener.socket_ = std::move(socket);
@@ -106,9 +216,11 @@ UniqueFd UnixListener::release() {
 }
 
 void UnixListener::remove_path() {
-  struct stat now;
-  if (::lstat(path_.c_str(), &now) == 0 && now.st_dev == device_ && now.st_ino == inode_) {
-    ::unlink(path_.c_str());
+  auto place = place_of(path_);
+  struct stat now{};
+  if (place && ::fstatat(place->folder.get(), place->name.c_str(), &now, AT_SYMLINK_NOFOLLOW) == 0 &&
+      now.st_dev == device_ && now.st_ino == inode_) {
+    ::unlinkat(place->folder.get(), place->name.c_str(), 0);
   }
 }
 
@@ -121,18 +233,10 @@ Result<UniqueFd> connect_to_path(const std::string& path, int type) {
   if (!socket) {
     return fail_errno(errno, "cannot make a socket");
   }
-  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) < 0) {
+  if (::connect(socket.get(), generic(*address), sizeof(*address)) < 0) {
     return fail_errno(errno, "cannot connect to {}", path);
   }
   return socket;
-}
-
-bool refuse_descriptors(int socket) {
-#if !defined(SO_PASSRIGHTS)
-  constexpr int SO_PASSRIGHTS = 83;  // include/uapi/asm-generic/socket.h
-#endif
-  const int off = 0;
-  return ::setsockopt(socket, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof off) == 0;
 }
 
 Result<ucred> peer_credentials(int socket) {
@@ -142,6 +246,11 @@ Result<ucred> peer_credentials(int socket) {
     return fail_errno(errno, "cannot ask who connected");
   }
   return credentials;
+}
+
+bool refuse_descriptors(int socket) {
+  const int off = 0;
+  return ::setsockopt(socket, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof(off)) == 0;
 }
 
 }  // namespace sluice

@@ -1,15 +1,25 @@
-// Unix sockets of ports: listening at a path, connecting to one, and who is at the other end.
+// Unix sockets: listening at a path, connecting to one, and who is at the other end.
 #pragma once
 
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include <optional>
 #include <string>
 
 #include "base/fd.h"
 #include "base/result.h"
 
 namespace sluice {
+
+// What a listener is, besides its path.
+struct UnixListenerOptions {
+  mode_t mode = 0666;          // everybody may connect: peers are judged by who they are, and get a sentence
+  std::optional<gid_t> group;  // of the path; none: the process's
+  int backlog = 64;
+  // No descriptor can be sent to it or to a connection of it, where the kernel can refuse that (Linux 6.16).
+  bool refuses_descriptors = false;
+};
 
 // A socket that listens at a path; the path goes with it.
 class UnixListener {
@@ -19,10 +29,10 @@ class UnixListener {
   UnixListener& operator=(UnixListener&& other) noexcept;
   ~UnixListener() { reset(); }
 
-  // `type`: SOCK_SEQPACKET or SOCK_STREAM; non-blocking. Everybody may connect: peers are judged by
-  // peer_credentials(). A path left behind by a daemon that died is taken over; one that a living process
-  // listens on is an error.
-  static Result<UnixListener> at(const std::string& path, int type);
+  // `type`: SOCK_SEQPACKET or SOCK_STREAM; non-blocking. A path left behind by a daemon that died is taken
+  // over; one that a living process listens on is an error. The folder may be another user's: whatever is
+  // swapped in it meanwhile, no file but this socket gets another mode or group.
+  static Result<UnixListener> at(const std::string& path, int type, const UnixListenerOptions& options = {});
 
   int fd() const { return socket_.get(); }
   explicit operator bool() const { return static_cast<bool>(socket_); }
@@ -43,11 +53,11 @@ class UnixListener {
 // A non-blocking socket connected to who listens at `path`; an error when nobody does or its queue is full.
 Result<UniqueFd> connect_to_path(const std::string& path, int type);
 
-// No descriptors can be sent to this socket, nor to those that it accepts from here on: the sender gets EPERM
-// (SO_PASSRIGHTS, Linux 6.16). False: the kernel does not know this, and they can.
-bool refuse_descriptors(int socket);
-
 // Who is at the other end, as of connect(2): SO_PEERCRED, unix(7).
 Result<ucred> peer_credentials(int socket);
+
+// From here on nobody can send descriptors to this socket: their sendmsg(2) says EPERM. Accepted sockets have
+// it from their listener. False: this kernel cannot (before Linux 6.16).
+bool refuse_descriptors(int socket);
 
 }  // namespace sluice

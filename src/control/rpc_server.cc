@@ -4,8 +4,6 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -18,45 +16,6 @@ namespace {
 constexpr std::size_t kReadBytes = 65536;  // per turn and client (D6)
 constexpr int kLinesPerTurn = 16;          // likewise
 constexpr int kAcceptsPerTurn = 16;
-
-Result<sockaddr_un> address_of(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof(address.sun_path)) {
-    return fail("the control socket's path {} is longer than {} bytes", path, sizeof(address.sun_path) - 1);
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
-  return address;
-}
-
-const sockaddr* generic(const sockaddr_un& address) {
-  return reinterpret_cast<const sockaddr*>(&address);
-}
-
-// What stands at the path may be replaced: nothing, or a socket that nobody listens on.
-Result<void> check_replaceable(const std::string& path, const sockaddr_un& address) {
-  struct stat info{};
-  if (::lstat(path.c_str(), &info) < 0) {
-    if (errno == ENOENT) {
-      return {};
-    }
-    return fail_errno(errno, "cannot look at the control socket {}", path);
-  }
-  if (!S_ISSOCK(info.st_mode)) {
-    return fail("{} exists and is not a socket; remove it or choose another control path", path);
-  }
-  UniqueFd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (::connect(probe.get(), generic(address), sizeof(address)) == 0 || errno == EAGAIN) {
-    return fail("another sluiced is listening on {}; stop it or choose another control path", path);
-  }
-  if (errno != ECONNREFUSED && errno != ENOENT && errno != EPROTOTYPE) {
-    return fail_errno(errno, "cannot tell whether a daemon listens on {}", path);
-  }
-  if (errno == EPROTOTYPE) {
-    return fail("{} is somebody's socket of another kind; choose another control path", path);
-  }
-  return {};
-}
 
 // The last folder only: what is above it is the system's.
 Result<void> make_folder(const std::string& path) {
@@ -76,70 +35,37 @@ Result<std::unique_ptr<RpcServer>> RpcServer::create(RpcServerOptions options, E
   return server;
 }
 
-// The socket is made under another name and moved to its own when it has its owner and mode and accepts
-// clients: nobody finds it half made, and a dead daemon's socket is replaced in one step.
 Result<void> RpcServer::listen() {
-  auto address = address_of(options_.path);
-  SLUICE_TRY(address);
-  std::string staged_path = fmt::format("{}.{}", options_.path, ::getpid());
-  auto staged = address_of(staged_path);
-  SLUICE_TRY(staged);
-  SLUICE_TRY(make_folder(options_.path));
-  SLUICE_TRY(check_replaceable(options_.path, *address));
-
-  UniqueFd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!listener) {
-    return fail_errno(errno, "cannot make the control socket");
-  }
-  ::unlink(staged_path.c_str());
-  // Linux takes the mode of the path from that of the socket at bind(2): never more open than in the end.
-  ::fchmod(listener.get(), 0600);
-  if (::bind(listener.get(), generic(*staged), sizeof(*staged)) < 0) {
-    return fail_errno(errno, "cannot make the control socket {}", options_.path);
-  }
-  auto undo = [&](std::unexpected<Error> error) {
-    ::unlink(staged_path.c_str());
-    return error;
-  };
+  UnixListenerOptions how{.mode = 0600, .group = {}, .backlog = 16, .refuses_descriptors = true};
   if (!options_.group.empty()) {
     const group* entry = ::getgrnam(options_.group.c_str());
     if (entry == nullptr) {
-      return undo(fail("there is no group \"{}\" for the control socket", options_.group));
+      return fail("there is no group \"{}\" for the control socket", options_.group);
     }
-    if (::chown(staged_path.c_str(), static_cast<uid_t>(-1), entry->gr_gid) < 0) {
-      return undo(fail_errno(errno, "cannot give the control socket to group {}", options_.group));
-    }
+    how.group = entry->gr_gid;
+    how.mode = 0660;
   }
-  if (::chmod(staged_path.c_str(), options_.group.empty() ? 0600 : 0660) < 0 ||
-      ::listen(listener.get(), 16) < 0 || ::rename(staged_path.c_str(), options_.path.c_str()) < 0) {
-    return undo(fail_errno(errno, "cannot set up the control socket {}", options_.path));
+  SLUICE_TRY(make_folder(options_.path));
+  auto listener = UnixListener::at(options_.path, SOCK_STREAM, how);
+  if (!listener) {
+    return with_context("control socket", std::move(listener.error()));
   }
-  struct stat info{};
-  if (::stat(options_.path.c_str(), &info) == 0) {
-    device_ = info.st_dev;
-    inode_ = info.st_ino;
-  }
-  listener_ = std::move(listener);
-  return loop_.add(listener_.get(), EPOLLIN, [this](std::uint32_t) { accept_clients(); });
+  listener_ = std::move(*listener);
+  return loop_.add(listener_.fd(), EPOLLIN, [this](std::uint32_t) { accept_clients(); });
 }
 
 RpcServer::~RpcServer() {
   while (!clients_.empty()) {
     drop(clients_.begin());
   }
-  if (!listener_) {
-    return;
-  }
-  loop_.remove(listener_.get());
-  struct stat info{};
-  if (::stat(options_.path.c_str(), &info) == 0 && info.st_dev == device_ && info.st_ino == inode_) {
-    ::unlink(options_.path.c_str());
+  if (listener_) {
+    loop_.remove(listener_.fd());
   }
 }
 
 void RpcServer::accept_clients() {
   for (int i = 0; i < kAcceptsPerTurn; ++i) {
-    UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    UniqueFd fd(::accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!fd) {
       return;
     }

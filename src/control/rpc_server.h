@@ -2,8 +2,6 @@
 // line.
 #pragma once
 
-#include <sys/types.h>
-
 #include <list>
 #include <memory>
 #include <string>
@@ -11,6 +9,7 @@
 #include "base/event_loop.h"
 #include "base/fd.h"
 #include "base/result.h"
+#include "base/unix_socket.h"
 #include "control/rpc_protocol.h"
 
 namespace sluice {
@@ -65,9 +64,7 @@ class RpcServer {
   RpcServerOptions options_;
   EventLoop& loop_;
   const RpcMethods& methods_;
-  UniqueFd listener_;
-  dev_t device_ = 0;  // of the path's socket, to know it again
-  ino_t inode_ = 0;
+  UnixListener listener_;
   std::list<Client> clients_;
   std::uint64_t cut_off_ = 0;
 };

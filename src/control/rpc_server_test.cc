@@ -199,14 +199,15 @@ TEST_F(RpcServerTest, Crash_SocketOfADeadDaemonIsReplaced) {
 TEST_F(RpcServerTest, SocketOfALivingDaemonIsLeftAlone) {
   start();
   EXPECT_EQ(error_of_start(),
-            "another sluiced is listening on " + path_ + "; stop it or choose another control path");
+            "control socket: " + path_ +
+                " is in use: another process listens on it; stop it or choose another path");
   with_client([](RpcClient& client) { EXPECT_TRUE(client.call("echo", {{"text", ""}})); });
 }
 
 TEST_F(RpcServerTest, FileThatIsNoSocketIsLeftAlone) {
   std::ofstream(path_) << "precious";
   EXPECT_EQ(error_of_start(),
-            path_ + " exists and is not a socket; remove it or choose another control path");
+            "control socket: " + path_ + " exists and is not a socket; remove it or choose another path");
   EXPECT_EQ(std::filesystem::file_size(path_), 8u);
 }
 
