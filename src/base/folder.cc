@@ -56,8 +56,8 @@ Result<UniqueFd> open_folder(const std::string& path) {
       continue;
     }
     if (!is_trusted(status.st_uid)) {
-      return fail("{} leads through \"{}\", a symbolic link of user {}; write the path without it", path,
-                  part, status.st_uid);
+      return fail("{} leads through {}, a symbolic link of user {}; write the path without it", path, part,
+                  status.st_uid);
     }
     char target[PATH_MAX];
     const ssize_t bytes = ::readlinkat(next.get(), "", target, sizeof(target));

@@ -1,5 +1,8 @@
 #include "control/check_mode.h"
 
+#include <filesystem>
+
+#include "base/folder.h"
 #include "control/config.h"
 
 namespace sluice {
@@ -8,6 +11,18 @@ namespace {
 
 std::string count_text(std::size_t count, std::string_view one) {
   return fmt::format("{} {}{}", count, one, count == 1 ? "" : "s");
+}
+
+// What is so on this machine, not in the file alone.
+void warn_of_folder(const std::string& path, std::string_view whose, std::FILE* out) {
+  if (path.empty()) {
+    return;
+  }
+  const std::string folder = std::filesystem::path(path).parent_path();
+  if (const std::string others = others_who_write(folder); !others.empty()) {
+    fmt::print(out, "  warning: {}: {} can write in {}, and put another socket in its place\n", whose, others,
+               folder);
+  }
 }
 
 }  // namespace
@@ -24,6 +39,11 @@ int check_config_file(const std::string& path, std::FILE* out, std::FILE* errors
              count_text(config->rules.size(), "rule"));
   for (const std::string& warning : config_warnings(*config)) {
     fmt::print(out, "  warning: {}\n", warning);
+  }
+  warn_of_folder(config->daemon.control, "the control socket", out);
+  for (const auto& [name, port] : config->ports) {
+    // In the client role the folder is the front-end's, as it should be.
+    warn_of_folder(port.role == GuestPortOptions::Role::kServer ? port.socket : "", "port " + name, out);
   }
   return 0;
 }

@@ -151,6 +151,8 @@ std::vector<RuleConfig> rules_of_port(const Config& config, std::string_view por
 Result<std::uint32_t> read_user(const std::string& user);
 // The same for allow_groups.
 Result<std::uint32_t> read_group(const std::string& group);
+// Who may attach to an app or a guest port, of its three keys.
+Result<PeerPolicy> policy_of(const PortConfig& port);
 // A size as people write it: "512MiB", "64GiB", "1TiB".
 Result<std::uint64_t> read_size(std::string_view text);
 std::string size_text(std::uint64_t bytes);

@@ -677,6 +677,16 @@ TEST(ConfigWarnings, SayWhenAPortWouldGetItsOwnFramesBack) {
                 "port vm0 gets its own frames back by rule 1 (match \"\" to vm0): a loop, for measuring"}));
 }
 
+TEST(ConfigWarnings, SayThatAnybodyMayBeTheFrontEndThatIsConnectedTo) {
+  const std::string text =
+      "[nic.eth1]\n[port.vm0]\ntype = \"guest\"\nrole = \"client\"\nsocket = \"/g\"\n"
+      "mac = \"52:54:00:00:00:01\"\n";
+  EXPECT_EQ(config_warnings(parse_config(text, "f").value()),
+            (std::vector<std::string>{
+                "port vm0 connects to whoever made /g: add allow_users with the front-end's user"}));
+  EXPECT_TRUE(config_warnings(parse_config(text + "allow_users = [\"root\"]\n", "f").value()).empty());
+}
+
 TEST(ConfigWarnings, AreSilentAboutAGoodConfig) {
   EXPECT_TRUE(config_warnings(parse_config(kGood, "f").value()).empty());
 }

@@ -183,6 +183,12 @@ std::vector<std::string> config_warnings(const Config& config) {
   }
   for (const auto& [name, port] : config.ports) {
     warn_of_port(config, port, warnings);
+    if (port.role == GuestPortOptions::Role::kClient && port.allow_users.empty() &&
+        port.allow_groups.empty() && port.allow_cgroup.empty()) {
+      warnings.push_back(
+          fmt::format("port {} connects to whoever made {}: add allow_users with the front-end's user", name,
+                      port.socket));
+    }
     warn_of_shadowed_rules(config, name, stands_on_port, warnings);
   }
   for (const auto& [nic, unused] : config.nics) {

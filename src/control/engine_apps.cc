@@ -10,13 +10,9 @@ Result<AppPortOptions> Engine::app_options(const PortConfig& port, const std::op
   AppPortOptions options;
   options.name = port.name;
   options.socket = port.socket;
-  for (const std::string& user : port.allow_users) {
-    auto uid = read_user(user);
-    if (!uid) {
-      return std::unexpected(uid.error());
-    }
-    options.allow_uids.push_back(*uid);
-  }
+  auto policy = policy_of(port);
+  SLUICE_TRY(policy);
+  options.policy = std::move(*policy);
   options.pages = port.pages;
   options.page_bytes = target_.daemon.page_bytes;
   options.huge = huge_option(target_.daemon.huge_pages);

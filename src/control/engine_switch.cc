@@ -60,11 +60,9 @@ Result<void> Engine::add_guest(const PortConfig& config, PortId id) {
   options.name = config.name;
   options.socket = config.socket;
   options.role = config.role;
-  for (const std::string& user : config.allow_users) {
-    auto uid = read_user(user);
-    SLUICE_TRY(uid);
-    options.allow_uids.push_back(*uid);
-  }
+  auto policy = policy_of(config);
+  SLUICE_TRY(policy);
+  options.policy = std::move(*policy);
   options.macs = config.mac;
   options.vlan = config.vlan;
   options.trust = config.trust;

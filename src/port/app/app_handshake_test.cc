@@ -60,7 +60,7 @@ TEST_F(Handshake, ASecondAppIsToldWhoIsThere) {
 }
 
 TEST_F(Handshake, AUserWhoIsNotAllowedIsDenied) {
-  options.allow_uids = {::geteuid() + 4711};
+  options.policy.uids = {::geteuid() + 4711};
   start();
   sluice_app_hello hello = good_hello();
   auto answer = say(&hello, sizeof(hello));

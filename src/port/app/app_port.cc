@@ -13,7 +13,8 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/unix_socket.h"
+#include "base/log_budget.h"
+#include "port/acceptor.h"
 #include "port/app/app_lane.h"
 #include "port/app/handshake.h"
 #include "port/app/kept_memory.h"
@@ -22,10 +23,7 @@
 namespace sluice {
 
 namespace {
-constexpr std::uint64_t kAcceptPauseNs =
-    200'000'000;  // after accept(2) failed for want of descriptors or memory
-constexpr std::uint64_t kReopenNs = 1'000'000'000;      // between tries to serve owned queues again
-constexpr std::uint64_t kRefusalLogNs = 1'000'000'000;  // at most one line about refused clients in this time
+constexpr std::uint64_t kReopenNs = 1'000'000'000;  // between tries to serve owned queues again
 constexpr std::uint64_t kStallChecksPerTimeout = 4;
 constexpr std::uint64_t kMinStallCheckNs = 1'000'000;
 }  // namespace
@@ -50,7 +48,7 @@ class AppPort::Impl final : public PressureSink {
   // Has connected, has not said hello.
   struct Pending {
     UniqueFd socket;
-    ucred peer{};
+    Peer peer;
     EventLoop::TimerId timeout = 0;
   };
   using PendingIt = std::list<Pending>::iterator;
@@ -67,14 +65,11 @@ class AppPort::Impl final : public PressureSink {
 
   void pressure(WorkerId worker, bool on) override { host_.set_pressure(options_.id, worker, on); }
 
-  void on_connections();
-  void pause_accepting();
-  void admit(UniqueFd socket);
-  bool allowed(std::uint32_t uid) const;
-  void wait_for_hello(UniqueFd socket, const ucred& peer);
+  void admit(UniqueFd socket, Peer peer);
+  void wait_for_hello(UniqueFd socket, Peer peer);
   void on_hello(PendingIt pending);
   UniqueFd take_pending(PendingIt pending);
-  void answer(UniqueFd socket, const ucred& peer, const Hello& hello);
+  void answer(UniqueFd socket, const Peer& peer, const Hello& hello);
   void refuse(int socket, sluice_app_status status, const ucred& peer, const std::string& sentence);
 
   Result<void> attach(UniqueFd socket, const ucred& peer, const std::string& client);
@@ -93,14 +88,14 @@ class AppPort::Impl final : public PressureSink {
   EventLoop& loop_;
   AppPortHost& host_;
 
-  UnixListener listener_;
+  LogBudget log_budget_;
+  std::unique_ptr<Acceptor> acceptor_;
   std::list<Pending> pending_;  // oldest first
   std::unique_ptr<SessionMemory> memory_;
   KeptMemory kept_;
   std::optional<Attached> attached_;  // behind memory_: lanes go first
   std::vector<StallWatch> stall_;
-  EventLoop::TimerId stall_timer_ = 0, accept_timer_ = 0, reopen_timer_ = 0;
-  std::uint64_t refusal_logged_ns_ = 0;
+  EventLoop::TimerId stall_timer_ = 0, reopen_timer_ = 0;
 
   std::vector<AppLaneCounters> counters_;  // per lane, over all sessions
   Counter attaches_, detaches_, denied_, refused_, cut_off_, hello_timeouts_;
@@ -109,12 +104,6 @@ class AppPort::Impl final : public PressureSink {
 // ---- beginning and end
 
 Result<void> AppPort::Impl::start() {
-  auto listener = UnixListener::at(options_.socket, SOCK_SEQPACKET);
-  if (!listener) {
-    return std::unexpected(std::move(listener.error()));
-  }
-  listener_ = std::move(*listener);
-  refuse_descriptors(listener_.fd());  // nobody needs to send us any
   if (!options_.owned.empty()) {
     SLUICE_TRY(make_memory());
   }
@@ -122,11 +111,20 @@ Result<void> AppPort::Impl::start() {
     std::uint64_t period = std::max(options_.stall_timeout_ns / kStallChecksPerTimeout, kMinStallCheckNs);
     stall_timer_ = loop_.every(period, [this] { check_stall(); });
   }
-  return loop_.add(listener_.fd(), EPOLLIN, [this](std::uint32_t) { on_connections(); });
+  auto acceptor = Acceptor::create(
+      {.port = options_.name,
+       .path = options_.socket,
+       .type = SOCK_SEQPACKET,
+       .policy = options_.policy,
+       .refuses_descriptors = true},
+      loop_, log_budget_, [this](UniqueFd socket, Peer peer) { admit(std::move(socket), std::move(peer)); });
+  SLUICE_TRY(acceptor);
+  acceptor_ = std::move(*acceptor);
+  return {};
 }
 
 AppPort::Impl::~Impl() {
-  for (EventLoop::TimerId timer : {stall_timer_, accept_timer_, reopen_timer_}) {
+  for (EventLoop::TimerId timer : {stall_timer_, reopen_timer_}) {
     if (timer != 0) {
       loop_.cancel(timer);
     }
@@ -139,70 +137,32 @@ AppPort::Impl::~Impl() {
     loop_.cancel(reopen_timer_);
   }
   drop_memory();
-  if (listener_) {
-    loop_.remove(listener_.fd());
-  }
 }
 
 // ---- connections
 
-void AppPort::Impl::on_connections() {
-  for (std::uint32_t i = 0; i < kAcceptsPerTurn; ++i) {
-    UniqueFd socket(::accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (socket) {
-      admit(std::move(socket));
-    } else if (errno == EAGAIN) {
-      return;
-    } else if (errno != EINTR && errno != ECONNABORTED) {
-      log::warn("port {}: cannot accept a connection: {}", options_.name, std::strerror(errno));
-      pause_accepting();
-      return;
-    }
-  }
-}
-
-void AppPort::Impl::pause_accepting() {
-  (void)loop_.modify(listener_.fd(), 0);
-  accept_timer_ = loop_.once(kAcceptPauseNs, [this] {
-    accept_timer_ = 0;
-    (void)loop_.modify(listener_.fd(), EPOLLIN);
-  });
-}
-
-bool AppPort::Impl::allowed(std::uint32_t uid) const {
-  const auto& uids = options_.allow_uids;
-  if (uids.empty()) {
-    return uid == ::geteuid() || uid == 0;
-  }
-  return std::find(uids.begin(), uids.end(), uid) != uids.end();
-}
-
-void AppPort::Impl::admit(UniqueFd socket) {
-  auto peer = peer_credentials(socket.get());
-  if (!peer) {
-    return;
-  }
+void AppPort::Impl::admit(UniqueFd socket, Peer peer) {
   Hello hello;
   switch (read_hello(socket.get(), hello)) {
     case HelloRead::kNotYet:
-      wait_for_hello(std::move(socket), *peer);
+      wait_for_hello(std::move(socket), std::move(peer));
       return;
     case HelloRead::kClosed:
       return;
     case HelloRead::kJudged:
-      answer(std::move(socket), *peer, hello);
+      answer(std::move(socket), peer, hello);
       return;
   }
 }
 
 // Who it is, is known before it says a word. Strangers wait too, for a socket that is closed with a hello
 // unread in it takes our answer with it; but they never take the place of one who may come in.
-void AppPort::Impl::wait_for_hello(UniqueFd socket, const ucred& peer) {
+void AppPort::Impl::wait_for_hello(UniqueFd socket, Peer peer) {
   if (pending_.size() == kMaxPendingHellos) {
-    auto victim = std::find_if(pending_.begin(), pending_.end(),
-                               [this](const Pending& p) { return !allowed(p.peer.uid); });
+    auto victim =
+        std::find_if(pending_.begin(), pending_.end(), [](const Pending& p) { return !p.peer.allowed(); });
     if (victim == pending_.end()) {
-      if (!allowed(peer.uid)) {
+      if (!peer.allowed()) {
         answer(std::move(socket), peer, {});
         return;
       }
@@ -212,7 +172,7 @@ void AppPort::Impl::wait_for_hello(UniqueFd socket, const ucred& peer) {
     take_pending(victim);
   }
   int fd = socket.get();
-  PendingIt pending = pending_.insert(pending_.end(), Pending{std::move(socket), peer});
+  PendingIt pending = pending_.insert(pending_.end(), Pending{std::move(socket), std::move(peer)});
   auto watched = loop_.add(fd, EPOLLIN | EPOLLRDHUP, [this, pending](std::uint32_t) { on_hello(pending); });
   if (!watched) {
     pending_.erase(pending);
@@ -242,23 +202,23 @@ void AppPort::Impl::on_hello(PendingIt pending) {
       take_pending(pending);
       return;
     case HelloRead::kJudged: {
-      ucred peer = pending->peer;
+      Peer peer = std::move(pending->peer);
       answer(take_pending(pending), peer, hello);
       return;
     }
   }
 }
 
-void AppPort::Impl::answer(UniqueFd socket, const ucred& peer, const Hello& hello) {
-  if (!allowed(peer.uid)) {
+void AppPort::Impl::answer(UniqueFd socket, const Peer& peer, const Hello& hello) {
+  const ucred& who = peer.who;
+  if (!peer.allowed()) {
     denied_.add(1);
-    refuse(socket.get(), SLUICE_APP_DENIED, peer,
-           fmt::format("user {} is not in allow_users of port {}", peer.uid, options_.name));
+    refuse(socket.get(), SLUICE_APP_DENIED, who, peer.refusal);
     return;
   }
   if (hello.status != SLUICE_APP_OK) {
     refused_.add(1);
-    refuse(socket.get(), hello.status, peer, hello.sentence);
+    refuse(socket.get(), hello.status, who, hello.sentence);
     return;
   }
   // A client that was killed and started again may be here before the loop has seen the end of the old one.
@@ -267,21 +227,23 @@ void AppPort::Impl::answer(UniqueFd socket, const ucred& peer, const Hello& hell
   }
   if (attached_) {
     refused_.add(1);
-    refuse(socket.get(), SLUICE_APP_BUSY, peer,
+    refuse(socket.get(), SLUICE_APP_BUSY, who,
            fmt::format("port {} is in use by pid {}", options_.name, attached_->who.pid));
     return;
   }
   if (const std::size_t kept = kept_.count(); kept >= kMaxKeptSessions) {
     refused_.add(1);
-    refuse(socket.get(), SLUICE_APP_FAILED, peer,
+    refuse(socket.get(), SLUICE_APP_FAILED, who,
            fmt::format("programs still keep the memory of {} sessions of port {} that are over: end them",
                        kept, options_.name));
     return;
   }
   auto for_refusal = socket.duplicate();  // attach() takes the socket; a refusal still needs it
-  if (auto done = attach(std::move(socket), peer, hello.client); !done) {
+  if (auto done = attach(std::move(socket), who, hello.client); !done) {
     refused_.add(1);
-    log::error("port {}: cannot attach pid {}: {}", options_.name, peer.pid, done.error().message);
+    if (log_budget_.take()) {
+      log::error("port {}: cannot attach pid {}: {}", options_.name, who.pid, done.error().message);
+    }
     if (for_refusal) {
       send_refusal(for_refusal->get(), SLUICE_APP_FAILED, done.error().message);
     }
@@ -291,9 +253,7 @@ void AppPort::Impl::answer(UniqueFd socket, const ucred& peer, const Hello& hell
 void AppPort::Impl::refuse(int socket, sluice_app_status status, const ucred& peer,
                            const std::string& sentence) {
   send_refusal(socket, status, sentence);
-  std::uint64_t now = now_ns();
-  if (now - refusal_logged_ns_ >= kRefusalLogNs) {
-    refusal_logged_ns_ = now;
+  if (log_budget_.take()) {
     log::warn("port {}: refused pid {} of user {}: {}", options_.name, peer.pid, peer.uid, sentence);
   }
 }
@@ -335,7 +295,9 @@ Result<void> AppPort::Impl::attach(UniqueFd socket, const ucred& peer, const std
     detach("the welcome could not be sent");
     return sent;
   }
-  log::info("port {}: attached '{}', pid {}, user {}", options_.name, client, peer.pid, peer.uid);
+  if (log_budget_.take()) {
+    log::info("port {}: attached '{}', pid {}, user {}", options_.name, client, peer.pid, peer.uid);
+  }
   return {};
 }
 
@@ -369,7 +331,9 @@ void AppPort::Impl::detach(std::string_view why) {
     counters_[i].pages_lent.set(0);
   }
   loop_.remove(attached_->socket.get());
-  log::info("port {}: detached pid {}: {}", options_.name, attached_->who.pid, why);
+  if (log_budget_.take()) {
+    log::info("port {}: detached pid {}: {}", options_.name, attached_->who.pid, why);
+  }
   attached_.reset();
   detaches_.add(1);
   kept_.add(memory_->take_watched_files());

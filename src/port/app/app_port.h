@@ -17,6 +17,7 @@
 #include "memory/arena.h"
 #include "memory/ledger.h"
 #include "memory/pool.h"
+#include "port/peer_policy.h"
 #include "port/port.h"
 #include "port/source_guard.h"
 #include "stats/counter.h"
@@ -36,8 +37,8 @@ struct AppPortOptions {
   std::string name;  // "dns"
   std::string
       socket;  // path of the Unix SOCK_SEQPACKET socket, made with mode 0666: peers are judged by SO_PEERCRED
-  std::vector<std::uint32_t> allow_uids;  // empty: only the daemon's own uid (and root)
-  std::uint32_t pages = 4096;             // limit of pages lent at one time, all lanes together
+  PeerPolicy policy;           // who may attach
+  std::uint32_t pages = 4096;  // limit of pages lent at one time, all lanes together
   std::uint32_t page_bytes = 2048;
   std::uint32_t ring_entries =
       0;  // of the rx ring per lane; 0: the power of two <= pages / lanes / 2, at least 64
@@ -58,9 +59,6 @@ struct AppPortOptions {
 
 // Connections that have not said hello yet. One more, and the oldest of them is let go (D6).
 inline constexpr std::size_t kMaxPendingHellos = 32;
-// Connections taken per turn of the control loop, so that a storm of them leaves it time for the rest (D6).
-inline constexpr std::uint32_t kAcceptsPerTurn = 16;
-
 // What an app port asks of the engine that wires everything. Calls come on the control thread.
 class AppPortHost {
  public:

@@ -199,11 +199,11 @@ Result<void> SessionMemory::make_wakers() {
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) {
       return fail_errno(errno, "cannot make the socket that wakes the app");
     }
-    // What the app sends here lies unread until the session ends.
-    refuse_descriptors(ends[0]);
-    refuse_descriptors(ends[1]);
     waker.app_ours.reset(ends[0]);
     waker.app_theirs.reset(ends[1]);
+    // What an app sends here lies unread until the session ends: descriptors would be closed by this thread.
+    refuse_descriptors(ends[0]);
+    refuse_descriptors(ends[1]);
     waker.daemon.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!waker.daemon) {
       return fail_errno(errno, "cannot make the eventfd that wakes the worker");

@@ -13,19 +13,17 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/log_budget.h"
 #include "base/unix_socket.h"
+#include "port/acceptor.h"
 #include "port/guest/features.h"
 #include "port/guest/guest_device.h"
 #include "port/guest/guest_door.h"
-#include "port/guest/log_budget.h"
 #include "port/guest/session.h"
 
 namespace sluice {
 
 namespace {
-
-constexpr std::uint64_t kAcceptPauseNs =
-    200'000'000;  // after accept(2) failed for want of descriptors or memory
 
 Result<void> check_options(const GuestPortOptions& options) {
   if (options.workers.empty()) {
@@ -82,12 +80,9 @@ class GuestPort::Impl final : public VringControl {
   void set_call_fd(std::uint32_t index, int fd) override { device_.set_call_fd(index, fd); }
   void set_kick_fd(std::uint32_t index, int fd) override { device_.set_kick_fd(index, fd); }
 
-  void on_connections();
-  void pause_accepting();
   void try_to_connect();
   void connect_later();
-  void admit(PeerSocket socket);
-  bool allowed(std::uint32_t uid) const;
+  void admit(PeerSocket socket, const Peer& peer);
   void wait_for_the_end(PeerSocket socket, const ucred& peer);
   void refuse(const ucred& peer);
   Result<void> attach(PeerSocket socket, const ucred& peer);
@@ -110,7 +105,6 @@ class GuestPort::Impl final : public VringControl {
   const LossSignal loss_;
   GuestDevice device_;
 
-  UnixListener listener_;
   std::optional<Attached> attached_;  // behind device_ and loss_: it uses both
   // Has come while another is attached, whose end may not have been heard yet.
   struct Candidate {
@@ -121,7 +115,8 @@ class GuestPort::Impl final : public VringControl {
   bool shown_attached_ = false;  // as host_ knows it
   bool refusal_logged_ = false, unreachable_logged_ = false;
   LogBudget log_budget_;
-  EventLoop::TimerId accept_timer_ = 0, connect_timer_ = 0, candidate_timer_ = 0;
+  std::unique_ptr<Acceptor> acceptor_;
+  EventLoop::TimerId connect_timer_ = 0, candidate_timer_ = 0;
 
   Counter connects_, disconnects_, denied_, refused_, messages_, memory_lost_;
   std::array<Counter, static_cast<std::size_t>(VhostFault::kCount)> faults_;
@@ -153,14 +148,13 @@ GuestPort::Impl::~Impl() {
   if (attached_) {
     detach("the port is removed");
   }
-  for (EventLoop::TimerId timer : {accept_timer_, connect_timer_, candidate_timer_}) {
+  for (EventLoop::TimerId timer : {connect_timer_, candidate_timer_}) {
     if (timer != 0) {
       loop_.cancel(timer);
     }
   }
-  if (listener_) {
-    loop_.remove(listener_.fd());
-    doors_.bury(listener_.release());  // with the connections that nobody has taken
+  if (acceptor_) {
+    doors_.bury(acceptor_->release());  // with the connections that nobody has taken
   }
   loop_.remove(loss_.fd());
   for (WorkerId worker : options_.workers) {
@@ -171,43 +165,19 @@ GuestPort::Impl::~Impl() {
 Result<void> GuestPort::Impl::start() {
   SLUICE_TRY(loop_.add(loss_.fd(), EPOLLIN, [this](std::uint32_t) { on_loss(); }));
   if (options_.role == GuestPortOptions::Role::kClient) {
+    SLUICE_TRY(check_policy(options_.policy));
     try_to_connect();
     return {};
   }
-  auto listener = UnixListener::at(options_.socket, SOCK_STREAM);
-  if (!listener) {
-    return std::unexpected(std::move(listener.error()));
-  }
-  listener_ = std::move(*listener);
-  return loop_.add(listener_.fd(), EPOLLIN, [this](std::uint32_t) { on_connections(); });
+  auto acceptor = Acceptor::create(
+      {.port = options_.name, .path = options_.socket, .type = SOCK_STREAM, .policy = options_.policy}, loop_,
+      log_budget_, [this](UniqueFd socket, const Peer& peer) { admit(PeerSocket(std::move(socket), doors_), peer); });
+  SLUICE_TRY(acceptor);
+  acceptor_ = std::move(*acceptor);
+  return {};
 }
 
 // ---- connections
-
-void GuestPort::Impl::on_connections() {
-  for (std::uint32_t i = 0; i < kGuestAcceptsPerTurn; ++i) {
-    UniqueFd socket(::accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (socket) {
-      admit(PeerSocket(std::move(socket), doors_));
-    } else if (errno == EAGAIN) {
-      return;
-    } else if (errno != EINTR && errno != ECONNABORTED) {
-      if (log_budget_.take()) {
-        log::warn("port {}: cannot accept a connection: {}", options_.name, std::strerror(errno));
-      }
-      pause_accepting();
-      return;
-    }
-  }
-}
-
-void GuestPort::Impl::pause_accepting() {
-  (void)loop_.modify(listener_.fd(), 0);
-  accept_timer_ = loop_.once(kAcceptPauseNs, [this] {
-    accept_timer_ = 0;
-    (void)loop_.modify(listener_.fd(), EPOLLIN);
-  });
-}
 
 void GuestPort::Impl::try_to_connect() {
   auto socket = connect_to_path(options_.socket, SOCK_STREAM);
@@ -218,7 +188,10 @@ void GuestPort::Impl::try_to_connect() {
     connect_later();
     return;
   }
-  admit(PeerSocket(std::move(*socket), doors_));
+  PeerSocket peer_socket(std::move(*socket), doors_);
+  if (auto peer = judge_peer(peer_socket.get(), options_.policy, options_.name)) {
+    admit(std::move(peer_socket), *peer);
+  }
   if (!attached_) {
     connect_later();
   }
@@ -231,24 +204,11 @@ void GuestPort::Impl::connect_later() {
   });
 }
 
-bool GuestPort::Impl::allowed(std::uint32_t uid) const {
-  const auto& uids = options_.allow_uids;
-  if (uids.empty()) {
-    return options_.role == GuestPortOptions::Role::kClient || uid == ::geteuid() || uid == 0;
-  }
-  return std::find(uids.begin(), uids.end(), uid) != uids.end();
-}
-
-void GuestPort::Impl::admit(PeerSocket socket) {
-  auto peer = peer_credentials(socket.get());
-  if (!peer) {
-    return;
-  }
-  if (!allowed(peer->uid)) {
+void GuestPort::Impl::admit(PeerSocket socket, const Peer& peer) {
+  if (!peer.allowed()) {
     denied_.add(1);
     if (log_budget_.take()) {
-      log::warn("port {}: user {} (pid {}) is not in allow_users of port {}", options_.name, peer->uid,
-                peer->pid, options_.name);
+      log::warn("port {}: refused pid {}: {}", options_.name, peer.who.pid, peer.refusal);
     }
     return;
   }
@@ -259,10 +219,10 @@ void GuestPort::Impl::admit(PeerSocket socket) {
     detach("another front-end came, and this one has never said a whole message");
   }
   if (attached_) {
-    wait_for_the_end(std::move(socket), *peer);
+    wait_for_the_end(std::move(socket), peer.who);
     return;
   }
-  if (auto done = attach(std::move(socket), *peer); !done && log_budget_.take()) {
+  if (auto done = attach(std::move(socket), peer.who); !done && log_budget_.take()) {
     log::error("port {}: {}", options_.name, done.error().message);
   }
 }

@@ -21,6 +21,7 @@
 #include "base/mac.h"
 #include "base/result.h"
 #include "door/doors.h"
+#include "port/peer_policy.h"
 #include "port/port.h"
 #include "port/source_guard.h"
 #include "stats/counter.h"
@@ -34,9 +35,9 @@ struct GuestPortOptions {
   // Who listens: we (QEMU connects; `server`), or the front-end (we connect, and again when it goes;
   // `client`).
   enum class Role : std::uint8_t { kServer, kClient } role = Role::kServer;
-  // Server: who may connect; empty: only the daemon's own uid (and root). Client: who may be found listening;
-  // empty: whoever was able to make the path.
-  std::vector<std::uint32_t> allow_uids;
+  // Server: who may connect. Client: who may be found listening; `everybody` is set without any other word:
+  // whoever was able to make the path.
+  PeerPolicy policy;
   std::vector<MacAddress> macs;   // at least one: what it may send from
   std::uint16_t vlan = 0;         // access VLAN, 1 .. 4094; 0: none, frames go as they are
   bool trust = false;             // no check of its source addresses and tags
@@ -51,9 +52,8 @@ struct GuestPortOptions {
   std::uint64_t retry_ns = 500'000'000;               // client: between tries to connect
 };
 
-// Messages taken per turn of the control loop, and connections (D6).
+// Messages taken per turn of the control loop (D6).
 inline constexpr std::uint32_t kMessagesPerTurn = 32;
-inline constexpr std::uint32_t kGuestAcceptsPerTurn = 16;
 
 // What a guest port asks of the engine that wires everything. Calls come on the control thread.
 class GuestPortHost {

@@ -243,7 +243,7 @@ TEST_F(GuestPortTest, ConnectsToAFrontEndThatListensAndAgainWhenItGoes) {
 }
 
 TEST_F(GuestPortTest, LetsInOnlyWhomItIsToldTo) {
-  options.allow_uids = {::geteuid() + 4711};
+  options.policy.uids = {::geteuid() + 4711};
   start();
   FrontEnd front = connect();
   EXPECT_TRUE(front.wait_closed());

@@ -214,7 +214,7 @@ class VhostTest : public ::testing::Test {
     other.name = "vm1";
     other.socket = folder_ + "/vm1.sock";
     other.role = GuestPortOptions::Role::kServer;
-    other.allow_uids.clear();
+    other.policy = {};
     other.uplink = kBystander;
     auto second = GuestPort::create(other, *loop, host, doors);
     ASSERT_TRUE(second) << second.error().message;

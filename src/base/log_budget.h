@@ -1,4 +1,4 @@
-// How many lines a peer can make us log.
+// How many lines a peer can make the daemon log.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace sluice {
 
-// At most `kLines` in any `kWindowNs`: connections come and go as fast as a front-end likes (D6).
+// At most `kLines` in any `kWindowNs`: connections come and go as fast as a peer likes (D6).
 class LogBudget {
  public:
   bool take() {

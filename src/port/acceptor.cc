@@ -1,0 +1,74 @@
+#include "port/acceptor.h"
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/log.h"
+
+namespace sluice {
+
+namespace {
+constexpr std::uint64_t kPauseNs = 200'000'000;  // after accept(2) failed for want of descriptors or memory
+}  // namespace
+
+Result<std::unique_ptr<Acceptor>> Acceptor::create(AcceptorOptions options, EventLoop& loop, LogBudget& log,
+                                                   OnPeer on_peer) {
+  SLUICE_TRY(check_policy(options.policy));
+  std::unique_ptr<Acceptor> acceptor(new Acceptor(std::move(options), loop, log, std::move(on_peer)));
+  const AcceptorOptions& ours = acceptor->options_;
+  auto listener = UnixListener::at(ours.path, ours.type, {.refuses_descriptors = ours.refuses_descriptors});
+  SLUICE_TRY(listener);
+  acceptor->listener_ = std::move(*listener);
+  SLUICE_TRY(loop.add(acceptor->listener_.fd(), EPOLLIN,
+                      [raw = acceptor.get()](std::uint32_t) { raw->on_connections(); }));
+  return acceptor;
+}
+
+Acceptor::~Acceptor() {
+  (void)release();
+}
+
+UniqueFd Acceptor::release() {
+  if (pause_timer_ != 0) {
+    loop_.cancel(std::exchange(pause_timer_, 0));
+  }
+  if (listener_) {
+    loop_.remove(listener_.fd());
+  }
+  return listener_.release();
+}
+
+void Acceptor::on_connections() {
+  for (std::uint32_t i = 0; i < kAcceptsPerTurn; ++i) {
+    UniqueFd socket(::accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (socket) {
+      auto peer = judge_peer(socket.get(), options_.policy, options_.port);
+      if (!peer) {
+        peer = Peer{.who = {}, .refusal = peer.error().message};
+      }
+      on_peer_(std::move(socket), std::move(*peer));  // never closed here: the port knows how
+    } else if (errno == EAGAIN) {
+      return;
+    } else if (errno != EINTR && errno != ECONNABORTED) {
+      if (log_.take()) {
+        log::warn("port {}: cannot accept a connection: {}", options_.port, std::strerror(errno));
+      }
+      pause();
+      return;
+    }
+  }
+}
+
+void Acceptor::pause() {
+  (void)loop_.modify(listener_.fd(), 0);
+  pause_timer_ = loop_.once(kPauseNs, [this] {
+    pause_timer_ = 0;
+    (void)loop_.modify(listener_.fd(), EPOLLIN);
+  });
+}
+
+}  // namespace sluice
