@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "port/guest/call_sender.h"
 
 namespace sluice {
 
@@ -40,6 +41,14 @@ Result<void> Engine::start_workers(const std::vector<WorkerOptions>& options) {
       return std::unexpected(worker.error());
     }
     workers_.push_back(std::move(*worker));
+    // Before any local user can take what fs.aio-max-nr allows: kept until the worker ends.
+    workers_.back()->call([&](Worker::Tables&) {
+      if (CallSender::of_this_thread() == nullptr) {
+        log::warn(
+            "worker {}: no AIO context to be had (fs.aio-max-nr): guests are not interrupted until one is",
+            raw(worker_options.id));
+      }
+    });
   }
   SLUICE_CHECK(!workers_.empty(), "a config has at least one worker");
   return {};
