@@ -69,8 +69,9 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   void install_lane(PortId port, WorkerId worker, Lane* lane) override;
   void remove_lane(PortId port, WorkerId worker) override;
   void set_attached(PortId port, bool attached) override;
-  // GuestPortHost. `change` runs on the last worker's thread while the control thread and the others wait.
-  void quiesce(std::span<const WorkerId> workers, const std::function<void()>& change) override;
+  // GuestPortHost. `change` runs on the control thread while the workers wait.
+  bool quiesce(std::span<const WorkerId> workers, Patience patience,
+               const std::function<void()>& change) override;
   // AppPortHost.
   void set_pressure(PortId port, WorkerId worker, bool on) override;  // any worker's thread
   Result<void> open_queues(PortId port, Arena& arena, std::span<PagePool* const> pools) override;

@@ -193,6 +193,9 @@ json Engine::show_app(const std::string& name) {
 namespace {
 
 const char* state_of(const GuestPort::Info& info) {
+  if (info.stuck) {
+    return "stuck";
+  }
   if (!info.connected) {
     return "waiting";
   }

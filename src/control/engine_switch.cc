@@ -4,8 +4,16 @@
 
 #include "base/log.h"
 #include "control/engine.h"
+#include "worker/pause.h"
 
 namespace sluice {
+
+namespace {
+
+// How long the control thread waits for a worker before it goes on with other ports' work.
+constexpr std::uint64_t kPausePatienceNs = 100'000'000;
+
+}  // namespace
 
 Result<Engine::Member> Engine::make_member(const PortConfig& config, PortId id) {
   Member member;
@@ -257,13 +265,15 @@ Result<void> Engine::perform(const SetPortRules& action) {
   return {};
 }
 
-// Each worker waits inside its call for the next one's.
-void Engine::quiesce(std::span<const WorkerId> workers, const std::function<void()>& change) {
-  if (workers.empty()) {
-    change();
-    return;
+bool Engine::quiesce(std::span<const WorkerId> workers, Patience patience,
+                     const std::function<void()>& change) {
+  std::vector<Worker*> concerned;
+  for (WorkerId worker : workers) {
+    concerned.push_back(workers_[raw(worker)].get());
   }
-  workers_[raw(workers.front())]->call([&](Worker::Tables&) { quiesce(workers.subspan(1), change); });
+  const std::uint64_t limit_ns = patience == Patience::kForEver ? kPauseForEver : kPausePatienceNs;
+  const auto late = Worker::pause(concerned, limit_ns, change);
+  return !late;
 }
 
 }  // namespace sluice

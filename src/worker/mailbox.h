@@ -5,10 +5,10 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <vector>
 
 #include "base/fd.h"
 #include "base/result.h"
@@ -26,9 +26,22 @@ class Mailbox {
   // coming.
   void run(const Task& task);
 
+  // The same in steps, for whoever does not want to wait for ever. The call is its poster's, and lives until
+  // wait() or cancel() has said true.
+  struct Call {
+    Task task;
+    bool done = false;
+  };
+  void post(Call& call);
+  // True: it has run. False: not before `deadline_ns` (now_ns()).
+  bool wait(const Call& call, std::uint64_t deadline_ns);
+  void wait(const Call& call);
+  // True: it has not begun, and never will. False: it has begun, so wait() ends as soon as the task does.
+  bool cancel(const Call& call);
+
   // The worker's thread, once per turn: one load.
   bool pending() const { return pending_.load(std::memory_order_acquire); }
-  // The worker's thread. As many tasks as there are threads that wait in run(): each waits for its own (D6).
+  // The worker's thread. At most as many tasks as there were at the beginning (D6).
   void run_pending();
   std::uint64_t count() const { return count_.value(); }  // tasks run
   // Readable when there is a task, or has just been one.
@@ -38,16 +51,11 @@ class Mailbox {
 
  private:
   Mailbox() = default;
-  struct Call {
-    const Task* task;
-    bool done = false;
-  };
 
   UniqueFd wake_;
   std::mutex mutex_;  // never taken in a turn without a task
   std::condition_variable done_;
-  std::vector<Call*> calls_;
-  std::vector<Call*> running_;
+  std::deque<Call*> calls_;  // not begun
   std::atomic<bool> pending_{false};
   Counter count_;
 };

@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "base/least_privilege.h"
 #include "worker/loop.h"
+#include "worker/pause.h"
 
 namespace sluice {
 
@@ -73,7 +74,16 @@ struct Worker::Parts {
       : mailbox(std::move(box)), loop(options, *mailbox) {}
   std::unique_ptr<Mailbox> mailbox;
   Loop loop;
+  // Posted when it was late, so that its coming is known without waiting. Control thread.
+  std::optional<Mailbox::Call> awaited;
 };
+
+bool Worker::is_late() {
+  if (parts_->awaited && parts_->mailbox->wait(*parts_->awaited, 0)) {
+    parts_->awaited.reset();
+  }
+  return parts_->awaited.has_value();
+}
 
 Worker::Worker(const WorkerOptions& options) : options_(options) {}
 
@@ -140,6 +150,8 @@ Worker::~Worker() {
                  tables.lanes.size(), used);
     parts_->loop.stop();
   });
+  while (is_late()) {  // it ran before the call above
+  }
   thread_.join();
 }
 
@@ -147,6 +159,29 @@ void Worker::call(const std::function<void(Tables&)>& change) {
   SLUICE_CHECK(std::this_thread::get_id() != thread_.get_id(), "worker {} would wait for itself",
                raw(options_.id));
   parts_->mailbox->run([this, &change] { change(parts_->loop.tables()); });
+}
+
+std::optional<WorkerId> Worker::pause(std::span<Worker* const> workers, std::uint64_t limit_ns,
+                                      const std::function<void()>& change) {
+  std::vector<Mailbox*> mailboxes;
+  for (Worker* worker : workers) {
+    SLUICE_CHECK(std::this_thread::get_id() != worker->thread_.get_id(), "worker {} would wait for itself",
+                 raw(worker->id()));
+    if (worker->is_late() && limit_ns != kPauseForEver) {
+      return worker->id();
+    }
+    mailboxes.push_back(worker->parts_->mailbox.get());
+  }
+  const auto late = pause_all(mailboxes, limit_ns, change);
+  if (!late) {
+    return std::nullopt;
+  }
+  Parts& parts = *workers[*late]->parts_;
+  if (!parts.awaited) {
+    parts.awaited.emplace(Mailbox::Call{.task = [] {}});
+    parts.mailbox->post(*parts.awaited);
+  }
+  return workers[*late]->id();
 }
 
 WorkerId Worker::id() const {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -48,6 +49,11 @@ class Worker {
   // Control thread: runs `change` on the worker's thread between two bursts and waits for its end.
   // Wakes a sleeping worker. This is the only way in: nothing else of a worker is shared.
   void call(const std::function<void(Tables&)>& change);
+  // Control thread: runs `change` there while all of `workers` stand between two bursts (pause.h). Returns
+  // who did not come within `limit_ns`; then the change has not run. A worker that was late once is not
+  // waited for again before it has been between two bursts.
+  static std::optional<WorkerId> pause(std::span<Worker* const> workers, std::uint64_t limit_ns,
+                                       const std::function<void()>& change);
 
   WorkerId id() const;
   // turns packets naps sleeps wakeups ... and drop_no_reader
@@ -59,6 +65,8 @@ class Worker {
   Result<void> prepare_thread();  // on the worker's thread
 
   struct Parts;  // mailbox and loop: worker.cc
+  bool is_late();
+
   const WorkerOptions options_;
   std::unique_ptr<Parts> parts_;
   std::thread thread_;

@@ -20,7 +20,7 @@ class GuestDevice::Impl {
     return *queues_[index];
   }
   VringBase stop(std::uint32_t index);
-  void assign_queues();
+  void assign_queues(std::uint32_t index);  // after a change of this ring
 
   const GuestPolicy policy_;
   const std::vector<WorkerId> workers_;
@@ -52,7 +52,7 @@ VringBase GuestDevice::Impl::stop(std::uint32_t index) {
 
 // Pairs go round the workers that serve. A worker sends to receive queues of its own pairs; one that has
 // none, to all.
-void GuestDevice::Impl::assign_queues() {
+void GuestDevice::Impl::assign_queues(std::uint32_t index) {
   std::vector<std::vector<Virtqueue*>> receive(lanes_.size()), transmit(lanes_.size());
   std::vector<Virtqueue*> all_receive;
   for (const auto& queue : queues_) {
@@ -69,10 +69,16 @@ void GuestDevice::Impl::assign_queues() {
   }
   const bool lanes_without = std::ranges::any_of(receive, [](const auto& own) { return own.empty(); });
   for (Virtqueue* queue : all_receive) {
-    queue->set_shared(lanes_without);
+    if (queue->shared() != lanes_without) {
+      queue->set_shared(lanes_without);
+    }
   }
+  // Only lanes whose queues change, and that of the ring itself: others' workers need not stand still.
   for (std::size_t i = 0; i < lanes_.size(); ++i) {
-    lanes_[i]->set_queues(receive[i].empty() ? all_receive : receive[i], transmit[i]);
+    const std::vector<Virtqueue*>& fills = receive[i].empty() ? all_receive : receive[i];
+    if (i == lane_index(index) || !lanes_[i]->has_queues(fills, transmit[i])) {
+      lanes_[i]->set_queues(fills, transmit[i]);
+    }
   }
 }
 
@@ -85,6 +91,23 @@ Lane& GuestDevice::lane(WorkerId worker) {
   const auto found = std::ranges::find(impl_->workers_, worker);
   SLUICE_CHECK(found != impl_->workers_.end(), "worker {} has no lane", raw(worker));
   return *impl_->lanes_[static_cast<std::size_t>(found - impl_->workers_.begin())];
+}
+
+std::vector<WorkerId> GuestDevice::workers_of(const std::bitset<kMaxVrings>& rings) const {
+  std::vector<WorkerId> workers;
+  for (std::uint32_t index = 0; index < impl_->queues_.size(); ++index) {
+    if (!rings.test(index)) {
+      continue;
+    }
+    if (impl_->queue(index).direction() == Direction::kToGuest) {
+      return impl_->workers_;
+    }
+    const WorkerId owner = impl_->workers_[impl_->lane_index(index)];
+    if (std::ranges::find(workers, owner) == workers.end()) {
+      workers.push_back(owner);
+    }
+  }
+  return workers;
 }
 
 void GuestDevice::set_memory(std::shared_ptr<const GuestMemory> memory) {
@@ -101,12 +124,12 @@ void GuestDevice::start_ring(std::uint32_t index, const VringSetup& setup) {
   queue.start(setup, *impl_->memory_);
   queue.set_call_fd(setup.call_fd);
   set_kick_fd(index, setup.kick_fd);
-  impl_->assign_queues();
+  impl_->assign_queues(index);
 }
 
 void GuestDevice::enable_ring(std::uint32_t index, bool enabled) {
   impl_->queue(index).enable(enabled);
-  impl_->assign_queues();
+  impl_->assign_queues(index);
 }
 
 void GuestDevice::set_call_fd(std::uint32_t index, int fd) {
@@ -121,12 +144,12 @@ void GuestDevice::set_kick_fd(std::uint32_t index, int fd) {
   if (queue.direction() == Direction::kFromGuest) {
     lane.watch(queue);  // a receive queue that is filled up brings no work
   }
-  impl_->assign_queues();
+  impl_->assign_queues(index);
 }
 
 VringBase GuestDevice::stop_ring(std::uint32_t index) {
   const VringBase base = impl_->stop(index);
-  impl_->assign_queues();
+  impl_->assign_queues(index);
   return base;
 }
 

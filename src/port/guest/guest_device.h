@@ -5,6 +5,7 @@
 // (BurstLock), because a guest may have fewer queues than we have workers.
 #pragma once
 
+#include <bitset>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -33,6 +34,10 @@ class GuestDevice {
  public:
   GuestDevice(GuestPolicy policy, std::vector<WorkerId> workers, std::uint32_t queue_pairs);
   ~GuestDevice();
+
+  // Who has to do with any of these rings: of a transmit queue, the worker that serves it; of a receive
+  // queue, all, for any of them may fill it.
+  std::vector<WorkerId> workers_of(const std::bitset<kMaxVrings>& rings) const;
 
   // One lane per worker of the constructor's list; they live as long as the device.
   Lane& lane(WorkerId worker);

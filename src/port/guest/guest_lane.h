@@ -67,6 +67,9 @@ class GuestLane final : public Lane {
   bool may_rest() const override { return unwatched_ == 0 && touched_.empty() && refused_ == 0; }
 
   // --- control thread, inside quiesce() ---
+  bool has_queues(const std::vector<Virtqueue*>& receive, const std::vector<Virtqueue*>& transmit) const {
+    return receive_ == receive && transmit_ == transmit;
+  }
   // Which queues it fills and which it serves: running ones only.
   void set_queues(std::vector<Virtqueue*> receive, std::vector<Virtqueue*> transmit);
   // The kick descriptor of a queue that it serves; before it changes or goes.

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/log_budget.h"
+#include "base/pause_budget.h"
 #include "base/unix_socket.h"
 #include "port/acceptor.h"
 #include "port/guest/features.h"
@@ -24,6 +25,11 @@
 namespace sluice {
 
 namespace {
+
+// Waited at least when pauses have run out, so that a flood is taken in a few messages at a time.
+constexpr std::uint64_t kShortestDeferNs = 10'000'000;
+// Between two tries when a worker does not come.
+constexpr std::uint64_t kLateRetryNs = 100'000'000;
 
 Result<void> check_options(const GuestPortOptions& options) {
   if (options.workers.empty()) {
@@ -69,10 +75,23 @@ class GuestPort::Impl final : public VringControl {
     std::uint64_t messages = 0;
     bool fault_logged = false;
     bool waits_to_write = false;
+    // A reply that waits for a pause.
+    struct Answer {
+      std::uint32_t request;
+      VhostSession::Outcome outcome;
+    };
+    std::optional<Answer> held;
+    EventLoop::TimerId resume_timer = 0;  // runs while the socket is not read
+    bool ending = false;                  // gone, but a worker may still look into its memory (D7)
   };
 
   // VringControl: the data half, between two bursts.
-  void quiesce(const std::function<void()>& change) override { host_.quiesce(options_.workers, change); }
+  bool quiesce(const VringSet& rings, Patience patience, const std::function<void()>& change) override {
+    return host_.quiesce(
+        device_.workers_of(rings),
+        patience == Patience::kForEver ? GuestPortHost::Patience::kForEver : GuestPortHost::Patience::kShort,
+        change);
+  }
   void set_memory(MemoryTable memory) override { device_.set_memory(std::move(memory)); }
   void start_ring(std::uint32_t index, const VringSetup& setup) override { device_.start_ring(index, setup); }
   VringBase stop_ring(std::uint32_t index) override { return device_.stop_ring(index); }
@@ -87,10 +106,17 @@ class GuestPort::Impl final : public VringControl {
   void refuse(const ucred& peer);
   Result<void> attach(PeerSocket socket, const ucred& peer);
   void detach(std::string_view why);
+  void finish_detach();
 
   void on_channel(std::uint32_t events);
   // False: the session is over.
   bool take_message(VhostMessage& message);
+  bool apply_changes();
+  bool finish_message(std::uint32_t request, VhostSession::Outcome& outcome);
+  void end_turn();
+  void note_late();
+  void defer(std::uint64_t delay_ns);
+  void resume();
   bool answer(std::uint32_t request, const VhostSession::Payload& payload);
   void count_fault(VhostFault fault, std::string_view sentence);
   void cut_off(VhostFault fault);
@@ -118,6 +144,9 @@ class GuestPort::Impl final : public VringControl {
   std::unique_ptr<Acceptor> acceptor_;
   EventLoop::TimerId connect_timer_ = 0, candidate_timer_ = 0;
 
+  PauseBudget pause_budget_;
+  bool stuck_ = false;  // a worker did not come for this port's changes
+  Counter pauses_, pauses_deferred_, pauses_late_;
   Counter connects_, disconnects_, denied_, refused_, messages_, memory_lost_;
   std::array<Counter, static_cast<std::size_t>(VhostFault::kCount)> faults_;
 };
@@ -147,6 +176,10 @@ GuestPort::Impl::Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop
 GuestPort::Impl::~Impl() {
   if (attached_) {
     detach("the port is removed");
+  }
+  if (attached_) {  // a worker does not come: here it is waited for (D7)
+    loop_.cancel(std::exchange(attached_->resume_timer, 0));
+    attached_.reset();
   }
   for (EventLoop::TimerId timer : {connect_timer_, candidate_timer_}) {
     if (timer != 0) {
@@ -215,7 +248,7 @@ void GuestPort::Impl::admit(PeerSocket socket, const Peer& peer) {
   if (attached_) {
     on_channel(EPOLLIN);  // what its door has said by now may be its end
   }
-  if (attached_ && attached_->messages == 0) {
+  if (attached_ && !attached_->ending && attached_->messages == 0) {
     detach("another front-end came, and this one has never said a whole message");
   }
   if (attached_) {
@@ -272,16 +305,36 @@ Result<void> GuestPort::Impl::attach(PeerSocket socket, const ucred& peer) {
 
 void GuestPort::Impl::detach(std::string_view why) {
   SLUICE_CHECK(attached_);
+  if (attached_->ending) {
+    return;
+  }
   if (std::exchange(shown_attached_, false)) {
     host_.set_attached(options_.id, false);
+  }
+  if (attached_->resume_timer != 0) {
+    loop_.cancel(std::exchange(attached_->resume_timer, 0));
   }
   loop_.remove(attached_->channel.fd());
   if (log_budget_.take()) {
     log::info("port {}: front-end gone, pid {}: {}", options_.name, attached_->who.pid, why);
   }
-  Door door = std::move(attached_->door);
-  attached_.reset();  // D7: rings stop between two bursts, then the memory goes
-  doors_.end(std::move(door));
+  doors_.end(std::move(attached_->door));
+  attached_->ending = true;
+  finish_detach();
+}
+
+// D7: rings stop between two bursts, then the memory goes. While a worker does not come, the session stays,
+// and the port takes no other.
+void GuestPort::Impl::finish_detach() {
+  attached_->resume_timer = 0;
+  if (!attached_->session.end(Patience::kShort)) {
+    note_late();
+    attached_->resume_timer = loop_.once(kLateRetryNs, [this] { finish_detach(); });
+    return;
+  }
+  pauses_.add(1);
+  stuck_ = false;
+  attached_.reset();
   disconnects_.add(1);
   if (candidate_) {
     Candidate next = std::move(*candidate_);
@@ -298,13 +351,24 @@ void GuestPort::Impl::detach(std::string_view why) {
 
 // ---- messages
 
-void GuestPort::Impl::on_channel(std::uint32_t) {
+void GuestPort::Impl::on_channel(std::uint32_t events) {
+  if (attached_->resume_timer != 0) {  // not read at present
+    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+      detach("it closed the connection");
+    }
+    return;
+  }
   if (attached_->channel.has_unsent() && !attached_->channel.flush()) {
     detach("its socket is broken");
     return;
   }
   VhostMessage message;
   for (std::uint32_t i = 0; i < kMessagesPerTurn; ++i) {
+    if (const std::uint64_t wait_ns = pause_budget_.ns_until_ready(now_ns()); wait_ns != 0) {
+      pauses_deferred_.add(1);
+      defer(std::max(wait_ns, kShortestDeferNs));
+      return;
+    }
     switch (attached_->channel.receive(message)) {
       case GuestChannel::Received::kMessage:
         if (!take_message(message)) {
@@ -312,7 +376,7 @@ void GuestPort::Impl::on_channel(std::uint32_t) {
         }
         break;
       case GuestChannel::Received::kNotYet:
-        watch_for_writing();
+        end_turn();
         return;
       case GuestChannel::Received::kClosed:
         detach("it closed the connection");
@@ -322,7 +386,62 @@ void GuestPort::Impl::on_channel(std::uint32_t) {
         return;
     }
   }
-  watch_for_writing();  // the rest in the next turn: the loop is level-triggered
+  end_turn();  // the rest in the next turn: the loop is level-triggered
+}
+
+// What the turn's messages have changed, in one pause.
+void GuestPort::Impl::end_turn() {
+  if (!apply_changes()) {
+    defer(kLateRetryNs);
+    return;
+  }
+  watch_for_writing();
+}
+
+bool GuestPort::Impl::apply_changes() {
+  if (attached_->session.has_changes()) {
+    pause_budget_.take(now_ns());
+    if (!attached_->session.apply(Patience::kShort)) {
+      note_late();
+      return false;
+    }
+    pauses_.add(1);
+    stuck_ = false;
+  }
+  (void)attached_->session.apply(Patience::kShort);  // lets go of what no worker had
+  show_attached();
+  return true;
+}
+
+void GuestPort::Impl::note_late() {
+  pauses_late_.add(1);
+  if (!std::exchange(stuck_, true) && log_budget_.take()) {
+    log::warn("port {}: a worker does not come to take changes of its rings; they wait", options_.name);
+  }
+}
+
+// Its socket is not read for a while: pauses have run out, or a worker does not come.
+void GuestPort::Impl::defer(std::uint64_t delay_ns) {
+  (void)loop_.modify(attached_->channel.fd(), EPOLLRDHUP);
+  attached_->waits_to_write = false;
+  attached_->resume_timer = loop_.once(delay_ns, [this] { resume(); });
+}
+
+void GuestPort::Impl::resume() {
+  attached_->resume_timer = 0;
+  if (!apply_changes()) {
+    defer(kLateRetryNs);
+    return;
+  }
+  if (attached_->held) {
+    Attached::Answer held = std::move(*attached_->held);
+    attached_->held.reset();
+    if (!finish_message(held.request, held.outcome)) {
+      return;
+    }
+  }
+  (void)loop_.modify(attached_->channel.fd(), EPOLLIN | EPOLLRDHUP);
+  watch_for_writing();
 }
 
 bool GuestPort::Impl::take_message(VhostMessage& message) {
@@ -331,10 +450,23 @@ bool GuestPort::Impl::take_message(VhostMessage& message) {
   const std::uint32_t request = message.header.request;
   VhostSession::Outcome outcome = attached_->session.handle(message);
   message.fds.clear();  // those that nobody wanted
-  show_attached();
   if (outcome.fault != VhostFault::kNone) {
     count_fault(outcome.fault, outcome.sentence);
   }
+  if (!outcome.reply && !outcome.close && !attached_->session.holds_memory()) {
+    return true;
+  }
+  // What was said before has happened when the answer goes out.
+  if (!apply_changes()) {
+    attached_->held.emplace(Attached::Answer{request, std::move(outcome)});
+    defer(kLateRetryNs);
+    return false;
+  }
+  return finish_message(request, outcome);
+}
+
+bool GuestPort::Impl::finish_message(std::uint32_t request, VhostSession::Outcome& outcome) {
+  attached_->session.complete(outcome);
   if (outcome.reply && !answer(request, *outcome.reply)) {
     return false;
   }
@@ -389,7 +521,7 @@ void GuestPort::Impl::show_attached() {
 }
 
 void GuestPort::Impl::on_loss() {
-  if (loss_.take() && attached_) {
+  if (loss_.take() && attached_ && !attached_->ending) {
     memory_lost_.add(1);
     log::warn("port {}: pid {} has taken memory away that its guest uses", options_.name, attached_->who.pid);
     detach("its memory is lost");
@@ -404,7 +536,8 @@ GuestPort::Info GuestPort::Impl::info() const {
     return info;
   }
   const VhostSession& session = attached_->session;
-  info.connected = true;
+  info.connected = !attached_->ending;
+  info.stuck = stuck_;
   info.pid = attached_->who.pid;
   info.uid = attached_->who.uid;
   info.since_ns = attached_->since_ns;
@@ -442,6 +575,9 @@ void GuestPort::Impl::visit(CounterVisitor& visitor) const {
   device_.visit(visitor);
   visitor.counter("connects", connects_.value());
   visitor.counter("disconnects", disconnects_.value());
+  visitor.counter("pauses", pauses_.value());
+  visitor.counter("pauses_deferred", pauses_deferred_.value());
+  visitor.counter("pauses_late", pauses_late_.value());
   visitor.counter("denied", denied_.value());
   visitor.counter("refused", refused_.value());
   visitor.counter("messages", messages_.value());

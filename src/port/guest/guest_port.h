@@ -65,8 +65,10 @@ class GuestPortHost {
   // The XDP program drops packets for a detached port early, as drop_no_reader.
   virtual void set_attached(PortId port, bool attached) = 0;
   // Runs `change` while none of `workers` is inside a lane: between two bursts of all of them at once.
-  // Returns when it has run.
-  virtual void quiesce(std::span<const WorkerId> workers, const std::function<void()>& change) = 0;
+  // kShort: false when one of them did not come soon; then it has not run, and may be tried again later.
+  enum class Patience : std::uint8_t { kShort, kForEver };
+  virtual bool quiesce(std::span<const WorkerId> workers, Patience patience,
+                       const std::function<void()>& change) = 0;
 };
 
 class GuestPort {
@@ -88,6 +90,7 @@ class GuestPort {
   struct Info {
     bool connected = false;  // a front-end is there
     bool running = false;    // at least one pair carries packets
+    bool stuck = false;      // a worker does not come to take changes of its rings
     int pid = 0;
     std::uint32_t uid = 0;
     std::uint64_t since_ns = 0;

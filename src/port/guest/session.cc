@@ -55,7 +55,46 @@ VhostSession::VhostSession(std::uint32_t queue_pairs, VringControl& control, con
 }
 
 VhostSession::~VhostSession() {
-  stop_all([this] { control_.set_memory(std::make_shared<const GuestMemory>()); });
+  end(VringControl::Patience::kForEver);
+}
+
+bool VhostSession::end(VringControl::Patience patience) {
+  if (!ended_) {
+    ended_ = true;
+    stop_all();
+    later_for_all([this] { control_.set_memory(std::make_shared<const GuestMemory>()); });
+  }
+  return apply(patience);
+}
+
+void VhostSession::later(std::uint32_t ring, std::function<void()> change) {
+  changed_.set(ring);
+  changes_.push_back(std::move(change));
+}
+
+void VhostSession::later_for_all(std::function<void()> change) {
+  changed_.set();
+  changes_.push_back(std::move(change));
+}
+
+// Mapping and allocating were done before the workers pause; closing and unmapping are done after (D7).
+bool VhostSession::apply(VringControl::Patience patience) {
+  if (changes_.empty()) {
+    retired_fds_.clear();  // no worker had them
+    return true;
+  }
+  const bool done = control_.quiesce(changed_, patience, [this] {
+    for (const auto& change : changes_) {
+      change();
+    }
+  });
+  if (done) {
+    changes_.clear();
+    changed_.reset();
+    retired_fds_.clear();
+    retired_memory_.clear();
+  }
+  return done;
 }
 
 VhostSession::Outcome VhostSession::handle(VhostMessage& message) {
@@ -68,10 +107,11 @@ VhostSession::Outcome VhostSession::handle(VhostMessage& message) {
   } else {
     verdict.sentence = fmt::format("{} bytes, {} descriptors", message.header.bytes, message.fds.size());
   }
-  Outcome outcome{.fault = verdict.fault, .sentence = {}, .reply = {}, .close = false};
+  Outcome outcome{.fault = verdict.fault, .sentence = {}, .reply = {}, .close = false, .base_of = {}};
   if (verdict.fault == VhostFault::kNone) {
     if (replies || message.needs_reply()) {
       outcome.reply = payload_of(replies ? verdict.value : 0);
+      outcome.base_of = verdict.base_of;
     }
     return outcome;
   }
@@ -175,9 +215,10 @@ VhostSession::Verdict VhostSession::set_status(std::uint64_t status) {
 // Virtio's reset: rings are as if never set up. Memory, features and descriptors for calls stay: front-ends
 // send only what has changed of the first, and calls before they send features.
 void VhostSession::reset_device() {
-  stop_all({});
+  stop_all();
   for (Ring& ring : rings_) {
     PeerFd call = std::move(ring.call);
+    retired_fds_.push_back(std::move(ring.kick));
     ring = Ring{};
     ring.call = std::move(call);
   }
@@ -204,28 +245,37 @@ VhostSession::Verdict VhostSession::take_memory(Result<MemoryTable> made) {
 // The rings that run go on in the new table from where they stood; one whose place is gone stops. Mapping was
 // done before the workers pause, unmapping is done after.
 void VhostSession::swap_memory(MemoryTable next) {
-  std::vector<std::pair<std::uint32_t, Result<VringSetup>>> moves;
+  std::vector<std::pair<std::uint32_t, std::optional<VringSetup>>> moves;
   for (std::uint32_t i = 0; i < ring_count(); ++i) {
-    if (rings_[i].running) {
-      moves.emplace_back(i, setup_of(rings_[i], *next));
+    Ring& ring = rings_[i];
+    if (!ring.running) {
+      continue;
     }
+    auto setup = setup_of(ring, *next);
+    moves.emplace_back(i, setup ? std::optional(*setup) : std::nullopt);
+    ring.running = setup.has_value();
+    ring.base_follows = true;
   }
-  control_.quiesce([this, &next, &moves] {
-    for (auto& [index, setup] : moves) {
-      rings_[index].base = control_.stop_ring(index);
+  std::vector<bool> carrying;
+  for (const auto& [index, setup] : moves) {
+    carrying.push_back(carries(rings_[index]));
+  }
+  later_for_all([this, next, moves, carrying] {
+    std::vector<VringBase> stood;
+    for (const auto& [index, setup] : moves) {
+      stood.push_back(stop_now(index));
     }
     control_.set_memory(next);
-    for (auto& [index, setup] : moves) {
-      Ring& ring = rings_[index];
-      ring.running = setup.has_value();
+    for (std::size_t i = 0; i < moves.size(); ++i) {
+      auto [index, setup] = moves[i];
       if (setup) {
-        setup->base = ring.base;
+        setup->base = stood[i];
         control_.start_ring(index, *setup);
-        control_.enable_ring(index, carries(ring));
+        control_.enable_ring(index, carrying[i]);
       }
     }
   });
-  memory_ = std::move(next);
+  retired_memory_.push_back(std::exchange(memory_, std::move(next)));
 }
 
 }  // namespace sluice

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <bitset>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -22,12 +23,17 @@
 
 namespace sluice {
 
+// Rings by index.
+using VringSet = std::bitset<kMaxVrings>;
+
 // What a session does to the data half (guest_lane.h). Every call but quiesce() is made inside quiesce().
 class VringControl {
  public:
   virtual ~VringControl() = default;
-  // Runs `change` while no worker is in a lane.
-  virtual void quiesce(const std::function<void()>& change) = 0;
+  // Runs `change` while no worker is in a lane that has to do with one of `rings`. kShort: false when a
+  // worker did not come soon; then the change has not run.
+  enum class Patience : std::uint8_t { kShort, kForEver };
+  virtual bool quiesce(const VringSet& rings, Patience patience, const std::function<void()>& change) = 0;
   virtual void set_memory(MemoryTable memory) = 0;
   virtual void start_ring(std::uint32_t index, const VringSetup& setup) = 0;
   virtual VringBase stop_ring(std::uint32_t index) = 0;
@@ -51,10 +57,21 @@ class VhostSession {
     VhostFault fault = VhostFault::kNone;
     std::string sentence;  // of a fault, for the log
     std::optional<Payload> reply;
-    bool close = false;  // the connection, after the reply
+    bool close = false;                    // the connection, after the reply
+    std::optional<std::uint32_t> base_of;  // the reply says where this ring stands: see complete()
   };
-  // Takes the descriptors it keeps out of `message`.
+  // Takes the descriptors it keeps out of `message`. What the message changes in the data half is collected,
+  // so that the messages of one turn share a pause: apply() makes it happen.
   Outcome handle(VhostMessage& message);
+  bool has_changes() const { return !changes_.empty(); }
+  // Changes that hold what costs: memory that stays mapped until they are made.
+  bool holds_memory() const { return !retired_memory_.empty(); }
+  // All that was collected, in its order, inside one quiesce(). False: not now, nothing was done; ask again.
+  bool apply(VringControl::Patience patience);
+  // After apply(), before the reply goes out: what only the stopped ring knew.
+  void complete(Outcome& outcome) const;
+  // Stops everything and lets go of the memory. False: not now. The destructor does it whatever it takes.
+  bool end(VringControl::Patience patience);
 
   std::uint64_t features() const { return features_; }
   std::uint64_t protocol_features() const { return protocol_features_; }
@@ -75,6 +92,7 @@ class VhostSession {
     VringBase base;
     bool has_kick = false;  // one was set, be it -1
     PeerFd kick, call;
+    bool base_follows = false;    // from a stop that is collected; until then `base` is old
     std::optional<bool> enabled;  // as the front-end said; before that as the specification says
     bool running = false;
   };
@@ -83,10 +101,11 @@ class VhostSession {
     VhostFault fault = VhostFault::kNone;
     std::string sentence;
     std::uint64_t value = 0;  // of a reply of its own
+    std::optional<std::uint32_t> base_of = {};
   };
   template <typename... Args>
   static Verdict no(VhostFault fault, fmt::format_string<Args...> format, Args&&... args) {
-    return {fault, fmt::format(format, std::forward<Args>(args)...), 0};
+    return {.fault = fault, .sentence = fmt::format(format, std::forward<Args>(args)...)};
   }
 
   // session.cc
@@ -109,8 +128,12 @@ class VhostSession {
   Verdict set_call(std::uint32_t index, PeerFd fd);
   Verdict enable(std::uint32_t index, std::uint32_t on);
   void disable_all();
-  // All that run, inside one quiesce().
-  void stop_all(const std::function<void()>& then);
+  void stop_all();
+  // Inside quiesce(): stops it, and keeps where it stands unless the front-end has said otherwise since.
+  VringBase stop_now(std::uint32_t index);
+  void start_now(std::uint32_t index, VringSetup setup, bool enabled);
+  void later(std::uint32_t ring, std::function<void()> change);
+  void later_for_all(std::function<void()> change);
   bool any_running() const;
   bool complete(const Ring& ring) const;
   bool carries(const Ring& ring) const;
@@ -129,6 +152,13 @@ class VhostSession {
   std::uint8_t status_ = 0;
   MemoryTable memory_;  // never null
   std::vector<Ring> rings_;
+
+  // Collected for the next pause, and what workers may use until then.
+  std::vector<std::function<void()>> changes_;
+  VringSet changed_;
+  std::vector<PeerFd> retired_fds_;
+  std::vector<MemoryTable> retired_memory_;
+  bool ended_ = false;
 };
 
 }  // namespace sluice

@@ -1,6 +1,7 @@
 // The part of a session that is about its rings.
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <utility>
 
 #include "base/untrusted.h"
@@ -36,6 +37,7 @@ std::uint32_t base_word(const VringBase& base, bool packed) {
 }
 
 constexpr std::uint16_t kPackedPosition = 0x7fff;
+constexpr std::uint16_t kPackedStart = 0x8000;  // position 0, wrap counter 1
 
 // What the data half is told of a descriptor for kicks or calls.
 int event_of(const PeerFd& fd) {
@@ -155,27 +157,28 @@ VhostSession::Verdict VhostSession::set_base(std::uint32_t index, std::uint32_t 
     }
   }
   ring.base = {.avail = avail, .used = avail};
+  ring.base_follows = false;
   return {};
 }
 
+// A descriptor that was there before is closed only when no worker knows it any more.
 VhostSession::Verdict VhostSession::set_kick(std::uint32_t index, PeerFd fd) {
   Ring& ring = rings_[index];
   ring.has_kick = true;
+  retired_fds_.push_back(std::exchange(ring.kick, std::move(fd)));
   if (ring.running) {
-    control_.quiesce([this, index, &fd] { control_.set_kick_fd(index, event_of(fd)); });
-    ring.kick = std::move(fd);
+    later(index, [this, index, kick = event_of(ring.kick)] { control_.set_kick_fd(index, kick); });
     return {};
   }
-  ring.kick = std::move(fd);
   return start_complete(index, 1);
 }
 
 VhostSession::Verdict VhostSession::set_call(std::uint32_t index, PeerFd fd) {
   Ring& ring = rings_[index];
+  retired_fds_.push_back(std::exchange(ring.call, std::move(fd)));
   if (ring.running) {
-    control_.quiesce([this, index, &fd] { control_.set_call_fd(index, event_of(fd)); });
+    later(index, [this, index, call = event_of(ring.call)] { control_.set_call_fd(index, call); });
   }
-  ring.call = std::move(fd);  // the one before is closed only now that no worker knows it
   return {};
 }
 
@@ -187,20 +190,18 @@ VhostSession::Verdict VhostSession::enable(std::uint32_t index, std::uint32_t on
   const bool before = carries(ring);
   ring.enabled = on != 0;
   if (ring.running && carries(ring) != before) {
-    control_.quiesce([this, index, on] { control_.enable_ring(index, on != 0); });
+    later(index, [this, index, on] { control_.enable_ring(index, on != 0); });
   }
   return {};
 }
 
 void VhostSession::disable_all() {
-  control_.quiesce([this] {
-    for (std::uint32_t i = 0; i < ring_count(); ++i) {
-      rings_[i].enabled = false;
-      if (rings_[i].running) {
-        control_.enable_ring(i, false);
-      }
+  for (std::uint32_t i = 0; i < ring_count(); ++i) {
+    rings_[i].enabled = false;
+    if (rings_[i].running) {
+      later(i, [this, i] { control_.enable_ring(i, false); });
     }
-  });
+  }
 }
 
 // ---- starting and stopping
@@ -208,33 +209,41 @@ void VhostSession::disable_all() {
 // The specification's way to stop a ring. It starts again with the next SET_VRING_KICK.
 VhostSession::Verdict VhostSession::get_base(std::uint32_t index) {
   Ring& ring = rings_[index];
-  if (ring.running) {
-    control_.quiesce([this, index, &ring] { ring.base = control_.stop_ring(index); });  // D7
-    ring.running = false;
+  if (std::exchange(ring.running, false)) {
+    ring.base_follows = true;
+    later(index, [this, index] { stop_now(index); });  // D7
   }
   ring.has_kick = false;
-  ring.kick.reset();
-  vhost_user_vring_state answer{.index = index, .value = base_word(ring.base, packed())};
+  retired_fds_.push_back(std::move(ring.kick));
   Verdict verdict;
-  std::memcpy(&verdict.value, &answer, sizeof(answer));
+  verdict.base_of = index;
   return verdict;
 }
 
-void VhostSession::stop_all(const std::function<void()>& then) {
-  if (!any_running() && !then) {
-    return;
+VringBase VhostSession::stop_now(std::uint32_t index) {
+  const VringBase base = control_.stop_ring(index);
+  if (std::exchange(rings_[index].base_follows, false)) {
+    rings_[index].base = base;
   }
-  control_.quiesce([this, &then] {
-    for (std::uint32_t i = 0; i < ring_count(); ++i) {
-      if (rings_[i].running) {
-        rings_[i].base = control_.stop_ring(i);
-        rings_[i].running = false;
-      }
+  return base;
+}
+
+void VhostSession::complete(Outcome& outcome) const {
+  if (outcome.base_of && outcome.reply) {
+    const std::uint32_t index = *outcome.base_of;
+    const vhost_user_vring_state answer{.index = index, .value = base_word(rings_[index].base, packed())};
+    static_assert(sizeof(answer) == sizeof(Payload));
+    std::memcpy(outcome.reply->data(), &answer, sizeof(answer));
+  }
+}
+
+void VhostSession::stop_all() {
+  for (std::uint32_t i = 0; i < ring_count(); ++i) {
+    if (std::exchange(rings_[i].running, false)) {
+      rings_[i].base_follows = true;
+      later(i, [this, i] { stop_now(i); });
     }
-    if (then) {
-      then();
-    }
-  });
+  }
 }
 
 bool VhostSession::complete(const Ring& ring) const {
@@ -275,8 +284,24 @@ Result<VringSetup> VhostSession::setup_of(const Ring& ring, const GuestMemory& m
   return setup;
 }
 
+// Where the ring begins is known only now: changes collected before this one may have stopped it.
+void VhostSession::start_now(std::uint32_t index, VringSetup setup, bool enabled) {
+  Ring& ring = rings_[index];
+  setup.base = ring.base;
+  if (setup.format == VringFormat::kSplit) {
+    // The used index in the guest's memory says what has been given back, whatever the front-end believes
+    // after it has lost the back-end before us. What was under way is done again.
+    const std::uint16_t used = read_once(*reinterpret_cast<const std::uint16_t*>(setup.device_area + 2));
+    setup.base = {.avail = used, .used = used};
+  } else if ((setup.base.avail & kPackedPosition) >= setup.entries) {
+    setup.base = {.avail = kPackedStart, .used = kPackedStart};  // stopped where a larger ring stood
+  }
+  ring.base = setup.base;
+  control_.start_ring(index, setup);
+  control_.enable_ring(index, enabled);
+}
+
 VhostSession::Verdict VhostSession::start_complete(std::uint32_t first, std::uint32_t count) {
-  std::vector<std::pair<std::uint32_t, VringSetup>> ready;
   Verdict verdict;
   for (std::uint32_t i = first; i < first + count; ++i) {
     if (rings_[i].running || !complete(rings_[i])) {
@@ -288,22 +313,11 @@ VhostSession::Verdict VhostSession::start_complete(std::uint32_t first, std::uin
       continue;
     }
     if (!packed()) {
-      // Split: the used index in the guest's memory says what has been given back, whatever the front-end
-      // believes after it has lost the back-end before us. What was under way is done again.
-      std::uint16_t used = read_once(*reinterpret_cast<const std::uint16_t*>(setup->device_area + 2));
-      setup->base = {.avail = used, .used = used};
+      // A page that is not there yet is waited for here, not in the pause.
+      (void)read_once(*reinterpret_cast<const std::uint16_t*>(setup->device_area + 2));
     }
-    ready.emplace_back(i, *setup);
-  }
-  if (!ready.empty()) {
-    control_.quiesce([this, &ready] {
-      for (auto& [index, setup] : ready) {
-        rings_[index].base = setup.base;
-        rings_[index].running = true;
-        control_.start_ring(index, setup);
-        control_.enable_ring(index, carries(rings_[index]));
-      }
-    });
+    rings_[i].running = true;
+    later(i, [this, i, setup = *setup, on = carries(rings_[i])] { start_now(i, setup, on); });
   }
   return verdict;
 }

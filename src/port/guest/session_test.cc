@@ -3,6 +3,7 @@
 #include "port/guest/session.h"
 
 #include <gtest/gtest.h>
+#include <sys/eventfd.h>
 
 #include "base/untrusted.h"
 #include "port/guest/features.h"
@@ -19,12 +20,17 @@ class FakeRings final : public VringControl {
     VringBase stands;  // what stop_ring() says; the test moves it
   };
 
-  void quiesce(const std::function<void()>& change) override {
+  bool quiesce(const VringSet& which, Patience patience, const std::function<void()>& change) override {
     EXPECT_FALSE(inside) << "one pause at a time";
+    if (late && patience == Patience::kShort) {
+      return false;
+    }
+    concerned = which;
     inside = true;
     ++quiesces;
     change();
     inside = false;
+    return true;
   }
   void set_memory(MemoryTable table) override {
     expect_inside();
@@ -64,12 +70,14 @@ class FakeRings final : public VringControl {
   MemoryTable memory;
   bool inside = false;
   std::uint64_t quiesces = 0;
+  VringSet concerned;  // by the last pause
+  bool late = false;   // a worker that does not come
 };
 
 class VhostSessionTest : public ::testing::Test {
  protected:
-  VhostSession::Outcome say(std::uint32_t request, std::span<const std::byte> payload,
-                            std::span<const int> fds = {}) {
+  VhostSession::Outcome hand(std::uint32_t request, std::span<const std::byte> payload,
+                             std::span<const int> fds) {
     VhostMessage message;
     message.header = {request, VHOST_USER_VERSION | VHOST_USER_NEED_REPLY,
                       static_cast<std::uint32_t>(payload.size())};
@@ -78,6 +86,17 @@ class VhostSessionTest : public ::testing::Test {
       message.fds.push_back(PeerFd::take(::dup(fd)));
     }
     return session->handle(message);
+  }
+  template <typename T>
+  VhostSession::Outcome collect(std::uint32_t request, const T& payload, std::span<const int> fds = {}) {
+    return hand(request, std::as_bytes(std::span(&payload, 1)), fds);
+  }
+  VhostSession::Outcome say(std::uint32_t request, std::span<const std::byte> payload,
+                            std::span<const int> fds = {}) {
+    auto outcome = hand(request, payload, fds);
+    EXPECT_TRUE(session->apply(VringControl::Patience::kShort));
+    session->complete(outcome);
+    return outcome;
   }
   template <typename T>
   VhostFault tell(std::uint32_t request, const T& payload, std::span<const int> fds = {}) {
@@ -128,6 +147,75 @@ TEST_F(VhostSessionTest, APackedRingBeginsWhereTheFrontEndSaysInEitherWayOfSayin
     rings.rings[0].stands = {0x0011, 0x0011};
     EXPECT_EQ(base_of(0).value, 0x00110011u);
   }
+}
+
+TEST_F(VhostSessionTest, MessagesOfOneTurnShareAPauseOfTheWorkersOfTheirRingsAlone) {
+  negotiate(kFeatureRingPacked);
+  ASSERT_EQ(start_ring(1, 100, RingAreas::packed(ram, 100), 0x8000), VhostFault::kNone);
+  const std::uint64_t before = rings.quiesces;
+  for (std::uint32_t on : {0u, 1u, 0u}) {
+    ASSERT_EQ(collect(VHOST_USER_SET_VRING_ENABLE, vhost_user_vring_state{1, on}).fault, VhostFault::kNone);
+  }
+  UniqueFd call(::eventfd(0, EFD_CLOEXEC));
+  const int fd = call.get();
+  ASSERT_EQ(collect(VHOST_USER_SET_VRING_CALL, std::uint64_t{1}, std::span(&fd, 1)).fault, VhostFault::kNone);
+  EXPECT_TRUE(session->has_changes());
+  EXPECT_TRUE(rings.rings[1].enabled) << "nothing has happened yet";
+  EXPECT_TRUE(session->apply(VringControl::Patience::kShort));
+  EXPECT_EQ(rings.quiesces, before + 1);
+  EXPECT_EQ(rings.concerned.count(), 1u);
+  EXPECT_TRUE(rings.concerned.test(1));
+  EXPECT_FALSE(rings.rings[1].enabled) << "in their order";
+  EXPECT_GE(rings.rings[1].setup.call_fd, 0);
+}
+
+TEST_F(VhostSessionTest, Malicious_NothingIsLostOrDoneTwiceWhileAWorkerDoesNotCome) {
+  negotiate(kFeatureRingPacked);
+  ASSERT_EQ(start_ring(0, 100, RingAreas::packed(ram, 100), 0x8000), VhostFault::kNone);
+  rings.rings[0].stands = {0x8011, 0x8011};
+  rings.late = true;
+  auto outcome = collect(VHOST_USER_GET_VRING_BASE, vhost_user_vring_state{0, 0});
+  EXPECT_FALSE(session->apply(VringControl::Patience::kShort));
+  EXPECT_TRUE(rings.rings[0].started) << "D7";
+  rings.late = false;
+  EXPECT_TRUE(session->apply(VringControl::Patience::kShort));
+  EXPECT_FALSE(session->has_changes());
+  session->complete(outcome);
+  vhost_user_vring_state state{};
+  std::memcpy(&state, outcome.reply->data(), sizeof(state));
+  EXPECT_EQ(state.value, 0x80118011u);
+}
+
+TEST_F(VhostSessionTest, Malicious_AMappingIsKeptUntilTheWorkersHaveLeftIt) {
+  negotiate(kFeatureRingPacked);
+  ASSERT_EQ(start_ring(0, 100, RingAreas::packed(ram, 100), 0x8000), VhostFault::kNone);
+  std::weak_ptr<const GuestMemory> old = rings.memory;
+  rings.late = true;
+  ASSERT_EQ(collect(VHOST_USER_REM_MEM_REG, vhost_user_mem_reg{0, ram.region()}).fault, VhostFault::kNone);
+  EXPECT_TRUE(session->holds_memory());
+  EXPECT_FALSE(session->apply(VringControl::Patience::kShort));
+  EXPECT_FALSE(old.expired());
+  rings.late = false;
+  EXPECT_TRUE(session->apply(VringControl::Patience::kShort));
+  EXPECT_TRUE(old.expired());
+  EXPECT_FALSE(rings.rings[0].started) << "its place has gone";
+}
+
+TEST_F(VhostSessionTest, Malicious_ARingThatStoodBeyondItsNewSizeBeginsAnew) {
+  negotiate(kFeatureRingPacked);
+  const RingAreas areas = RingAreas::packed(ram, 100);
+  ASSERT_EQ(start_ring(0, 100, areas, 0x8000), VhostFault::kNone);
+  rings.rings[0].stands = {0x8050, 0x8050};
+  collect(VHOST_USER_SET_STATUS, std::uint64_t{0});  // stops it, and forgets it
+  collect(VHOST_USER_REM_MEM_REG, vhost_user_mem_reg{0, ram.region()});
+  int fd = ram.fd();
+  collect(VHOST_USER_ADD_MEM_REG, vhost_user_mem_reg{0, ram.region()}, std::span(&fd, 1));
+  collect(VHOST_USER_SET_VRING_NUM, vhost_user_vring_state{0, 10});
+  collect(VHOST_USER_SET_VRING_ADDR, place_of(0, areas));
+  collect(VHOST_USER_SET_VRING_KICK, std::uint64_t{VHOST_USER_VRING_NO_FD});
+  EXPECT_TRUE(session->apply(VringControl::Patience::kShort));
+  EXPECT_TRUE(rings.rings[0].started);
+  EXPECT_LT(rings.rings[0].setup.base.avail & 0x7fff, 10);
 }
 
 TEST_F(VhostSessionTest, ASplitRingBeginsWhereItsUsedIndexStandsWhateverTheFrontEndBelieves) {

@@ -52,10 +52,16 @@ class InlineHost final : public GuestPortHost {
     lanes.erase(raw(port));
   }
   void set_attached(PortId port, bool on) override { attached[raw(port)] = on; }
-  void quiesce(std::span<const WorkerId>, const std::function<void()>& change) override {
+  bool quiesce(std::span<const WorkerId> workers, Patience patience,
+               const std::function<void()>& change) override {
     std::lock_guard lock(mutex_);
+    if (late && patience == Patience::kShort) {
+      return false;
+    }
     ++quiesces;
+    paused += workers.size();
     change();
+    return true;
   }
   // One turn of a worker over all lanes.
   void work() {
@@ -77,6 +83,8 @@ class InlineHost final : public GuestPortHost {
   std::map<std::uint16_t, Lane*> lanes;
   std::map<std::uint16_t, bool> attached;
   std::uint64_t quiesces = 0;
+  std::uint64_t paused = 0;  // workers, summed over all pauses
+  bool late = false;         // a worker does not come
 
  private:
   std::mutex mutex_;
@@ -315,6 +323,7 @@ class VhostTest : public ::testing::Test {
     return count;
   }
 
+  FrontEnd& bystander_front() { return *bystander_front_; }
   const std::string& folder() const { return folder_; }
   InlineHost host;
   ThreadDoors doors;
