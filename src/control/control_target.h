@@ -23,6 +23,9 @@ class ControlTarget {
   virtual nlohmann::json show_counters() = 0;
   virtual nlohmann::json show_config() { return {{"toml", to_toml(current())}}; }
 
+  // No worker is stuck: what the service manager's watchdog is told.
+  virtual bool healthy() const { return true; }
+
   // The state that runs, which is not the file's when something was added since, or could not be carried out.
   virtual const Config& current() const = 0;
   // Brings what runs to `fresh`; an error says what could not be carried out, and current() what was.

@@ -75,7 +75,7 @@ Result<void> run_daemon(const DaemonOptions& options, const MakeTarget& make_tar
   SLUICE_TRY(target);
   serve(methods, **target, options.config_path);
 
-  ServiceManager manager(**loop);
+  ServiceManager manager(**loop, [&target] { return (*target)->healthy(); });
   auto signals = Signals::create(**loop, [&](int signal) {
     if (signal == SIGHUP) {
       reload_on_signal(**target, options.config_path, manager);
@@ -123,10 +123,14 @@ void Signals::read_all() {
   }
 }
 
-ServiceManager::ServiceManager(EventLoop& loop) : loop_(loop) {
+ServiceManager::ServiceManager(EventLoop& loop, std::function<bool()> healthy) : loop_(loop) {
   std::uint64_t timeout_us = 0;
   if (::sd_watchdog_enabled(0, &timeout_us) > 0 && timeout_us > 0) {
-    watchdog_ = loop_.every(timeout_us * 1000 / 2, [] { ::sd_notify(0, "WATCHDOG=1"); });
+    watchdog_ = loop_.every(timeout_us * 1000 / 2, [healthy = std::move(healthy)] {
+      if (healthy()) {
+        ::sd_notify(0, "WATCHDOG=1");
+      }
+    });
   }
 }
 

@@ -45,8 +45,8 @@ class Signals {
 // What systemd is told (sd_notify(3)); nothing happens when it did not start us.
 class ServiceManager {
  public:
-  explicit ServiceManager(
-      EventLoop& loop);  // answers the watchdog from the loop: a loop that hangs is noticed
+  // Answers the watchdog from the loop while `healthy`: a loop that hangs, or a worker, is noticed.
+  ServiceManager(EventLoop& loop, std::function<bool()> healthy);
   ~ServiceManager();
   void ready(const std::string& status);
   void reloading();

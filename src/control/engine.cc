@@ -24,6 +24,12 @@ Result<std::unique_ptr<Engine>> Engine::create(const Config& config, EventLoop& 
   engine->host_memory_ =
       std::make_unique<HostMemory>(config.daemon.page_bytes, huge_option(config.daemon.huge_pages));
   SLUICE_TRY(engine->start_workers(config.daemon.workers));
+  std::vector<const Worker*> watched;
+  for (const auto& worker : engine->workers_) {
+    watched.push_back(worker.get());
+  }
+  engine->thread_watch_ = std::make_unique<ThreadWatch>(std::move(watched));
+  engine->watch_stalls();
   Engine* self = engine.get();
   auto watch = NicWatch::start(loop, [self](const NicEvent& event) { self->on_nic_event(event); });
   if (!watch) {
@@ -55,6 +61,9 @@ Result<void> Engine::start_workers(const std::vector<WorkerOptions>& options) {
 }
 
 Engine::~Engine() {
+  if (stall_timer_ != 0) {
+    loop_.cancel(stall_timer_);
+  }
   // Ports first, since their sessions use queues and lanes; what is still owned goes with its port.
   apps_.clear();
   guests_.clear();
@@ -247,6 +256,7 @@ Result<void> Engine::perform(const AddPort& action) {
     return std::unexpected(id.error());
   }
   set_attached(*id, false);
+  thread_watch_->name_port(*id, config.name);
   auto added = config.type == "guest"  ? add_guest(config, *id)
                : config.type == "host" ? add_host(config, *id)
                                        : add_app(config, *id);
@@ -269,6 +279,7 @@ Result<void> Engine::perform(const RemovePort& action) {
     rebuild_switch();
   }
   PortId id = names_.all().at(action.name);
+  forget_stall(action.name, id);
   std::vector<OwnedQueue> queues = std::move(domains_[id].queues);
   domains_.erase(id);
   for (auto& [netdev, unit] : nics_) {

@@ -30,6 +30,8 @@
 #include "control/nic_unit.h"
 #include "control/port_names.h"
 #include "control/rule_table.h"
+#include "control/stall_policy.h"
+#include "control/thread_watch.h"
 #include "door/door_keeper.h"
 #include "port/app/app_port.h"
 #include "port/guest/guest_port.h"
@@ -61,6 +63,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   nlohmann::json show_rules() override;
   nlohmann::json show_pools() override;
   nlohmann::json show_counters() override;
+  bool healthy() const override { return thread_watch_ == nullptr || thread_watch_->healthy(); }
 
  private:
   Engine(EventLoop& loop, DoorKeeper& doors) : loop_(loop), doors_(doors) {}
@@ -87,6 +90,18 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   Result<void> perform(const AddNic& action);
   Result<void> perform(const AddPort& action);
   void undo_in_target(const Action& failed);
+
+  // engine_stall.cc: what ports cost the workers.
+  struct Stall {
+    StallPolicy policy;
+    std::uint64_t charged_us = 0;  // by all workers, at the end of the last window
+    std::uint64_t window_end_ns = 0;
+  };
+  void watch_stalls();
+  void end_window(const PortConfig& config, Stall& stall, PortId port);
+  void set_divider(PortId port, std::uint32_t divider);
+  void forget_stall(const std::string& name, PortId port);
+  void show_costs(nlohmann::json& port, const std::string& name, PortId id) const;
 
   nlohmann::json show_port(const std::string& name, PortId id,
                            const std::function<void(CounterVisitor&)>& visit);
@@ -164,6 +179,9 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   std::unique_ptr<const Switch> switch_;   // what the workers have
   std::set<std::string> unsettled_;        // NICs whose members have changed since settle()
   bool switch_changed_ = false;
+  std::map<std::string, Stall> stalls_;  // by port
+  EventLoop::TimerId stall_timer_ = 0;
+  std::unique_ptr<ThreadWatch> thread_watch_;
   // After all that their sessions use: they go first.
   std::map<std::string, std::unique_ptr<AppPort>> apps_;
   std::map<std::string, std::unique_ptr<GuestPort>> guests_;

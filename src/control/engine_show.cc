@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/closer.h"
 #include "control/engine.h"
+#include "worker/port_meter.h"
 
 namespace sluice {
 
@@ -140,6 +141,13 @@ json Engine::show_port(const std::string& name, PortId id,
   JsonCounters counters;
   visit(counters);
   for (const auto& worker : workers_) {
+    const PortMeter& meter = worker->meter();
+    counters.counter("slow_calls", meter.slow_calls(id));
+    counters.counter("stall_charged_us", meter.charged_us(id));
+    counters.counter("turns_skipped", meter.skipped(id));
+    counters.counter("drop_throttled", meter.dropped(id));
+  }
+  for (const auto& worker : workers_) {
     counters.counter("drop_no_reader", worker->no_reader(id));
   }
   counters.set_prefix("xdp_");
@@ -159,6 +167,7 @@ json Engine::show_port(const std::string& name, PortId id,
             {"uplink", uplink ? json(*uplink) : json()},
             {"queues", json::array()},
             {"counters", counters.take()}};
+  show_costs(port, name, id);
   if (config.is_member()) {
     json macs = json::array();
     for (const MacAddress& mac : config.mac) {

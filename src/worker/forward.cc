@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "worker/port_meter.h"
 #include "worker/switch.h"
 
 namespace sluice {
@@ -128,6 +129,18 @@ inline Lane* Forwarder::reader(PortId port, std::size_t packets, const LaneTable
   return lane;
 }
 
+// From here on the worker works for `port`. False: the port is throttled, and this turn is not one of its
+// own.
+inline bool Forwarder::admits(const Source& source, PortId port, std::size_t packets) {
+  if (meter_->skips(port)) [[unlikely]] {
+    meter_->count_dropped(port, packets);
+    return false;
+  }
+  const bool from_peer = source.port != PortId::kKernel && source.port != port;
+  meter_->enter(raw(port), from_peer ? raw(source.port) : PortMeter::kOwn);
+  return true;
+}
+
 void Forwarder::deliver(const Source& source, std::span<Packet> group, const LaneTable& by_port) {
   const PortId port = group.front().port;
   if (port == PortId::kDrop) {
@@ -136,6 +149,9 @@ void Forwarder::deliver(const Source& source, std::span<Packet> group, const Lan
   }
   Lane* lane = reader(port, group.size(), by_port);
   if (lane == nullptr) {
+    return;
+  }
+  if (meter_ != nullptr && !admits(source, port, group.size())) {
     return;
   }
   groups_.add(1);
@@ -171,7 +187,8 @@ void Forwarder::flood(const Source& source, std::span<const Packet> group, const
       copies_[heard] = flood_[static_cast<std::size_t>(std::countr_zero(which))];
       copies_[heard++].port = port;
     }
-    if (Lane* lane = reader(port, heard, by_port)) {
+    Lane* lane = reader(port, heard, by_port);
+    if (lane != nullptr && (meter_ == nullptr || admits(source, port, heard))) {
       groups_.add(1);
       flood_copies_.add(heard);
       lane->copy_in(source, std::span(copies_).first(heard));

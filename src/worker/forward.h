@@ -18,6 +18,7 @@
 
 namespace sluice {
 
+class PortMeter;
 class Switch;
 
 // Most packets that one burst becomes by flooding (D6): beyond that, packets of the burst are dropped, so
@@ -41,6 +42,8 @@ class Forwarder {
 
   // Resting lanes that got something since the caller last emptied this.
   std::vector<Lane*>& roused() { return roused_; }
+  // Who counts what each destination costs; none: nobody.
+  void set_meter(PortMeter* meter) { meter_ = meter; }
 
   std::uint64_t no_reader(PortId port) const;
   void visit(CounterVisitor& visitor) const;
@@ -58,6 +61,7 @@ class Forwarder {
   void flood(const Source& source, std::span<const Packet> group, const LaneTable& by_port,
              const Switch* switching);
   void note_delivery(Lane& lane);
+  bool admits(const Source& source, PortId port, std::size_t packets);
   Lane* reader(PortId port, std::size_t packets, const LaneTable& by_port);
 
   std::array<std::uint8_t, kMaxPorts + 1>
@@ -67,6 +71,7 @@ class Forwarder {
   std::array<Packet, kBurst> copies_;   // ... and what one port hears of it
 
   std::vector<Lane*> roused_;
+  PortMeter* meter_ = nullptr;
 
   Counter groups_;
   Counter flooded_;

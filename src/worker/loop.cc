@@ -39,7 +39,9 @@ Loop::Loop(const WorkerOptions& options, Mailbox& mailbox)
       idle_(options.idle),
       nap_ns_(options.nap_us * 1000),
       mailbox_(mailbox),
-      policy_(nap_ns_) {}
+      policy_(nap_ns_) {
+  forwarder_.set_meter(&meter_);
+}
 
 void Loop::start_keeper() {
   keeper_ = std::make_unique<CoreKeeper>(fmt::format("sluice-k{}", raw(id_)));
@@ -65,6 +67,7 @@ void Loop::turn() {
   turns_.add(1);
   more_ = false;
   ++first_;
+  meter_.begin_turn(first_);
   if (++turns_since_look_ >= kTurnsBetweenLooks) {
     look_at_resting();
   }
@@ -77,7 +80,11 @@ void Loop::turn() {
   const std::size_t lane_count = lanes.size();
   for (std::size_t i = 0, at = lane_count == 0 ? 0 : first_ % lane_count; i < lane_count; ++i) {
     auto [port, lane] = lanes[at];
-    send(port, *lane);
+    if (meter_.skips(port)) [[unlikely]] {
+      meter_.count_skipped_turn(port);
+    } else {
+      send(port, *lane);
+    }
     at = at + 1 == lane_count ? 0 : at + 1;
   }
   if (!forwarder_.roused().empty()) [[unlikely]] {
@@ -89,6 +96,10 @@ void Loop::turn() {
     more_ |= queue->poll() >= kBurst;
   }
   for (auto [port, lane] : active_.lanes()) {
+    if (meter_.skips(port)) [[unlikely]] {
+      continue;
+    }
+    meter_.enter(port);
     const std::uint32_t done = lane->poll();
     more_ |= done >= kBurst;
     quiet |= ActiveLanes::note(*lane, done != 0);
@@ -108,19 +119,23 @@ void Loop::look_at_resting() {
 
 void Loop::receive(Queue& queue) {
   Source source;
+  meter_.enter(PortMeter::kOwn);
   const std::uint32_t count = queue.receive(received_, source);
   if (count == 0) {
     return;
   }
   SLUICE_CHECK(count <= kBurst, "nic {} queue {} gave {} packets", raw(source.nic), raw(source.queue), count);
-  queue.recycle(
-      forwarder_.forward(source, std::span(received_).first(count), tables_.by_port, tables_.switching));
+  const std::span<Packet> left =
+      forwarder_.forward(source, std::span(received_).first(count), tables_.by_port, tables_.switching);
+  meter_.enter(PortMeter::kOwn);
+  queue.recycle(left);
   more_ |= count == kBurst;
   packets_.add(count);
   packets_since_rest_ += count;
 }
 
 void Loop::send(PortId port, Lane& lane) {
+  meter_.enter(port);
   const std::uint32_t count = lane.tx_burst(sent_);
   if (count == 0) {
     return;
@@ -134,6 +149,7 @@ void Loop::send(PortId port, Lane& lane) {
     tables_.switching->route(id_, source, burst);
   }
   forwarder_.forward(source, burst, tables_.by_port, tables_.switching);
+  meter_.enter(port);
   lane.tx_done(count);
   more_ |= count == kBurst;
   packets_.add(count);
@@ -142,6 +158,7 @@ void Loop::send(PortId port, Lane& lane) {
 }
 
 void Loop::run_calls() {
+  meter_.enter(PortMeter::kOwn);
   wake_set_.reset();  // before the calls: their callers may close what it watches
   mailbox_.run_pending();
   active_.refresh(tables_.lanes);
@@ -151,11 +168,16 @@ void Loop::run_calls() {
 template <typename Visit>
 void Loop::for_each_lane(Visit visit) {
   for (Queue* queue : tables_.queues) {
+    meter_.enter(PortMeter::kOwn);
     if (!visit(*queue)) {
       return;
     }
   }
   for (auto [port, lane] : active_.lanes()) {
+    if (meter_.skips(port)) [[unlikely]] {
+      continue;
+    }
+    meter_.enter(port);
     if (!visit(*lane)) {
       return;
     }
@@ -180,7 +202,8 @@ void Loop::rest() {
   const auto next = policy_.next(packets_since_rest_, now - last_rest_ns_);
   packets_since_rest_ = 0;
   last_rest_ns_ = now;
-  slept_ = next == RestPolicy::Rest::kSleep;
+  // A port that is served every so many turns would be asked, and end the sleep, each time: nap until then.
+  slept_ = next == RestPolicy::Rest::kSleep && !meter_.throttling();
   slept_ ? sleep() : nap(nap_ns_);
 }
 
@@ -221,9 +244,11 @@ void Loop::nap(std::uint32_t ns) {
       kept_awake_.add(1);
     }
   }
+  meter_.enter(PortMeter::kResting);
   const timespec time{.tv_sec = 0, .tv_nsec = static_cast<long>(ns)};
   ::clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr);
   turns_since_look_ = kTurnsBetweenLooks;
+  meter_.enter(PortMeter::kOwn);
 }
 
 // No wake-up is lost: every lane is asked to wake us first and looked at afterwards (port.h, prepare_sleep),
@@ -249,8 +274,10 @@ void Loop::sleep() {
   } else {
     sleeps_.add(1);
     std::array<epoll_event, kWakeEvents> events;
+    meter_.enter(PortMeter::kResting);
     const int count = ::epoll_wait(wake_set_.get(), events.data(), kWakeEvents, -1);
     SLUICE_CHECK(count >= 0 || errno == EINTR, "epoll_wait: errno {}", errno);
+    meter_.enter(PortMeter::kOwn);
     wakeups_.add(1);
     for (int i = 0; i < count; ++i) {
       if (events[static_cast<std::size_t>(i)].data.fd == mailbox_.wake_fd()) {

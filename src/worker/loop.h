@@ -12,6 +12,7 @@
 #include "worker/core_keeper.h"
 #include "worker/forward.h"
 #include "worker/mailbox.h"
+#include "worker/port_meter.h"
 #include "worker/rest.h"
 #include "worker/worker.h"
 
@@ -31,6 +32,8 @@ class Loop {
   Worker::Tables& tables() { return tables_; }
   const Forwarder& forwarder() const { return forwarder_; }
   void visit(CounterVisitor& visitor) const;
+  PortMeter& meter() { return meter_; }
+  std::uint64_t turns() const { return turns_.value(); }  // any thread
 
  private:
   void turn();
@@ -53,6 +56,7 @@ class Loop {
   const std::uint32_t nap_ns_;
   Mailbox& mailbox_;
   Worker::Tables tables_;
+  PortMeter meter_;
   Forwarder forwarder_;
   ActiveLanes active_;
   std::uint32_t turns_since_look_ = 0;  // at the resting lanes

@@ -192,6 +192,18 @@ void Worker::visit(CounterVisitor& visitor) const {
   parts_->loop.visit(visitor);
 }
 
+PortMeter& Worker::meter() {
+  return parts_->loop.meter();
+}
+
+const PortMeter& Worker::meter() const {
+  return parts_->loop.meter();
+}
+
+std::uint64_t Worker::turns() const {
+  return parts_->loop.turns();
+}
+
 std::uint64_t Worker::no_reader(PortId port) const {
   return parts_->loop.forwarder().no_reader(port);
 }

@@ -18,6 +18,7 @@
 
 namespace sluice {
 
+class PortMeter;
 class Switch;
 
 struct WorkerOptions {
@@ -59,6 +60,10 @@ class Worker {
   // turns packets naps sleeps wakeups ... and drop_no_reader
   void visit(CounterVisitor& visitor) const;
   std::uint64_t no_reader(PortId port) const;
+  // What each port costs this worker, and which are served less often (port_meter.h).
+  PortMeter& meter();
+  const PortMeter& meter() const;
+  std::uint64_t turns() const;  // any thread
 
  private:
   explicit Worker(const WorkerOptions& options);

@@ -78,6 +78,15 @@ class AppPort::Impl final : public PressureSink {
   bool session_has_ended() const;
   void check_stall();
 
+ public:
+  void cut_off_stalled() {
+    if (attached_) {
+      cut_off_.add(1);
+      detach("cut off, it held workers up");
+    }
+  }
+
+ private:
   Result<void> make_memory();
   void drop_memory();
   void reopen_later(const Error& error);
@@ -481,6 +490,10 @@ Result<std::unique_ptr<AppPort>> AppPort::create(AppPortOptions options, EventLo
     return with_context(fmt::format("port {}", name), std::move(started.error()));
   }
   return std::unique_ptr<AppPort>(new AppPort(std::move(impl)));
+}
+
+void AppPort::cut_off_stalled() {
+  impl_->cut_off_stalled();
 }
 
 std::optional<AppPort::Session> AppPort::session() const {

@@ -93,6 +93,8 @@ class AppPort {
   };
   std::optional<Session> session() const;  // none: detached
   const AppPortOptions& options() const;
+  // Detaches a program that held workers up; counted `cut_off`.
+  void cut_off_stalled();
   // zero_copy copied copied_bytes rx_packets rx_bytes tx_packets tx_bytes drop_* fault_* wakeups attaches
   // detaches ... Totals since the port was made, over all sessions and lanes.
   void visit(CounterVisitor& visitor) const;

@@ -54,6 +54,12 @@ class GuestPort::Impl final : public VringControl {
 
   Result<void> start();
   Info info() const;
+  void cut_off_stalled() {
+    if (attached_ && !attached_->ending) {
+      stalled_.add(1);
+      detach("cut off, its guest held workers up");
+    }
+  }
   void visit(CounterVisitor& visitor) const;
   const GuestPortOptions& options() const { return options_; }
 
@@ -146,7 +152,7 @@ class GuestPort::Impl final : public VringControl {
 
   PauseBudget pause_budget_;
   bool stuck_ = false;  // a worker did not come for this port's changes
-  Counter pauses_, pauses_deferred_, pauses_late_;
+  Counter pauses_, pauses_deferred_, pauses_late_, stalled_;
   Counter connects_, disconnects_, denied_, refused_, messages_, memory_lost_;
   std::array<Counter, static_cast<std::size_t>(VhostFault::kCount)> faults_;
 };
@@ -575,6 +581,7 @@ void GuestPort::Impl::visit(CounterVisitor& visitor) const {
   device_.visit(visitor);
   visitor.counter("connects", connects_.value());
   visitor.counter("disconnects", disconnects_.value());
+  visitor.counter("fault_stalled", stalled_.value());
   visitor.counter("pauses", pauses_.value());
   visitor.counter("pauses_deferred", pauses_deferred_.value());
   visitor.counter("pauses_late", pauses_late_.value());
@@ -607,6 +614,9 @@ GuestPort::Info GuestPort::info() const {
 }
 const GuestPortOptions& GuestPort::options() const {
   return impl_->options();
+}
+void GuestPort::cut_off_stalled() {
+  impl_->cut_off_stalled();
 }
 void GuestPort::visit(CounterVisitor& visitor) const {
   impl_->visit(visitor);

@@ -104,6 +104,8 @@ class GuestPort {
     std::vector<Ring> rings;
   };
   Info info() const;
+  // Ends the session of a front-end whose guest held workers up; counted `fault_stalled`.
+  void cut_off_stalled();
   const GuestPortOptions& options() const;
   // copied copied_bytes rx_packets rx_bytes tx_packets tx_bytes kicks calls drop_* fault_* connects
   // disconnects messages ...: totals since the port was made.

@@ -1,0 +1,99 @@
+// The engine's account of what ports cost the workers: who is throttled, and who is cut off.
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "control/engine.h"
+#include "worker/port_meter.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr std::uint64_t kLongestBetweenLooksNs = 1'000'000'000;
+
+const char* state_text(StallPolicy::State state) {
+  return state == StallPolicy::State::kThrottled ? "throttled" : "served";
+}
+
+}  // namespace
+
+// Looks again when the shortest window ends.
+void Engine::watch_stalls() {
+  const std::uint64_t now = now_ns();
+  std::uint64_t next = now + kLongestBetweenLooksNs;
+  for (const auto& [name, config] : current_.ports) {
+    const auto id = names_.all().find(name);
+    if (config.type == "host" || config.stall_budget_us == 0 || id == names_.all().end()) {
+      continue;
+    }
+    Stall& stall = stalls_[name];
+    if (now >= stall.window_end_ns) {
+      end_window(config, stall, id->second);
+      stall.window_end_ns = now + std::uint64_t{config.stall_window_ms} * 1'000'000;
+    }
+    next = std::min(next, stall.window_end_ns);
+  }
+  stall_timer_ = loop_.once(std::max(next - now, std::uint64_t{1'000'000}), [this] { watch_stalls(); });
+}
+
+void Engine::end_window(const PortConfig& config, Stall& stall, PortId port) {
+  std::uint64_t charged_us = 0;
+  for (const auto& worker : workers_) {
+    charged_us += worker->meter().charged_us(port);
+  }
+  const std::uint64_t cost_us = charged_us - stall.charged_us;
+  stall.charged_us = charged_us;
+  if (stall.window_end_ns == 0) {
+    return;  // the first look: the counters are of an earlier port
+  }
+  const StallPolicy::State before = stall.policy.state();
+  const StallPolicy::State after = stall.policy.end_window(cost_us, config.stall_budget_us);
+  if (after == before) {
+    return;
+  }
+  set_divider(port, after == StallPolicy::State::kThrottled ? kThrottledDivider : 1);
+  if (after == StallPolicy::State::kThrottled) {
+    log::warn("port {}: held workers up for {} us, {} are allowed in {} ms; served every {}th turn",
+              config.name, cost_us, config.stall_budget_us, config.stall_window_ms, kThrottledDivider);
+  } else if (after == StallPolicy::State::kServed) {
+    if (before == StallPolicy::State::kCutOff) {
+      return;  // who is there now has done nothing yet
+    }
+    log::info("port {}: served every turn again", config.name);
+  } else {
+    log::warn("port {}: held workers up for {} us although throttled; cut off", config.name, cost_us);
+    if (auto guest = guests_.find(config.name); guest != guests_.end()) {
+      guest->second->cut_off_stalled();
+    } else if (auto app = apps_.find(config.name); app != apps_.end()) {
+      app->second->cut_off_stalled();
+    }
+  }
+}
+
+void Engine::set_divider(PortId port, std::uint32_t divider) {
+  for (const auto& worker : workers_) {
+    worker->meter().set_divider(port, divider);
+  }
+}
+
+void Engine::forget_stall(const std::string& name, PortId port) {
+  stalls_.erase(name);
+  set_divider(port, 1);
+}
+
+void Engine::show_costs(nlohmann::json& port, const std::string& name, PortId id) const {
+  nlohmann::json by_worker = nlohmann::json::array();
+  std::uint64_t sum = 0;
+  for (const auto& worker : workers_) {
+    by_worker.push_back(worker->meter().busy_us(id));
+    sum += worker->meter().busy_us(id);
+  }
+  port["busy_us"] = sum;
+  port["busy_us_by_worker"] = std::move(by_worker);
+  const auto found = stalls_.find(name);
+  port["service"] =
+      state_text(found == stalls_.end() ? StallPolicy::State::kServed : found->second.policy.state());
+}
+
+}  // namespace sluice

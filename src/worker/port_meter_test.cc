@@ -1,0 +1,117 @@
+#include "worker/port_meter.h"
+
+#include <gtest/gtest.h>
+#include <time.h>
+
+#include <atomic>
+
+#include "port/fake/fake.h"
+#include "port/fake/lane_conformance.h"
+#include "worker/worker.h"
+
+namespace sluice {
+namespace {
+
+constexpr PortId kSlow{3}, kOther{4};
+
+// A port whose poll() blocks, burns CPU, or stands until it is let go.
+class SlowLane final : public Lane {
+ public:
+  DomainId domain() const override { return DomainId{7}; }
+  void hand_over(const Source&, std::span<Packet>) override {}
+  void copy_in(const Source&, std::span<Packet> packets) override { copied.add(packets.size()); }
+  std::uint32_t tx_burst(std::span<Packet>) override { return 0; }
+  void tx_done(std::uint32_t) override {}
+  std::uint32_t poll() override {
+    polls.add(1);
+    if (blocks) {
+      const timespec time{.tv_sec = 0, .tv_nsec = 1'000'000};
+      ::clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr);
+    }
+    while (stands) {
+    }
+    return kBurst;
+  }
+  int wake_fd() const override { return -1; }
+  bool prepare_sleep() override { return true; }
+  void woken() override {}
+
+  std::atomic<bool> blocks{false}, stands{false};
+  Counter polls, copied;
+};
+
+class PortMeterTest : public ::testing::Test {
+ protected:
+  PortMeterTest() {
+    worker_->call([this](Worker::Tables& tables) {
+      tables.lanes = {{kSlow, &slow_}, {kOther, &other_}};
+      tables.by_port[raw(kSlow)] = &slow_;
+      tables.by_port[raw(kOther)] = &other_;
+    });
+  }
+  ~PortMeterTest() override {
+    slow_.blocks = slow_.stands = false;
+    worker_->call([](Worker::Tables& tables) { tables = {}; });
+  }
+  SlowLane slow_;
+  FakeLane other_{nullptr, {}};
+  std::unique_ptr<Worker> worker_ = Worker::start({}).value();
+};
+
+TEST_F(PortMeterTest, Malicious_APortWhosePollBlocksIsChargedAndItsNeighbourIsNot) {
+  slow_.blocks = true;
+  EXPECT_TRUE(wait_until([this] { return worker_->meter().charged_us(kSlow) > 5'000; }));
+  EXPECT_GT(worker_->meter().slow_calls(kSlow), 5u);
+  EXPECT_GT(worker_->meter().busy_us(kSlow), worker_->meter().charged_us(kSlow));
+  EXPECT_EQ(worker_->meter().charged_us(kOther), 0u);
+}
+
+TEST_F(PortMeterTest, APortThatIsQuickIsChargedNothing) {
+  EXPECT_TRUE(wait_until([this] { return slow_.polls.value() > 10'000; }));
+  EXPECT_EQ(worker_->meter().charged_us(kSlow), 0u);
+}
+
+TEST_F(PortMeterTest, Malicious_AThrottledPortIsServedEverySoManyTurnsAndFramesForItAreDroppedByName) {
+  worker_->call([this](Worker::Tables&) { worker_->meter().set_divider(kSlow, 64); });
+  const std::uint64_t turns = worker_->turns(), polls = slow_.polls.value();
+  EXPECT_TRUE(wait_until([&] { return worker_->turns() > turns + 6'400; }));
+  worker_->call([](Worker::Tables&) {});
+  EXPECT_LE(slow_.polls.value() - polls, (worker_->turns() - turns) / 64 + 2);
+  EXPECT_GT(worker_->meter().skipped(kSlow), 6'000u);
+  const Bytes frame = numbered_frame(1, 60);
+  EXPECT_TRUE(wait_until([&] {
+    other_.send(kSlow, frame);
+    return worker_->meter().dropped(kSlow) > 10 && slow_.copied.value() > 0;
+  }));
+  worker_->meter().set_divider(kSlow, 1);
+  const std::uint64_t before = slow_.polls.value();
+  EXPECT_TRUE(wait_until([&] { return slow_.polls.value() > before + 1'000; })) << "served again";
+}
+
+TEST_F(PortMeterTest, SaysInWhosePortTheWorkerStands) {
+  slow_.stands = true;
+  EXPECT_TRUE(wait_until([this] { return worker_->meter().place() == raw(kSlow); }));
+  const std::uint64_t turns = worker_->turns();
+  EXPECT_EQ(worker_->meter().place(), raw(kSlow));
+  EXPECT_EQ(worker_->turns(), turns);
+  slow_.stands = false;
+  EXPECT_TRUE(wait_until([&] { return worker_->turns() > turns; }));
+}
+
+TEST_F(PortMeterTest, Malicious_APauseOfAStuckWorkerIsGivenUpAtOnceTheSecondTime) {
+  slow_.stands = true;
+  EXPECT_TRUE(wait_until([this] { return worker_->meter().place() == raw(kSlow); }));
+  Worker* const workers[] = {worker_.get()};
+  bool ran = false;
+  EXPECT_EQ(Worker::pause(workers, 1'000'000, [&] { ran = true; }), WorkerId{0});
+  for (int i = 0; i < 1'000; ++i) {  // an hour's limit each: nobody waits for it again
+    EXPECT_EQ(Worker::pause(workers, 3'600'000'000'000, [&] { ran = true; }), WorkerId{0});
+  }
+  EXPECT_FALSE(ran);
+  slow_.stands = false;
+  EXPECT_TRUE(wait_until([&] { return !Worker::pause(workers, 1'000'000'000, [&] { ran = true; }); }));
+  EXPECT_TRUE(ran);
+}
+
+}  // namespace
+}  // namespace sluice
