@@ -12,10 +12,12 @@
 //                    (guest: as show.guests; host: "up"|"down"), "client": "dnsd"|null, "pid": 4711|null,
 //                    "uid": 103|null, "pages_held": 12|null, "page_limit": 4096|null, "uplink": "eth1"|null,
 //                    "queues": ["eth1:1"], "counters": {..}}]
+//                  Also "busy_us": what it cost the workers, "busy_us_by_worker": [..], "service":
+//                  "served"|"throttled" (docs/worker.md).
 //                  A guest and a host also have "mac": [..], "vlan", "mode": "bridge"|"vepa"|"private"; a
 //                  host also "netdev".
-//   show.guests    [{"name": "vm0", "id": 3, "state": "waiting"|"connected"|"running"|"broken", "pid":
-//   4711|null,
+//   show.guests    [{"name": "vm0", "id": 3, "state": "waiting"|"connected"|"running"|"broken"|
+//                    "stuck", "pid": 4711|null,
 //                    "uid": 0|null, "connected_ms": 1000|null, "socket": "/run/sluice/vm0.sock",
 //                    "role": "server"|"client", "uplink", "mac", "vlan", "mode", "trust", "queue_pairs": 4,
 //                    "features": ["VIRTIO_F_VERSION_1"], "feature_bits": "0x100000000", "protocol_features",
@@ -24,6 +26,7 @@
 //                    "enabled", "running", "broken", "worker", "packets", "kicks", "calls",
 //                    "calls_suppressed"}], "counters": {..}}]
 //                  `kind` as the guest sees it. "broken": the guest put into a ring what no driver may.
+//                  "stuck": a worker does not come to take changes of its rings.
 //   show.rules     [{"id": 7, "nic": "eth1", "port": "", "match": "ip_proto udp dst_port 53", "to": "dns",
 //                    "priority": 100, "shed": false, "implicit": false, "packets": 10, "bytes": 640}]
 //                  `id` is the rule's slot on that NIC; a rule on what a port sends has a "port" and "nic":
