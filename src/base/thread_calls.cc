@@ -17,6 +17,10 @@ namespace {
 
 constexpr std::array kKeeperCalls = std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL});
 
+// It looks at counters, and says in the journal what it sees.
+constexpr std::array kWatchCalls =
+    std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL, "sendto", "sendmsg"});
+
 // Closer::run() is for jobs that drop references, and nothing else.
 constexpr std::array kCloserCalls = std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL, "close"});
 
@@ -36,6 +40,8 @@ constexpr std::array kWorkerCalls = std::to_array<std::string_view>({
     "setsockopt",
     "poll",
     "ppoll",
+    // What a slow port has cost this thread.
+    "getrusage",
     // Sleep.
     "epoll_create1",
     "epoll_ctl",
@@ -204,6 +210,8 @@ std::string_view name_of(ThreadKind kind) {
       return "keeper";
     case ThreadKind::kCloser:
       return "closer";
+    case ThreadKind::kWatch:
+      return "watch";
   }
   return "unknown";
 }
@@ -218,6 +226,8 @@ std::span<const std::string_view> calls_of(ThreadKind kind) {
       return kKeeperCalls;
     case ThreadKind::kCloser:
       return kCloserCalls;
+    case ThreadKind::kWatch:
+      return kWatchCalls;
   }
   return {};
 }

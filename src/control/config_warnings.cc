@@ -158,13 +158,9 @@ static void warn_of_keys_without_effect(const Config& config, std::vector<std::s
   warn(config.daemon.guest_memory_bytes != kDefaultAllGuestsMemoryBytes, "daemon", "guest_memory");
   for (const auto& [name, port] : config.ports) {
     const std::string where = "port." + name;
-    warn(!port.allow_groups.empty(), where, "allow_groups");
-    warn(!port.allow_cgroup.empty(), where, "allow_cgroup");
     warn(port.memory_bytes != by_default.memory_bytes, where, "memory");
     warn(port.populate, where, "populate");
     warn(port.sealed_memory, where, "sealed_memory");
-    warn(port.stall_budget_us != by_default.stall_budget_us, where, "stall_budget_us");
-    warn(port.stall_window_ms != by_default.stall_window_ms, where, "stall_window_ms");
   }
 }
 

@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "base/clock.h"
+#include "base/least_privilege.h"
 #include "base/log.h"
 #include "worker/port_meter.h"
 
@@ -45,6 +46,9 @@ void ThreadWatch::run() {
   sigfillset(&all);
   ::pthread_sigmask(SIG_BLOCK, &all, nullptr);  // signals are for the main thread
   ::pthread_setname_np(::pthread_self(), "sluice-watch");
+  if (auto confined = confine_thread(ThreadKind::kWatch); !confined) {
+    log::error("the watching thread keeps its privileges: {}", confined.error().message);
+  }
   std::unique_lock lock(mutex_);
   while (!stop_changed_.wait_for(lock, kLookEvery, [this] { return stop_; })) {
     lock.unlock();

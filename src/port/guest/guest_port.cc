@@ -210,7 +210,8 @@ Result<void> GuestPort::Impl::start() {
   }
   auto acceptor = Acceptor::create(
       {.port = options_.name, .path = options_.socket, .type = SOCK_STREAM, .policy = options_.policy}, loop_,
-      log_budget_, [this](UniqueFd socket, const Peer& peer) { admit(PeerSocket(std::move(socket), doors_), peer); });
+      log_budget_,
+      [this](UniqueFd socket, const Peer& peer) { admit(PeerSocket(std::move(socket), doors_), peer); });
   SLUICE_TRY(acceptor);
   acceptor_ = std::move(*acceptor);
   return {};

@@ -67,7 +67,7 @@ TEST_F(Malicious_Pauses, P2_MessagesOfOneTurnShareAPause) {
 
 TEST_F(Malicious_Pauses, P3_OnlyTheWorkerOfATransmitRingStandsStill) {
   options.workers = {WorkerId{0}, WorkerId{1}, WorkerId{2}};
-  port = std::move(GuestPort::create(options, *loop, host).value());
+  port = std::move(GuestPort::create(options, *loop, host, doors).value());
   FrontEnd front = connect();
   GoodGuest guest;
   guest.bring_up(front);
