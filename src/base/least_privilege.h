@@ -20,6 +20,7 @@ enum class ThreadKind : std::uint8_t {
   kWorker,   // packets; touches the memory of apps and guests
   kKeeper,   // keeps a core awake
   kCloser,   // drops memory and descriptors
+  kWatch,    // looks whether workers move
 };
 
 std::string_view name_of(ThreadKind kind);

@@ -28,5 +28,67 @@ TEST(ConfigWarnings, SayThatADropRuleOnPortsIsNoFirewall) {
   EXPECT_TRUE(warnings_of("[[rule]]\nmatch = \"ip_proto tcp\"\nto = \"drop\"\n").empty());
 }
 
+TEST(ConfigWarnings, SayWhatATrustedGuestMayDoAndWhoseAddressAnAppSendsFrom) {
+  Config config =
+      parse_config(std::string(kMembers) +
+                       "[port.web]\ntype = \"app\"\nsocket = \"/w\"\nmac = \"52:54:00:00:00:01\"\n"
+                       "uplink = \"eth1\"\n"
+                       "[[rule]]\nport = \"vm0\"\nmatch = \"ip_proto tcp\"\nto = \"web\"\n",
+                   "f")
+          .value();
+  config.ports["vm0"].trust = true;
+  EXPECT_EQ(
+      config_warnings(config),
+      (std::vector<std::string>{
+          "port vm0 has trust = true: it can send from any address and into any VLAN, those of other ports "
+          "too",
+          "port web can send from 52:54:00:00:00:01, which is port vm0's address"}));
+}
+
+TEST(ConfigWarnings, SayWhenARuleTakesWhatIsForAddresses) {
+  Config config = parse_config(std::string(kMembers) +
+                                   "[[rule]]\nnic = \"eth1\"\nmatch = \"\"\nto = \"drop\"\n"
+                                   "[[rule]]\nport = \"vm0\"\nmatch = \"\"\nto = \"drop\"\n"
+                                   "[[rule]]\nport = \"vm0\"\nmatch = \"dst_port 1\"\nto = \"host0\"\n",
+                               "f")
+                      .value();
+  EXPECT_EQ(
+      config_warnings(config),
+      (std::vector<std::string>{
+          "rule 3 (match \"dst_port 1\" to host0) never matches on vm0: rule 2 (match \"\" to drop) comes "
+          "first",
+          "port host0 gets no unicast from eth1: rule 1 (match \"\" to drop) takes everything ahead of "
+          "addresses",
+          "port vm0 gets no unicast from eth1: rule 1 (match \"\" to drop) takes everything ahead of "
+          "addresses"}));
+  config.rules.clear();
+  config.ports["vm0"].uplink = "";
+  EXPECT_EQ(
+      config_warnings(config),
+      (std::vector<std::string>{
+          "port vm0 reaches no wire: there are several NICs and it names none; add uplink = \"eth1\""}));
+}
+
+TEST(ConfigWarnings, SayWhenAPortWouldGetItsOwnFramesBack) {
+  Config config = parse_config(
+                      "[port.vm0]\ntype = \"guest\"\nsocket = \"/g\"\nmac = \"52:54:00:00:00:01\"\n"
+                      "[nic.eth1]\n[[rule]]\nport = \"vm0\"\nmatch = \"\"\nto = \"vm0\"\n",
+                      "f")
+                      .value();
+  EXPECT_EQ(config_warnings(config),
+            (std::vector<std::string>{
+                "port vm0 gets its own frames back by rule 1 (match \"\" to vm0): a loop, for measuring"}));
+}
+
+TEST(ConfigWarnings, SayThatAnybodyMayBeTheFrontEndThatIsConnectedTo) {
+  const std::string text =
+      "[nic.eth1]\n[port.vm0]\ntype = \"guest\"\nrole = \"client\"\nsocket = \"/g\"\n"
+      "mac = \"52:54:00:00:00:01\"\n";
+  EXPECT_EQ(config_warnings(parse_config(text, "f").value()),
+            (std::vector<std::string>{
+                "port vm0 connects to whoever made /g: add allow_users with the front-end's user"}));
+  EXPECT_TRUE(config_warnings(parse_config(text + "allow_users = [\"root\"]\n", "f").value()).empty());
+}
+
 }  // namespace
 }  // namespace sluice
