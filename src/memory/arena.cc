@@ -76,6 +76,7 @@ Result<Memory> make_memory(SystemCalls& calls, const std::string& name, std::siz
     return fail_errno(errno, "cannot map the {} bytes of {}", bytes, name);
   }
   memory.mapping = Mapping::adopt(data, bytes);
+  ::madvise(data, bytes, MADV_DONTDUMP);  // packets are nobody's who reads a core file of ours
   return memory;
 }
 

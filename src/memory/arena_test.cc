@@ -59,6 +59,26 @@ std::size_t mapped_huge(const std::string& name) {
   return total;
 }
 
+struct MappingsOf {
+  std::size_t all = 0, not_dumped = 0;
+};
+
+// The mappings of `name` in this process, and how many of them are left out of core files.
+MappingsOf mappings_of(const std::string& name) {
+  std::ifstream smaps("/proc/self/smaps");
+  MappingsOf found;
+  bool inside = false;
+  for (std::string line; std::getline(smaps, line);) {
+    if (line.find('-') < 20 && line.find(' ') > line.find('-')) {
+      inside = line.find("memfd:sluice-" + name) != std::string::npos;
+      found.all += inside ? 1 : 0;
+    } else if (inside && line.starts_with("VmFlags:")) {
+      found.not_dumped += line.find(" dd") != std::string::npos ? 1 : 0;
+    }
+  }
+  return found;
+}
+
 bool kernel_has_transparent_huge_pages() {
   std::string shmem;
   std::getline(std::ifstream("/sys/kernel/mm/transparent_hugepage/shmem_enabled"), shmem);
@@ -77,6 +97,19 @@ std::size_t allocated_bytes(int fd) {
   struct stat status{};
   EXPECT_EQ(::fstat(fd, &status), 0);
   return static_cast<std::size_t>(status.st_blocks) * 512;
+}
+
+TEST(Arena, NoMemoryThatPacketsLieInIsPartOfACoreFile) {
+  auto arena = Arena::create({.name = "dump-arena", .page_bytes = 2048, .page_count = 4096});
+  ASSERT_TRUE(arena) << arena.error().message;
+  auto writable = create_peer_writable("dump-tx", 64 << 10, PROT_READ);
+  auto readable = create_peer_readable("dump-rx", 64 << 10);
+  ASSERT_TRUE(writable && readable);
+  for (const char* name : {"dump-arena", "dump-tx", "dump-rx"}) {
+    const MappingsOf found = mappings_of(name);
+    EXPECT_GE(found.all, 1u) << name;
+    EXPECT_EQ(found.not_dumped, found.all) << name;
+  }
 }
 
 TEST(Arena, ComesZeroedMappedAndOfWholePages) {

@@ -39,6 +39,7 @@ GuestLane::GuestLane(const GuestPolicy& policy)
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   SLUICE_CHECK(gather != MAP_FAILED, "no address space: errno {}", errno);
   gather_ = Mapping::adopt(gather, kGatherBytes);
+  ::madvise(gather, kGatherBytes, MADV_DONTDUMP);  // frames
 }
 
 GuestLane::~GuestLane() = default;
