@@ -1,14 +1,22 @@
 #include "port/guest/fault_guard.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <sys/mman.h>
-#include <future>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 
 #include <atomic>
+#include <cstddef>
+#include <fstream>
+#include <future>
 #include <thread>
 
 #include "port/guest/call_sender.h"
 #include "port/guest/vhost_fixture.h"
+#include "test/support/huge_pages.h"
 
 namespace sluice::test {
 namespace {
@@ -16,7 +24,8 @@ namespace {
 constexpr std::size_t kPage = 4096;
 
 struct MappedFile {
-  explicit MappedFile(std::size_t pages) : file(::memfd_create("guest-ram", MFD_CLOEXEC)) {
+  explicit MappedFile(std::size_t pages, unsigned flags = 0)
+      : file(::memfd_create("guest-ram", MFD_CLOEXEC | flags)) {
     EXPECT_EQ(::ftruncate(file.get(), static_cast<off_t>(pages * kPage)), 0);
     mapping = Mapping::map(file.get(), pages * kPage, PROT_READ | PROT_WRITE).value();
   }
@@ -83,6 +92,131 @@ TEST(FaultGuardDeathTest, ABusErrorOfOurOwnStillEndsTheProcess) {
   EXPECT_DEATH(touch_a_truncated_file_that_nobody_watches(), "");
 }
 
+// ---- where memory is short, in a child
+
+// From here on the kernel has no memory of this process's own to give, as when all of it is promised already
+// (vm.overcommit_memory = 2): mmap(2) fails for what is private and longer than `most`.
+void promise_no_more_than(std::uint32_t most) {
+  constexpr auto kLow = [](int argument) {
+    return static_cast<std::uint32_t>(offsetof(seccomp_data, args) +
+                                      std::size_t{8} * static_cast<std::size_t>(argument));
+  };
+  std::array<sock_filter, 8> code{{
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 0, 5),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kLow(3)),
+      BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, MAP_PRIVATE, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kLow(1)),
+      BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, most, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOMEM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  }};
+  const sock_fprog program{.len = code.size(), .filter = code.data()};
+  ASSERT_EQ(::prctl(PR_SET_NO_NEW_PRIVS, 1ul, 0ul, 0ul, 0ul), 0);
+  ASSERT_EQ(::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+}
+
+// Touches each page of a file that is gone, after `shorten` has made memory short, and ends with 0 if that
+// went as it should.
+[[noreturn]] void lose(MappedFile& file, std::size_t page_bytes, const std::function<void()>& shorten) {
+  MappedFile other(1);
+  LossSignal signal = std::move(LossSignal::create().value());
+  FaultWatch watch = std::move(FaultWatch::watch(file.bytes(), page_bytes, signal).value());
+  FaultWatch beside = std::move(FaultWatch::watch(other.bytes(), kPage, signal).value());
+  std::span<std::byte> bytes = file.bytes();
+  for (std::size_t at = 0; at < bytes.size(); at += page_bytes) {
+    bytes[at] = std::byte{1};
+  }
+  bool good = ::ftruncate(file.file.get(), 0) == 0;
+  shorten();
+  for (std::size_t at = 0; at < bytes.size(); at += kPage) {
+    good = good && touch(&bytes[at]) == std::byte{0};
+  }
+  for (std::size_t at = 0; at < bytes.size(); at += kPage) {
+    bytes[at] = std::byte{7};  // stays a write into memory of nobody
+  }
+  // One access that lies in two pages.
+  std::uint64_t straddling = 0;
+  std::memcpy(&straddling, &bytes[bytes.size() / 2 - 4], sizeof straddling);
+  asm volatile("" : : "r"(straddling) : "memory");
+  good = good && watch.lost() && signal.lost() && signal.take();
+  good = good && touch(other.mapping.data()) == std::byte{0} && !beside.lost();
+  ::_exit(good ? 0 : 1);
+}
+
+class FaultGuardShortDeathTest : public ::testing::Test {
+ protected:
+  void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
+};
+
+TEST_F(FaultGuardShortDeathTest, Malicious_LostPagesNeedNoMemoryThatIsNotThereYet) {
+  EXPECT_EXIT(
+      {
+        MappedFile file(64);
+        lose(file, kPage, [] { promise_no_more_than(0); });
+      },
+      ::testing::ExitedWithCode(0), "");
+}
+
+TEST_F(FaultGuardShortDeathTest, Malicious_APageIsReplacedAndNotAllThatIsBehindIt) {
+  EXPECT_EXIT(
+      {
+        MappedFile file(4 * kPagesReplacedSingly);
+        lose(file, kPage, [] { promise_no_more_than(kPage); });
+      },
+      ::testing::ExitedWithCode(0), "");
+}
+
+TEST_F(FaultGuardShortDeathTest, Malicious_LostPagesNeedNoAddressSpace) {
+  EXPECT_EXIT(
+      {
+        MappedFile file(4 * kPagesReplacedSingly);
+        lose(file, kPage, [] {
+          std::uint64_t pages = 0;
+          std::ifstream("/proc/self/statm") >> pages;
+          const rlimit used_up{pages * kPage, pages * kPage};
+          ::setrlimit(RLIMIT_AS, &used_up);
+        });
+      },
+      ::testing::ExitedWithCode(0), "");
+}
+
+TEST_F(FaultGuardShortDeathTest, Malicious_LostHugePagesNeedNoMemoryEither) {
+  auto reserved = HugePages::reserve(2);
+  if (!reserved) {
+    GTEST_SKIP() << reserved.error().message;
+  }
+  constexpr std::size_t kHuge = std::size_t{2} << 20;
+  EXPECT_EXIT(
+      {
+        MappedFile file(2 * kHuge / kPage, MFD_HUGETLB | 21u << 26);
+        lose(file, kHuge, [] { promise_no_more_than(0); });
+      },
+      ::testing::ExitedWithCode(0), "");
+}
+
+std::size_t mappings_of_this_process() {
+  std::ifstream maps("/proc/self/maps");
+  std::size_t count = 0;
+  for (std::string line; std::getline(maps, line);) {
+    ++count;
+  }
+  return count;
+}
+
+TEST(FaultGuard, Malicious_ALargeLossIsAFewMappingsOfOurs) {
+  constexpr std::size_t kPages = 5000;
+  MappedFile file(kPages);
+  LossSignal signal = std::move(LossSignal::create().value());
+  FaultWatch watch = std::move(FaultWatch::watch(file.bytes(), kPage, signal).value());
+  const std::size_t before = mappings_of_this_process();
+  ASSERT_EQ(::ftruncate(file.file.get(), 0), 0);
+  for (std::size_t page = 0; page < kPages; page += 2) {
+    touch(file.mapping.data() + page * kPage);
+  }
+  EXPECT_LE(mappings_of_this_process(), before + 2 * kPagesReplacedSingly + 2);
+}
+
 // The real thing: a worker of its own in the middle of traffic.
 class Malicious_Loss : public VhostTest {
  protected:
@@ -117,6 +251,33 @@ TEST_F(Malicious_Loss, M9_MemoryTakenAwayUnderAWorkerInFullTrafficEndsThatGuestA
     EXPECT_TRUE(front.wait_closed());
   }
   EXPECT_EQ(counter("fault_memory_lost"), 20u);
+  expect_unharmed();
+}
+
+// Until the control thread comes, and that may be long.
+TEST_F(Malicious_Loss, M9_AWorkerLeavesAGuestAloneWhoseMemoryIsLost) {
+  start();
+  {
+    FrontEnd front = connect();
+    GoodGuest guest;
+    guest.bring_up(front);
+    ASSERT_TRUE(front.barrier());
+    ASSERT_TRUE(carries(guest));
+    guest.send(numbered_frame(1));
+    ASSERT_EQ(::ftruncate(guest.ram.fd(), 0), 0);
+    host.work();
+    const std::uint64_t sent = counter("tx_packets");
+    const std::uint64_t faults =
+        counter("fault_ring_index") + counter("fault_ring_head") + counter("fault_buffer_empty");
+    for (int turn = 0; turn < 100; ++turn) {
+      host.work();
+    }
+    EXPECT_EQ(counter("tx_packets"), sent);
+    EXPECT_EQ(counter("fault_ring_index") + counter("fault_ring_head") + counter("fault_buffer_empty"),
+              faults);
+    EXPECT_TRUE(front.wait_closed());
+    EXPECT_EQ(counter("fault_memory_lost"), 1u);
+  }
   expect_unharmed();
 }
 

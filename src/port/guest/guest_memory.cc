@@ -7,7 +7,8 @@
 
 namespace sluice {
 
-GuestMemory::GuestMemory(std::vector<GuestRegion> regions) : regions_(std::move(regions)) {
+GuestMemory::GuestMemory(std::vector<GuestRegion> regions, const std::atomic<bool>* lost)
+    : lost_(lost), regions_(std::move(regions)) {
   SLUICE_CHECK(regions_.size() <= kMaxGuestRegions, "{} regions", regions_.size());
   std::ranges::sort(regions_, {}, &GuestRegion::guest_address);
   for (std::size_t i = 1; i < regions_.size(); ++i) {

@@ -6,6 +6,7 @@
 // translates an address for memcpy today translates it for a UMEM tomorrow.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -45,7 +46,8 @@ class GuestMemory {
   GuestMemory() = default;
   // At most kMaxGuestRegions, none overlapping another in guest addresses (checked by who builds it: a peer's
   // fault is answered before it gets here).
-  explicit GuestMemory(std::vector<GuestRegion> regions);
+  // `lost` is set when a page of it turns out to be gone; it outlives this.
+  explicit GuestMemory(std::vector<GuestRegion> regions, const std::atomic<bool>* lost = nullptr);
 
   // Worker. The pointer to [address, address + bytes) when it lies wholly in one region; else null. No
   // address and no length makes it read or compute out of range. `bytes` of 0 is null.
@@ -60,8 +62,10 @@ class GuestMemory {
   const GuestRegion* region_of(std::uint64_t guest_address) const;
 
   std::span<const GuestRegion> regions() const { return regions_; }
+  const std::atomic<bool>* lost() const { return lost_; }
 
  private:
+  const std::atomic<bool>* lost_ = nullptr;
   std::vector<GuestRegion> regions_;  // by guest address
 };
 

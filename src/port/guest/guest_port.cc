@@ -289,7 +289,7 @@ void GuestPort::Impl::refuse(const ucred& peer) {
 }
 
 Result<void> GuestPort::Impl::attach(PeerSocket socket, const ucred& peer) {
-  (void)loss_.take();  // of a session before
+  loss_.begin();
   auto door = doors_.open(DoorKind::kGuest, options_.name, socket.release());
   if (!door) {
     return std::unexpected(std::move(door.error()));
@@ -530,7 +530,10 @@ void GuestPort::Impl::show_attached() {
 void GuestPort::Impl::on_loss() {
   if (loss_.take() && attached_ && !attached_->ending) {
     memory_lost_.add(1);
-    log::warn("port {}: pid {} has taken memory away that its guest uses", options_.name, attached_->who.pid);
+    if (log_budget_.take()) {
+      log::warn("port {}: pid {} has taken memory away that its guest uses", options_.name,
+                attached_->who.pid);
+    }
     detach("its memory is lost");
   }
 }

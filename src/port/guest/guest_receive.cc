@@ -105,7 +105,7 @@ void GuestLane::deliver(Virtqueue& queue, std::span<const Packet> packets) {
     counters_.drop_queue_busy.add(packets.size());
     return;
   }
-  if (queue.broken()) [[unlikely]] {
+  if (queue.broken() || queue.memory_lost()) [[unlikely]] {
     counters_.drop_not_running.add(packets.size());
     return;
   }

@@ -81,6 +81,9 @@ std::uint32_t GuestLane::tx_burst(std::span<Packet> packets) {
   for (std::size_t i = 0; i < queues && tx_taken_ < packets.size(); ++i) {
     Virtqueue& queue = *transmit_[at];
     at = at + 1 == queues ? 0 : at + 1;
+    if (queue.memory_lost()) [[unlikely]] {
+      continue;
+    }
     queue.with_ring([&](auto& ring) {
       taken += take_frames(queue, ring, packets.subspan(taken, packets.size() - tx_taken_));
       if (ring.broken()) [[unlikely]] {

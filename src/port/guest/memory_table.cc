@@ -171,7 +171,7 @@ Result<MemoryTable> make_table(std::span<const vhost_user_region> regions, std::
   for (std::size_t i = 0; i < regions.size(); ++i) {
     SLUICE_TRY(append(mapped, regions[i], fds[i], signal));
   }
-  return std::make_shared<const GuestMemory>(std::move(mapped));
+  return std::make_shared<const GuestMemory>(std::move(mapped), &signal.lost());
 }
 
 Result<MemoryTable> table_with(const GuestMemory& table, const vhost_user_region& region, const PeerFd& fd,
@@ -182,7 +182,7 @@ Result<MemoryTable> table_with(const GuestMemory& table, const vhost_user_region
   if (!known) {
     SLUICE_TRY(append(regions, region, fd, signal));
   }
-  return std::make_shared<const GuestMemory>(std::move(regions));
+  return std::make_shared<const GuestMemory>(std::move(regions), &signal.lost());
 }
 
 Result<MemoryTable> table_without(const GuestMemory& table, const vhost_user_region& region) {
@@ -192,7 +192,7 @@ Result<MemoryTable> table_without(const GuestMemory& table, const vhost_user_reg
     return fail("there is no region of {:#x} bytes at guest address {:#x}", region.bytes,
                 region.guest_address);
   }
-  return std::make_shared<const GuestMemory>(std::move(regions));
+  return std::make_shared<const GuestMemory>(std::move(regions), table.lost());
 }
 
 bool has_huge_pages(const GuestRegion& region) {

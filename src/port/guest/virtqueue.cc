@@ -27,6 +27,7 @@ void Virtqueue::start(const VringSetup& setup, const GuestMemory& memory) {
   } else {
     ring_.emplace<PackedRing>(setup, direction_, memory, counters_);
   }
+  lost_ = memory.lost();
   with_ring([](auto& ring) { ring.refuse_kicks(); });
   broken_.store(false, std::memory_order_relaxed);
   started_.store(true, std::memory_order_relaxed);
@@ -38,6 +39,7 @@ VringBase Virtqueue::stop() {
     stopped_at_ = with_ring([](auto& ring) { return ring.base(); });
     started_.store(false, std::memory_order_relaxed);
     ring_.emplace<std::monostate>();
+    lost_ = nullptr;
     kick_.reset();
     call_.reset();
   }

@@ -48,6 +48,8 @@ class Virtqueue {
   bool started() const { return started_.load(std::memory_order_relaxed); }
   bool enabled() const { return enabled_.load(std::memory_order_relaxed); }
   bool broken() const { return broken_.load(std::memory_order_relaxed); }
+  // Its guest's memory has been taken away: nothing there is worth another page. The session ends soon.
+  bool memory_lost() const { return lost_ != nullptr && lost_->load(std::memory_order_relaxed); }
   bool running() const { return started() && enabled(); }
   std::uint32_t header_bytes() const { return header_bytes_; }
   bool mergeable() const { return mergeable_; }
@@ -66,6 +68,7 @@ class Virtqueue {
   bool shared_ = false;   // more than one worker can reach it
   bool watched_ = false;  // a kick wakes its worker
   std::uint32_t header_bytes_ = 0;
+  const std::atomic<bool>* lost_ = nullptr;  // of the memory it runs in
   std::variant<std::monostate, SplitRing, PackedRing> ring_;
   BurstLock lock_;
   std::atomic<bool> started_{false}, enabled_{false}, broken_{false};
