@@ -293,6 +293,11 @@ Result<void> confine_thread(ThreadKind kind) {
     return {};
   }
   own_kind = kind;
+  // Threads block signals that are the main thread's; this one is their own fault.
+  sigset_t refused;
+  ::sigemptyset(&refused);
+  ::sigaddset(&refused, SIGSYS);
+  ::pthread_sigmask(SIG_UNBLOCK, &refused, nullptr);
   SLUICE_TRY(set_capabilities(CapabilitySet{}));
   return filter_calls(kind);
 }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/capability.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -65,6 +66,9 @@ Ended in_confined_child(const std::function<int()>& body) {
 int on_thread(ThreadKind kind, const std::function<int()>& body) {
   int result = 98;
   std::thread thread([&] {
+    sigset_t all;  // as the daemon's threads do
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, nullptr);
     if (confine_thread(kind)) {
       result = body();
     }

@@ -34,6 +34,8 @@ constexpr std::array kWorkerCalls = std::to_array<std::string_view>({
     "sendmsg",
     "recvfrom",
     "recvmsg",
+    "io_setup",
+    "io_destroy",
     "io_submit",
     "io_getevents",
     "getsockopt",

@@ -41,20 +41,20 @@ Result<std::unique_ptr<Engine>> Engine::create(const Config& config, EventLoop& 
 }
 
 Result<void> Engine::start_workers(const std::vector<WorkerOptions>& options) {
-  for (const WorkerOptions& worker_options : options) {
+  for (WorkerOptions worker_options : options) {
+    // Before any local user can take what fs.aio-max-nr allows: kept until the worker ends.
+    worker_options.prepare = [id = worker_options.id] {
+      if (CallSender::of_this_thread() == nullptr) {
+        log::warn(
+            "worker {}: no AIO context to be had (fs.aio-max-nr): guests are not interrupted until one is",
+            raw(id));
+      }
+    };
     auto worker = Worker::start(worker_options);
     if (!worker) {
       return std::unexpected(worker.error());
     }
     workers_.push_back(std::move(*worker));
-    // Before any local user can take what fs.aio-max-nr allows: kept until the worker ends.
-    workers_.back()->call([&](Worker::Tables&) {
-      if (CallSender::of_this_thread() == nullptr) {
-        log::warn(
-            "worker {}: no AIO context to be had (fs.aio-max-nr): guests are not interrupted until one is",
-            raw(worker_options.id));
-      }
-    });
   }
   SLUICE_CHECK(!workers_.empty(), "a config has at least one worker");
   return {};

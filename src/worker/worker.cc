@@ -132,6 +132,9 @@ Result<void> Worker::prepare_thread() {
   if (options_.idle == WorkerOptions::Idle::kAwake) {
     parts_->loop.start_keeper();
   }
+  if (options_.prepare) {
+    options_.prepare();
+  }
   // Last: what stands above needs more than a worker ever does again.
   if (auto confined = confine_thread(ThreadKind::kWorker); !confined) {
     return with_context(fmt::format("worker {}", raw(options_.id)), confined.error());

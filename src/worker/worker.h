@@ -32,6 +32,8 @@ struct WorkerOptions {
   } idle = Idle::kAdaptive;
   std::uint32_t nap_us =
       50;  // 1 .. 1000: how long a nap is; also the most that a nap adds to a packet's delay
+  // On its thread, before it gives up what a worker never needs (base/least_privilege.h).
+  std::function<void()> prepare;
 };
 
 class Worker {

@@ -96,8 +96,9 @@ class ZeroCopy : public ::testing::Test {
     const std::string config_path = bed_->folder / "sluice.toml";
     std::ofstream(config_path) << config;
     files.insert(files.end(),
-                 {std::string(SLUICED) + ":bin/sluiced", std::string(SLUICECTL) + ":bin/sluicectl",
-                  std::string(UDP_ECHO) + ":bin/udp_echo", config_path + ":etc/sluice.toml"});
+                 {std::string(SLUICED) + ":bin/sluiced", std::string(SLUICE_DOOR) + ":bin/sluice-door",
+                  std::string(SLUICECTL) + ":bin/sluicectl", std::string(UDP_ECHO) + ":bin/udp_echo",
+                  config_path + ":etc/sluice.toml"});
     auto image = guest_image(kZeroCopySuite, bed_->folder.path(), files);
     if (!image) {
       GTEST_SKIP() << image.error().message;

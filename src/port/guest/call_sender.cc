@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/fd.h"
 #include "base/untrusted.h"
 
 namespace sluice {
@@ -33,15 +34,16 @@ constexpr std::uint32_t kRingMagic = 0xa10a10a1;
 }  // namespace
 
 Result<CallSender> CallSender::create() {
-  UniqueFd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  // Of the process: a worker that is confined opens no file.
+  static const UniqueFd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
   if (!null) {
-    return fail_errno(errno, "cannot open /dev/null");
+    return fail("cannot open /dev/null");
   }
   aio_context_t context = 0;
   if (::syscall(SYS_io_setup, kMost, &context) != 0) {
     return fail_errno(errno, "cannot set up AIO to call guests (fs.aio-max-nr)");
   }
-  return CallSender(std::move(null), context);
+  return CallSender(null.get(), context);
 }
 
 CallSender* CallSender::of_this_thread() {
@@ -55,10 +57,10 @@ CallSender* CallSender::of_this_thread() {
   return sender ? &*sender : nullptr;
 }
 
-CallSender::CallSender(UniqueFd null, aio_context_t context) : null_(std::move(null)), context_(context) {}
+CallSender::CallSender(int null, aio_context_t context) : null_(null), context_(context) {}
 
 CallSender::CallSender(CallSender&& other) noexcept
-    : null_(std::move(other.null_)), context_(std::exchange(other.context_, 0)) {}
+    : null_(other.null_), context_(std::exchange(other.context_, 0)) {}
 
 CallSender::~CallSender() {
   if (context_ != 0) {
@@ -73,7 +75,7 @@ std::size_t CallSender::send(std::span<const int> eventfds) {
   for (std::size_t i = 0; i < eventfds.size(); ++i) {
     operations[i] = iocb{};
     operations[i].aio_lio_opcode = IOCB_CMD_PREAD;
-    operations[i].aio_fildes = static_cast<std::uint32_t>(null_.get());
+    operations[i].aio_fildes = static_cast<std::uint32_t>(null_);
     operations[i].aio_flags = IOCB_FLAG_RESFD;
     operations[i].aio_resfd = static_cast<std::uint32_t>(eventfds[i]);
     pointers[i] = &operations[i];

@@ -13,7 +13,6 @@
 #include <cstdint>
 #include <span>
 
-#include "base/fd.h"
 #include "base/result.h"
 
 namespace sluice {
@@ -39,10 +38,10 @@ class CallSender {
   std::size_t send(std::span<const int> eventfds);
 
  private:
-  CallSender(UniqueFd null, aio_context_t context);
+  CallSender(int null, aio_context_t context);
   void reap();
 
-  UniqueFd null_;
+  int null_;
   aio_context_t context_ = 0;
 };
 
