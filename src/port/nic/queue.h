@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "memory/pool.h"
 #include "port/nic/kernel_ring.h"
+#include "port/nic/queue_kernel.h"
 #include "port/nic/teardown_probe.h"
 #include "port/nic/umem.h"
 #include "port/port.h"
@@ -35,6 +36,11 @@ constexpr std::uint32_t pages_for_queue(const NicQueueOptions& options, std::uin
          + lent;
 }
 
+// Its life has steps that the kernel may take long for. They are made so that each such call can be left to
+// another thread; open() and the destructor make them all at once and wait.
+//
+//   prepare()   next_bind() -> kernel.bind() -> bound()      fill()   release() -> let_go()     bring_home()
+//   control     control        any thread       control      worker   control      any thread   the pool's
 class NicQueue final : public Queue {
  public:
   // Control thread. Binds (waiting for a previous socket's pool to be torn down, at most 8 s), fills the fill
@@ -42,13 +48,42 @@ class NicQueue final : public Queue {
   // Errors: queue out of range, in use by another socket, no zero copy where mode asks for it, frames that do
   // not fit a page.
   static Result<std::unique_ptr<NicQueue>> open(const NicQueueOptions& options, Umem& umem, PagePool& pool);
-  // The same in two steps, for a pool that its worker is using meanwhile: the kernel's part on the control
-  // thread, which has the privileges for it, and then fill() on the worker's.
   static Result<std::unique_ptr<NicQueue>> open_empty(const NicQueueOptions& options, Umem& umem,
-                                                      PagePool& pool);
+                                                      PagePool& pool);  // without fill()
+
+  // Control thread: checks what can be known before, and makes what closing will need.
+  static Result<std::unique_ptr<NicQueue>> prepare(const NicQueueOptions& options, Umem& umem, PagePool& pool,
+                                                   QueueKernel& kernel = QueueKernel::real());
+  // A call of bind(2) that is to be made.
+  struct Bind {
+    int socket = -1;
+    sockaddr_xdp address{};
+    UniqueFd sibling;  // keeps open what `address` names
+  };
+  // Control thread. Shares the registration of a queue that is bound by now, if there is one.
+  Result<Bind> next_bind();
+  enum class Bound : std::uint8_t { kYes, kBusy, kOtherwise };
+  // Control thread: what has come of it. kBusy: another pool has the queue, next_bind() again later;
+  // kOtherwise: sharing did not work, next_bind() now does without. An error is final.
+  Result<Bound> bound(int error);
+  std::string explain_bind(int error) const;
+
+  // The pool's thread. Posts the first pages, also for a queue that only sends: some drivers leak without
+  // (ice, i40e).
   void fill() { refill(); }
-  // Control thread, after the worker has let go of it. Closes the socket first, then all pages that the
-  // kernel held go home to the pool (D7). The pool must be quiet: its owner thread no longer uses it.
+
+  // Control thread, when the worker has let go of it and no bind(2) is under way: gives up the rings. What
+  // was never bound is done with then.
+  void release();
+  // Any thread, again until it says true: closes the socket, then asks whether the kernel has let go (D7).
+  bool let_go();
+  // The pool's thread, when let_go() has said so, again until it says true: every page that the kernel held
+  // goes home.
+  bool bring_home();
+  // Control thread: no page of the pool is in another queue's TX ring; the pool is forgotten.
+  bool leave_siblings();
+  // All that without waiting where it was not done, and with waiting otherwise. The pool must be quiet: its
+  // owner thread no longer uses it.
   ~NicQueue() override;
 
   int socket_fd() const;
@@ -82,17 +117,13 @@ class NicQueue final : public Queue {
     kTx,       // on its way out; until its completion is read
   };
 
-  NicQueue(const NicQueueOptions& options, Umem& umem, PagePool& pool);
+  NicQueue(const NicQueueOptions& options, Umem& umem, PagePool& pool, QueueKernel& kernel);
 
   // queue_open.cc
-  Result<void> bind_by_sharing(int sibling);
-  Result<void> bind_by_registration();
+  Result<void> open_socket(bool shared);
   Result<void> make_rings();
-  Result<void> bind(std::uint16_t flags, int shared_fd);
-  std::string explain_bind(int error) const;
   void unmap_rings();
-  void bring_home();
-  void wait_for_siblings() const;
+  void close_and_wait();
 
   // queue.cc
   std::uint32_t refill();
@@ -114,7 +145,13 @@ class NicQueue final : public Queue {
   std::uint32_t page_shift_ = 0;
   std::uint32_t page_count_ = 0;
   bool zero_copy_ = false;
-  bool joined_ = false;  // bound: the kernel may have pages
+  bool shared_ = false;           // the socket is to share a sibling's registration
+  bool sharing_refused_ = false;  // its mode is not the sibling's
+  bool bound_ = false;            // the kernel may have pages
+  bool joined_ = false;           // the UMEM knows its socket
+  bool released_ = false;
+  bool home_ = false;  // no page is left here, and none at siblings
+  QueueKernel& kernel_;
   UniqueFd socket_;
   std::unique_ptr<TeardownProbe> probe_;
 

@@ -1,10 +1,12 @@
 // NicQueue's opening and closing: the control thread's half. The worker's half is queue.cc.
+#include <fcntl.h>
 #include <linux/if_xdp.h>
 #include <sys/socket.h>
 #include <time.h>
 
 #include <bit>
 #include <cerrno>
+#include <utility>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -53,8 +55,8 @@ Result<void> check_against(const NicInfo& info, const NicQueueOptions& options, 
 
 }  // namespace
 
-NicQueue::NicQueue(const NicQueueOptions& options, Umem& umem, PagePool& pool)
-    : options_(options), umem_(umem), pool_(pool) {
+NicQueue::NicQueue(const NicQueueOptions& options, Umem& umem, PagePool& pool, QueueKernel& kernel)
+    : options_(options), umem_(umem), pool_(pool), kernel_(kernel) {
   const Arena& arena = umem.arena();
   SLUICE_CHECK(&pool.arena() == &arena, "pool {} is of another arena", pool.name());
   SLUICE_CHECK(std::has_single_bit(options.ring_entries) && std::has_single_bit(options.tx_entries),
@@ -68,75 +70,140 @@ NicQueue::NicQueue(const NicQueueOptions& options, Umem& umem, PagePool& pool)
   foreign_home_.reserve(options.tx_entries);
 }
 
-Result<std::unique_ptr<NicQueue>> NicQueue::open(const NicQueueOptions& options, Umem& umem, PagePool& pool) {
-  auto queue = open_empty(options, umem, pool);
-  if (queue) {
-    (*queue)->fill();  // also for a queue that only sends: some drivers leak without it (ice, i40e)
-  }
-  return queue;
-}
-
-Result<std::unique_ptr<NicQueue>> NicQueue::open_empty(const NicQueueOptions& options, Umem& umem,
-                                                       PagePool& pool) {
+Result<std::unique_ptr<NicQueue>> NicQueue::prepare(const NicQueueOptions& options, Umem& umem,
+                                                    PagePool& pool, QueueKernel& kernel) {
   auto info = read_nic_info(options.netdev);
   if (!info) {
     return std::unexpected(info.error());
   }
   SLUICE_TRY(check_against(*info, options, umem.arena().page_bytes()));
-  auto probe = TeardownProbe::create();
+  auto probe = TeardownProbe::create(kernel);
   if (!probe) {
     return std::unexpected(probe.error());
   }
-  std::unique_ptr<NicQueue> queue(new NicQueue(options, umem, pool));
+  std::unique_ptr<NicQueue> queue(new NicQueue(options, umem, pool, kernel));
   queue->probe_ = std::move(*probe);
   queue->options_.ifindex = info->ifindex;
-  int sibling = umem.sibling(info->ifindex, options.mode);
-  // Sharing fails where this queue cannot be of the sibling's mode; a registration of its own then says what
-  // is wrong.
-  if (sibling < 0 || !queue->bind_by_sharing(sibling)) {
-    SLUICE_TRY(queue->bind_by_registration());
-  }
-  SLUICE_TRY(umem.add_pool(pool));
-  xdp_options bound{};
-  socklen_t bound_bytes = sizeof(bound);
-  if (::getsockopt(queue->socket_.get(), SOL_XDP, XDP_OPTIONS, &bound, &bound_bytes) == 0) {
-    queue->zero_copy_ = (bound.flags & XDP_OPTIONS_ZEROCOPY) != 0;
-  }
-  umem.joined(queue->socket_.get(), queue->options_.ifindex, queue->zero_copy_);
-  queue->joined_ = true;
   return queue;
 }
 
-Result<void> NicQueue::bind_by_sharing(int sibling) {
-  socket_.reset(::socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0));
-  if (!socket_) {
-    return fail_errno(errno, "cannot make an AF_XDP socket");
+Result<std::unique_ptr<NicQueue>> NicQueue::open(const NicQueueOptions& options, Umem& umem, PagePool& pool) {
+  auto queue = open_empty(options, umem, pool);
+  if (queue) {
+    (*queue)->fill();
   }
-  auto bound = make_rings();
-  if (bound) {
-    bound = bind(XDP_SHARED_UMEM, sibling);  // the flags are the sibling's: others are refused with it
-  }
-  if (!bound) {
-    unmap_rings();
-    socket_.reset();
-  }
-  return bound;
+  return queue;
 }
 
-Result<void> NicQueue::bind_by_registration() {
-  auto socket = umem_.registered_socket();
-  if (!socket) {
-    return std::unexpected(socket.error());
+// One deadline for both ways, by sharing and by a registration.
+Result<std::unique_ptr<NicQueue>> NicQueue::open_empty(const NicQueueOptions& options, Umem& umem,
+                                                       PagePool& pool) {
+  auto made = prepare(options, umem, pool);
+  SLUICE_TRY(made);
+  NicQueue& queue = **made;
+  const std::uint64_t begun_ns = now_ns(), deadline = begun_ns + kBindPatienceNs;
+  for (;;) {
+    auto call = queue.next_bind();
+    if (!call) {
+      return std::unexpected(call.error());
+    }
+    const int error = queue.kernel_.bind(call->socket, call->address);
+    auto bound = queue.bound(error);
+    if (!bound) {
+      return std::unexpected(bound.error());
+    }
+    if (*bound == Bound::kYes) {
+      break;
+    }
+    if (*bound == Bound::kBusy) {
+      if (now_ns() >= deadline) {
+        return std::unexpected(Error{queue.explain_bind(error), error});
+      }
+      pause();
+    }
   }
-  socket_ = std::move(*socket);
-  SLUICE_TRY(make_rings());
-  std::uint16_t flags = XDP_USE_NEED_WAKEUP;
+  if (const std::uint64_t waited_ns = now_ns() - begun_ns; waited_ns >= kSlowBindNs) {
+    log::warn("{} queue {}: another socket, or the kernel taking one down, had it for {} ms",
+              queue.options_.netdev, raw(queue.options_.queue), waited_ns / 1'000'000);
+  }
+  return made;
+}
+
+Result<NicQueue::Bind> NicQueue::next_bind() {
+  const int sibling = sharing_refused_ ? -1 : umem_.sibling(options_.ifindex, options_.mode);
+  const bool shared = sibling >= 0;
+  if (!socket_ || shared != shared_) {
+    if (auto opened = open_socket(shared); !opened) {
+      unmap_rings();
+      socket_.reset();
+      return std::unexpected(opened.error());
+    }
+  }
+  Bind call;
+  call.socket = socket_.get();
+  call.address.sxdp_family = AF_XDP;
+  call.address.sxdp_ifindex = static_cast<std::uint32_t>(options_.ifindex);
+  call.address.sxdp_queue_id = raw(options_.queue);
+  if (shared) {
+    auto kept = UniqueFd(::fcntl(sibling, F_DUPFD_CLOEXEC, 0));
+    if (!kept) {
+      return fail_errno(errno, "cannot keep the socket of another queue of {}", options_.netdev);
+    }
+    call.sibling = std::move(kept);
+    call.address.sxdp_flags = XDP_SHARED_UMEM;  // the other flags are the sibling's: more are refused
+    call.address.sxdp_shared_umem_fd = static_cast<std::uint32_t>(call.sibling.get());
+    return call;
+  }
+  call.address.sxdp_flags = XDP_USE_NEED_WAKEUP;
   if (options_.mode == BindMode::kZeroCopy) {
-    flags |= XDP_ZEROCOPY;
+    call.address.sxdp_flags |= XDP_ZEROCOPY;
   } else if (options_.mode == BindMode::kCopy) {
-    flags |= XDP_COPY;
+    call.address.sxdp_flags |= XDP_COPY;
   }
-  return bind(flags, -1);
+  return call;
+}
+
+Result<void> NicQueue::open_socket(bool shared) {
+  unmap_rings();
+  socket_.reset();
+  shared_ = shared;
+  if (shared) {
+    socket_.reset(::socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0));
+    if (!socket_) {
+      return fail_errno(errno, "cannot make an AF_XDP socket");
+    }
+  } else {
+    auto registered = umem_.registered_socket();
+    if (!registered) {
+      return std::unexpected(registered.error());
+    }
+    socket_ = std::move(*registered);
+  }
+  return make_rings();
+}
+
+Result<NicQueue::Bound> NicQueue::bound(int error) {
+  if (error == EBUSY) {
+    return Bound::kBusy;
+  }
+  if (error != 0 && shared_) {
+    // This queue cannot be of the sibling's mode: a registration of its own then says what is wrong.
+    sharing_refused_ = true;
+    return Bound::kOtherwise;
+  }
+  if (error != 0) {
+    return std::unexpected(Error{explain_bind(error), error});
+  }
+  bound_ = true;
+  SLUICE_TRY(umem_.add_pool(pool_));
+  xdp_options options{};
+  socklen_t option_bytes = sizeof(options);
+  if (::getsockopt(socket_.get(), SOL_XDP, XDP_OPTIONS, &options, &option_bytes) == 0) {
+    zero_copy_ = (options.flags & XDP_OPTIONS_ZEROCOPY) != 0;
+  }
+  umem_.joined(socket_.get(), options_.ifindex, zero_copy_);
+  joined_ = true;
+  return Bound::kYes;
 }
 
 Result<void> NicQueue::make_rings() {
@@ -165,33 +232,6 @@ Result<void> NicQueue::make_rings() {
   SLUICE_TRY(rx_.map(fd, XDP_RX_RING, XDP_PGOFF_RX_RING, at.rx, options_.ring_entries));
   SLUICE_TRY(tx_.map(fd, XDP_TX_RING, XDP_PGOFF_TX_RING, at.tx, options_.tx_entries));
   return {};
-}
-
-Result<void> NicQueue::bind(std::uint16_t flags, int shared_fd) {
-  sockaddr_xdp address{};
-  address.sxdp_family = AF_XDP;
-  address.sxdp_flags = flags;
-  address.sxdp_ifindex = static_cast<std::uint32_t>(options_.ifindex);
-  address.sxdp_queue_id = raw(options_.queue);
-  if (shared_fd >= 0) {
-    address.sxdp_shared_umem_fd = static_cast<std::uint32_t>(shared_fd);
-  }
-  const std::uint64_t begun_ns = now_ns(), deadline = begun_ns + kBindPatienceNs;
-  for (;;) {
-    if (::bind(socket_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
-      if (std::uint64_t waited_ns = now_ns() - begun_ns; waited_ns >= kSlowBindNs) {
-        log::warn("{} queue {}: another socket, or the kernel taking one down, had it for {} ms",
-                  options_.netdev, raw(options_.queue), waited_ns / 1'000'000);
-      }
-      return {};
-    }
-    if (errno != EBUSY || now_ns() >= deadline) {
-      break;
-    }
-    pause();
-  }
-  int error = errno;
-  return std::unexpected(Error{explain_bind(error), error});
 }
 
 std::string NicQueue::explain_bind(int error) const {
@@ -230,37 +270,73 @@ void NicQueue::unmap_rings() {
   tx_.unmap();
 }
 
-NicQueue::~NicQueue() {
-  if (joined_) {
+void NicQueue::release() {
+  released_ = true;
+  if (std::exchange(joined_, false)) {
     umem_.left(socket_.get());
   }
   unmap_rings();  // each mapping holds the socket's file open
-  socket_.reset();
-  if (!joined_) {
-    return;  // open() failed: the kernel never got a page
-  }
-  // D7: no page goes home before the kernel and the NIC have let go of the queue.
-  auto outcome = probe_->wait_until_free(options_.ifindex, options_.queue, kTeardownPatienceNs);
-  if (outcome == TeardownProbe::Outcome::kBusy) {
-    log::warn("{} queue {}: the kernel has not let go of the closed AF_XDP socket after {} s",
-              options_.netdev, raw(options_.queue), kTeardownPatienceNs / 1'000'000'000);
-    // In copy mode the kernel itself wrote the pages and stopped with close(2); a NIC that still writes is
-    // another matter.
-    if (zero_copy_) {
-      outcome = probe_->wait_until_free(options_.ifindex, options_.queue, kTeardownLimitNs);
-      SLUICE_CHECK(outcome == TeardownProbe::Outcome::kFree, "{} queue {} may still write to its pages",
-                   options_.netdev, raw(options_.queue));
-    }
-  }
-  bring_home();
-  wait_for_siblings();
-  if (umem_.at_siblings(pool_) == 0) {
-    umem_.forget_pool(pool_);
+  if (!bound_) {
+    socket_.reset();  // the kernel never got a page
+    home_ = true;
   }
 }
 
-void NicQueue::bring_home() {
-  for (std::uint32_t i = 0; i < page_count_; ++i) {
+bool NicQueue::let_go() {
+  SLUICE_CHECK(released_);
+  if (!bound_) {
+    return true;
+  }
+  if (socket_) {
+    kernel_.close(std::move(socket_));
+  }
+  return probe_->ask(options_.ifindex, options_.queue) == TeardownProbe::Outcome::kFree;
+}
+
+NicQueue::~NicQueue() {
+  if (!released_) {
+    release();
+  }
+  if (!home_) {
+    close_and_wait();
+  }
+}
+
+// D7: no page goes home before the kernel and the NIC have let go of the queue.
+void NicQueue::close_and_wait() {
+  std::uint64_t deadline = now_ns() + kTeardownPatienceNs;
+  bool warned = false;
+  while (!let_go()) {
+    if (now_ns() < deadline) {
+      pause();
+      continue;
+    }
+    // In copy mode the kernel itself wrote the pages and stopped with close(2); a NIC that still writes is
+    // another matter.
+    SLUICE_CHECK(!(warned && zero_copy_), "{} queue {} may still write to its pages", options_.netdev,
+                 raw(options_.queue));
+    log::warn("{} queue {}: the kernel has not let go of the closed AF_XDP socket after {} s",
+              options_.netdev, raw(options_.queue), kTeardownPatienceNs / 1'000'000'000);
+    if (!zero_copy_) {
+      break;
+    }
+    warned = true;
+    deadline = now_ns() + kTeardownLimitNs;
+  }
+  // Owners of foreign pages are running and make room in their rings; those that have our pages reap them.
+  deadline = now_ns() + kSiblingPatienceNs;
+  while (!bring_home()) {
+    SLUICE_CHECK(now_ns() < deadline, "{} pages of other queues cannot go home from {} queue {}",
+                 foreign_home_.size(), options_.netdev, raw(options_.queue));
+    pause();
+  }
+  while (!leave_siblings() && now_ns() < deadline) {
+    pause();
+  }
+}
+
+bool NicQueue::bring_home() {
+  for (std::uint32_t i = 0; i < page_states_.size(); ++i) {
     if (page_states_[i] == PageState::kNotHere) {
       continue;
     }
@@ -272,22 +348,18 @@ void NicQueue::bring_home() {
       foreign_home_.push_back(page);
     }
   }
-  // Their owners are running and make room in their rings.
-  std::uint64_t deadline = now_ns() + kSiblingPatienceNs;
-  while (send_home_foreign() > 0 || !foreign_home_.empty()) {
-    SLUICE_CHECK(now_ns() < deadline, "{} pages of other queues cannot go home from {} queue {}",
-                 foreign_home_.size(), options_.netdev, raw(options_.queue));
-    if (!foreign_home_.empty()) {
-      pause();
-    }
-  }
+  page_states_.clear();
+  send_home_foreign();
+  return foreign_home_.empty();
 }
 
-void NicQueue::wait_for_siblings() const {
-  std::uint64_t deadline = now_ns() + kSiblingPatienceNs;
-  while (umem_.at_siblings(pool_) > 0 && now_ns() < deadline) {
-    pause();
+bool NicQueue::leave_siblings() {
+  if (umem_.at_siblings(pool_) > 0) {
+    return false;
   }
+  umem_.forget_pool(pool_);
+  home_ = true;
+  return true;
 }
 
 int NicQueue::socket_fd() const {

@@ -17,8 +17,8 @@ constexpr int kEntries = 2;
 constexpr long kPauseNs = 500'000;
 }  // namespace
 
-Result<std::unique_ptr<TeardownProbe>> TeardownProbe::create() {
-  auto probe = std::make_unique<TeardownProbe>();
+Result<std::unique_ptr<TeardownProbe>> TeardownProbe::create(QueueKernel& kernel) {
+  std::unique_ptr<TeardownProbe> probe(new TeardownProbe(kernel));
   void* memory = ::mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     return fail_errno(errno, "cannot map a page");
@@ -43,26 +43,40 @@ Result<std::unique_ptr<TeardownProbe>> TeardownProbe::create() {
   return probe;
 }
 
-TeardownProbe::Outcome TeardownProbe::wait_until_free(int ifindex, QueueId queue, std::uint64_t limit_ns) {
+// Tried on veth (teardown_probe_test.cc): a device that is gone is ENODEV; a queue that `ethtool -L` took
+// away is EINVAL, which comes after the question whether a pool has it (net/xdp/xsk_buff_pool.c,
+// xp_assign_dev). A device that is down can be bound.
+TeardownProbe::Outcome TeardownProbe::judge(int error) {
+  return error == 0 || error == ENODEV || error == EINVAL ? Outcome::kFree : Outcome::kBusy;
+}
+
+TeardownProbe::Outcome TeardownProbe::ask(int ifindex, QueueId queue) {
+  if (free_) {
+    return Outcome::kFree;
+  }
   sockaddr_xdp address{};
   address.sxdp_family = AF_XDP;
   address.sxdp_flags = XDP_COPY;  // asks nothing of the driver
   address.sxdp_ifindex = static_cast<std::uint32_t>(ifindex);
   address.sxdp_queue_id = raw(queue);
-  std::uint64_t deadline = now_ns() + limit_ns;
-  for (;;) {
-    // Anything but EBUSY means that no pool is in the way: bound, or the device or its queue is gone.
-    if (::bind(socket_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0 ||
-        errno != EBUSY) {
-      socket_.reset();
-      return Outcome::kFree;
-    }
+  if (judge(kernel_.bind(socket_.get(), address)) == Outcome::kBusy) {
+    return Outcome::kBusy;
+  }
+  free_ = true;
+  kernel_.close(std::move(socket_));
+  return Outcome::kFree;
+}
+
+TeardownProbe::Outcome TeardownProbe::wait_until_free(int ifindex, QueueId queue, std::uint64_t limit_ns) {
+  const std::uint64_t deadline = now_ns() + limit_ns;
+  while (ask(ifindex, queue) == Outcome::kBusy) {
     if (now_ns() >= deadline) {
       return Outcome::kBusy;
     }
     timespec pause{0, kPauseNs};
     ::nanosleep(&pause, nullptr);
   }
+  return Outcome::kFree;
 }
 
 }  // namespace sluice

@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/ids.h"
 #include "base/result.h"
+#include "port/nic/queue_kernel.h"
 
 namespace sluice {
 
@@ -19,15 +20,24 @@ class TeardownProbe {
  public:
   // Made when the queue is opened, so that closing cannot fail for want of memory, descriptors or the right
   // namespace.
-  static Result<std::unique_ptr<TeardownProbe>> create();
+  static Result<std::unique_ptr<TeardownProbe>> create(QueueKernel& kernel = QueueKernel::real());
 
   enum class Outcome : std::uint8_t { kFree, kBusy };
-  // Once. Waits at most `limit_ns`; kBusy: the kernel, or another socket, still has the queue.
+  // What an answer to bind(2) says of the queue. Free: it was bound (0), or there is no such device or queue
+  // any more. Everything else tells nothing: another pool has it, or the kernel could not look.
+  static Outcome judge(int error);
+  // Looks once. Any thread, one at a time; kFree is the last answer.
+  Outcome ask(int ifindex, QueueId queue);
+  // The same until it is free, for at most `limit_ns`.
   Outcome wait_until_free(int ifindex, QueueId queue, std::uint64_t limit_ns);
 
  private:
+  explicit TeardownProbe(QueueKernel& kernel) : kernel_(kernel) {}
+
+  QueueKernel& kernel_;
   Mapping memory_;  // one page: the smallest UMEM there is
   UniqueFd socket_;
+  bool free_ = false;
 };
 
 }  // namespace sluice
