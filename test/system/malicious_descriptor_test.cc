@@ -4,10 +4,12 @@
 #include <netinet/in.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <filesystem>
+#include <functional>
 #include <list>
 
 #include "abi/app.h"
@@ -45,10 +47,11 @@ class Malicious_Descriptor : public SystemTest {
   }
 };
 
-// A TCP connection whose last close waits for an hour: it lingers, and what it sent is not taken.
+// A TCP connection whose last close waits for an hour: it lingers, and what it sent is not taken. Its sender
+// is a process that ends at once: a process that ends waits for no close, and this test has none to make.
 class LingeringSocket {
  public:
-  LingeringSocket() {
+  explicit LingeringSocket(const std::function<void(int)>& send) {
     listener_.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     sockaddr_in address{
         .sin_family = AF_INET, .sin_port = 0, .sin_addr = {htonl(INADDR_LOOPBACK)}, .sin_zero = {}};
@@ -56,36 +59,36 @@ class LingeringSocket {
     EXPECT_EQ(::bind(listener_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
     EXPECT_EQ(::listen(listener_.get(), 1), 0);
     EXPECT_EQ(::getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&address), &bytes), 0);
-    sender_.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    EXPECT_EQ(::connect(sender_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-    accepted_.reset(::accept(listener_.get(), nullptr, nullptr));
-    const linger hour{.l_onoff = 1, .l_linger = 3600};
-    EXPECT_EQ(::setsockopt(sender_.get(), SOL_SOCKET, SO_LINGER, &hour, sizeof hour), 0);
-    ::fcntl(sender_.get(), F_SETFL, O_NONBLOCK);
-    std::array<char, 65536> full{};
-    while (::send(sender_.get(), full.data(), full.size(), MSG_NOSIGNAL) > 0) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      const int sender = ::socket(AF_INET, SOCK_STREAM, 0);
+      const linger hour{.l_onoff = 1, .l_linger = 3600};
+      if (::connect(sender, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
+          ::setsockopt(sender, SOL_SOCKET, SO_LINGER, &hour, sizeof hour) == 0 &&
+          ::fcntl(sender, F_SETFL, O_NONBLOCK) == 0) {
+        static const std::array<char, 65536> full{};
+        while (::send(sender, full.data(), full.size(), MSG_NOSIGNAL) > 0) {
+        }
+        send(sender);
+        ::_exit(0);
+      }
+      ::_exit(1);
     }
-  }
-  int fd() const { return sender_.get(); }
-  // Ours is closed without a wait, when another reference is under way; else it is closed hard.
-  void let_go(bool sent) {
-    const linger none{.l_onoff = 1, .l_linger = 0};
-    if (!sent) {
-      ::setsockopt(sender_.get(), SOL_SOCKET, SO_LINGER, &none, sizeof none);
-    }
-    sender_.reset();
+    accepted_.reset(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    int status = -1;
+    EXPECT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
   }
 
  private:
-  UniqueFd listener_, accepted_, sender_;
+  UniqueFd listener_, accepted_;
 };
 
 TEST_F(Malicious_Descriptor, OfASocketThatLingersDoesNotHoldUpTheDaemonWhereverItIsSent) {
   start(nic_table() + app_port("dns") + guest("vm1") + guest("vm2"));
   std::list<LingeringSocket> lingering;  // as long as its other end is open
   const auto send_to = [&](FrontEnd& front, std::uint32_t request, std::uint64_t word) {
-    const int fd = lingering.emplace_back().fd();
-    lingering.back().let_go(front.send(request, word, std::span(&fd, 1)));
+    lingering.emplace_back([&](int fd) { front.send(request, word, std::span(&fd, 1)); });
   };
   {  // as a descriptor that a message is for, and one that none is for
     FrontEnd front = front_end("vm1");
@@ -110,11 +113,10 @@ TEST_F(Malicious_Descriptor, OfASocketThatLingersDoesNotHoldUpTheDaemonWhereverI
   {  // to a program's port, with its hello
     auto socket = connect_to_path(socket_of("dns"), SOCK_SEQPACKET);
     ASSERT_TRUE(socket) << socket.error().message;
-    const int fd = lingering.emplace_back().fd();
     FrontEnd raw(std::move(*socket));
     const std::array<std::byte, 16> hello{};
     // Refused to its sender, by kernels that have SO_PASSRIGHTS.
-    lingering.back().let_go(raw.send_bytes(hello, std::span(&fd, 1)));
+    lingering.emplace_back([&](int fd) { raw.send_bytes(hello, std::span(&fd, 1)); });
     expect_served();
   }
   EXPECT_GE(counter("daemon.doors_opened"), 4u);
