@@ -148,19 +148,15 @@ void warn_of_port(const Config& config, const PortConfig& port, std::vector<std:
 
 // Keys that are read and that nothing acts on yet.
 static void warn_of_keys_without_effect(const Config& config, std::vector<std::string>& warnings) {
-  const PortConfig by_default;
   auto warn = [&](bool set, const std::string& where, const char* key) {
     if (set) {
       warnings.push_back(
           fmt::format("{}.{} is not in effect yet: this version reads it and does nothing", where, key));
     }
   };
-  warn(config.daemon.guest_memory_bytes != kDefaultAllGuestsMemoryBytes, "daemon", "guest_memory");
   for (const auto& [name, port] : config.ports) {
     const std::string where = "port." + name;
-    warn(port.memory_bytes != by_default.memory_bytes, where, "memory");
     warn(port.populate, where, "populate");
-    warn(port.sealed_memory, where, "sealed_memory");
   }
 }
 

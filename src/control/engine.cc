@@ -23,6 +23,7 @@ Result<std::unique_ptr<Engine>> Engine::create(const Config& config, EventLoop& 
   engine->current_.daemon = config.daemon;
   engine->host_memory_ =
       std::make_unique<HostMemory>(config.daemon.page_bytes, huge_option(config.daemon.huge_pages));
+  engine->guest_memory_ = std::make_shared<MemoryBudget>(config.daemon.guest_memory_bytes);
   SLUICE_TRY(engine->start_workers(config.daemon.workers));
   std::vector<const Worker*> watched;
   for (const auto& worker : engine->workers_) {

@@ -168,6 +168,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   Config target_;   // what apply() is working towards, less what has failed
   std::vector<std::unique_ptr<Worker>> workers_;
   std::unique_ptr<HostMemory> host_memory_;
+  std::shared_ptr<MemoryBudget> guest_memory_;  // of all guests together
   PortNames names_;
   std::map<PortId, PortEntry> port_table_;  // what every NIC's program has been told
   std::map<std::string, NicId> nic_ids_;    // of every configured NIC, there or not

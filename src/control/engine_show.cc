@@ -281,6 +281,10 @@ json Engine::show_guests() {
     shown["feature_bits"] = fmt::format("{:#x}", info.features);
     shown["protocol_features"] = info.protocol_feature_names;
     shown["protocol_feature_bits"] = fmt::format("{:#x}", info.protocol_features);
+    shown["memory"] = {{"bytes", info.memory_bytes},
+                       {"mapped_bytes", info.mapped_bytes},
+                       {"limit_bytes", config.memory_bytes},
+                       {"sealed", config.sealed_memory}};
     shown["regions"] = json::array();
     for (const auto& region : info.regions) {
       shown["regions"].push_back({{"guest_address", fmt::format("{:#x}", region.guest_address)},
@@ -383,6 +387,8 @@ json Engine::show_counters() {
     add(fmt::format("worker.{}.", raw(worker->id())), counters_of(*worker));
   }
   json daemon = counters_of(doors_);
+  daemon["guest_memory_bytes"] = guest_memory_->used();
+  daemon["guest_memory_limit_bytes"] = guest_memory_->limit();
   daemon["closer_done"] = Closer::of_process().done();
   daemon["closer_waiting"] = Closer::of_process().waiting();
   daemon["closer_overflowed"] = Closer::of_process().overflowed();

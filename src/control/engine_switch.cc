@@ -82,6 +82,9 @@ Result<void> Engine::add_guest(const PortConfig& config, PortId id) {
   options.workers = std::move(lanes.workers);
   options.serving = lanes.serving;
   options.queue_pairs = config.queue_pairs;
+  options.memory_bytes = config.memory_bytes;
+  options.all_memory = guest_memory_;
+  options.sealed_memory = config.sealed_memory;
   auto port = GuestPort::create(std::move(options), loop_, *this, doors_);
   SLUICE_TRY(port);
   guests_[config.name] = std::move(*port);

@@ -221,14 +221,11 @@ std::string bytes_text(std::uint64_t bytes) {
   return fmt::format("{} {}", bytes, kUnits[unit]);
 }
 
-std::string memory_cell(const json& guest) {
-  std::uint64_t bytes = 0;
-  for (const json& region : items(guest, "regions")) {
-    bytes += region.is_object() && region.contains("bytes") && region["bytes"].is_number_unsigned()
-                 ? region["bytes"].get<std::uint64_t>()
-                 : 0;
-  }
-  return bytes_text(bytes);
+std::string bytes_cell(const json& guest, const char* key) {
+  const json* memory = guest.is_object() && guest.contains("memory") ? &guest["memory"] : nullptr;
+  const bool there = memory != nullptr && memory->is_object() && memory->contains(key) &&
+                     (*memory)[key].is_number_unsigned();
+  return bytes_text(there ? (*memory)[key].get<std::uint64_t>() : 0);
 }
 
 // "2/4": of so many rings so many run.
@@ -281,6 +278,7 @@ std::string render_guests(const json& result) {
                {"RINGS", kRight},
                {"REGIONS", kRight},
                {"MEMORY", kRight},
+               {"LIMIT", kRight},
                {"KICKS", kRight},
                {"CALLS", kRight},
                {"RX PACKETS", kRight},
@@ -291,9 +289,10 @@ std::string render_guests(const json& result) {
   for (const json& guest : result) {
     table.row({cell(guest, "name"), cell(guest, "state"), id_cell(guest, "pid"), cell(guest, "uplink"),
                cell(guest, "mac"), id_cell(guest, "vlan"), cell(guest, "mode"), rings_cell(guest),
-               std::to_string(items(guest, "regions").size()), memory_cell(guest), counter(guest, "kicks"),
-               counter(guest, "calls"), counter(guest, "rx_packets"), counter(guest, "tx_packets"),
-               counter_sum(guest, "drop_"), counter_sum(guest, "fault_")});
+               std::to_string(items(guest, "regions").size()), bytes_cell(guest, "bytes"),
+               bytes_cell(guest, "limit_bytes"), counter(guest, "kicks"), counter(guest, "calls"),
+               counter(guest, "rx_packets"), counter(guest, "tx_packets"), counter_sum(guest, "drop_"),
+               counter_sum(guest, "fault_")});
     for (const char* key : {"features", "protocol_features"}) {
       if (!items(guest, key).empty()) {
         features.row({cell(guest, "name"), cell(guest, key)});

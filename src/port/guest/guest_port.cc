@@ -67,10 +67,10 @@ class GuestPort::Impl final : public VringControl {
   // A front-end that is there.
   struct Attached {
     Attached(Door its_door, const ucred& peer, const GuestPortOptions& options, VringControl& control,
-             const LossSignal& loss)
+             const LossSignal& loss, const MemoryPolicy& memory)
         : door(std::move(its_door)),
           channel(door.channel.get(), {.message_timeout_ns = options.message_timeout_ns}),
-          session(options.queue_pairs, control, loss),
+          session(options.queue_pairs, control, loss, memory),
           who(peer),
           since_ns(now_ns()) {}
     Door door;
@@ -118,6 +118,7 @@ class GuestPort::Impl final : public VringControl {
   // False: the session is over.
   bool take_message(VhostMessage& message);
   bool apply_changes();
+  bool must_wait_for_room() const;
   bool finish_message(std::uint32_t request, VhostSession::Outcome& outcome);
   void end_turn();
   void note_late();
@@ -135,6 +136,7 @@ class GuestPort::Impl final : public VringControl {
   GuestPortHost& host_;
   Doors& doors_;
   const LossSignal loss_;
+  const MemoryPolicy memory_policy_;
   GuestDevice device_;
 
   std::optional<Attached> attached_;  // behind device_ and loss_: it uses both
@@ -152,7 +154,7 @@ class GuestPort::Impl final : public VringControl {
 
   PauseBudget pause_budget_;
   bool stuck_ = false;  // a worker did not come for this port's changes
-  Counter pauses_, pauses_deferred_, pauses_late_, stalled_;
+  Counter pauses_, pauses_deferred_, pauses_late_, stalled_, room_deferred_;
   Counter connects_, disconnects_, denied_, refused_, messages_, memory_lost_;
   std::array<Counter, static_cast<std::size_t>(VhostFault::kCount)> faults_;
 };
@@ -166,6 +168,9 @@ GuestPort::Impl::Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop
       host_(host),
       doors_(doors),
       loss_(std::move(loss)),
+      memory_policy_({.table_bytes = options_.memory_bytes,
+                      .mapped_of_all = options_.all_memory,
+                      .sealed = options_.sealed_memory}),
       device_({.port = options_.id,
                .uplink = options_.uplink,
                .macs = options_.macs,
@@ -300,7 +305,7 @@ Result<void> GuestPort::Impl::attach(PeerSocket socket, const ucred& peer) {
     doors_.end(std::move(*door));
     return watched;
   }
-  attached_.emplace(std::move(*door), peer, options_, *this, loss_);
+  attached_.emplace(std::move(*door), peer, options_, *this, loss_, memory_policy_);
   connects_.add(1);
   refusal_logged_ = false;
   unreachable_logged_ = false;
@@ -376,6 +381,11 @@ void GuestPort::Impl::on_channel(std::uint32_t events) {
       defer(std::max(wait_ns, kShortestDeferNs));
       return;
     }
+    if (must_wait_for_room()) {
+      room_deferred_.add(1);
+      defer(kShortestDeferNs);
+      return;
+    }
     switch (attached_->channel.receive(message)) {
       case GuestChannel::Received::kMessage:
         if (!take_message(message)) {
@@ -394,6 +404,12 @@ void GuestPort::Impl::on_channel(std::uint32_t events) {
     }
   }
   end_turn();  // the rest in the next turn: the loop is level-triggered
+}
+
+// Tables come faster than the closer takes the old ones apart: with this, a port has at most three times its
+// memory mapped, the present table, the one that replaces it, and one on its way out.
+bool GuestPort::Impl::must_wait_for_room() const {
+  return memory_policy_.mapped->used() / 2 > options_.memory_bytes;
 }
 
 // What the turn's messages have changed, in one pause.
@@ -542,6 +558,7 @@ void GuestPort::Impl::on_loss() {
 
 GuestPort::Info GuestPort::Impl::info() const {
   Info info;
+  info.mapped_bytes = memory_policy_.mapped->used();
   if (!attached_) {
     return info;
   }
@@ -555,6 +572,7 @@ GuestPort::Info GuestPort::Impl::info() const {
   info.protocol_features = session.protocol_features();
   info.feature_names = feature_names(info.features);
   info.protocol_feature_names = protocol_feature_names(info.protocol_features);
+  info.memory_bytes = bytes_of(session.memory());
   for (const GuestRegion& region : session.memory().regions()) {
     info.regions.push_back(
         {.guest_address = region.guest_address, .bytes = region.bytes, .huge_pages = has_huge_pages(region)});
@@ -588,6 +606,7 @@ void GuestPort::Impl::visit(CounterVisitor& visitor) const {
   visitor.counter("fault_stalled", stalled_.value());
   visitor.counter("pauses", pauses_.value());
   visitor.counter("pauses_deferred", pauses_deferred_.value());
+  visitor.counter("memory_deferred", room_deferred_.value());
   visitor.counter("pauses_late", pauses_late_.value());
   visitor.counter("denied", denied_.value());
   visitor.counter("refused", refused_.value());

@@ -21,6 +21,7 @@
 #include "base/mac.h"
 #include "base/result.h"
 #include "door/doors.h"
+#include "port/guest/memory_budget.h"
 #include "port/peer_policy.h"
 #include "port/port.h"
 #include "port/source_guard.h"
@@ -46,7 +47,10 @@ struct GuestPortOptions {
   std::vector<WorkerId> workers;  // one lane each
   std::uint32_t serving = 0;  // queue pairs go round the first so many of them, the others only deliver to
                               // the guest; 0: all
-  std::uint32_t queue_pairs = 1;                      // most that it is offered, 1 .. kMaxQueuePairs
+  std::uint32_t queue_pairs = 1;                          // most that it is offered, 1 .. kMaxQueuePairs
+  std::uint64_t memory_bytes = std::uint64_t{256} << 30;  // most that its regions may take together
+  MemoryShare::Budget all_memory = std::make_shared<MemoryBudget>();  // of all guests, theirs included
+  bool sealed_memory = false;                         // its memory must be sealed against shrinking
   std::uint64_t message_timeout_ns = 10'000'000'000;  // for the rest of a message whose beginning is here
   std::uint64_t gives_way_ns = 300'000'000;           // how long who comes waits for the end of who was there
   std::uint64_t retry_ns = 500'000'000;               // client: between tries to connect
@@ -101,6 +105,8 @@ class GuestPort {
       bool huge_pages = false;
     };
     std::vector<Region> regions;
+    std::uint64_t memory_bytes = 0;  // what its regions take
+    std::uint64_t mapped_bytes = 0;  // with what is on its way out, perhaps of a session before
     std::vector<Ring> rings;
   };
   Info info() const;

@@ -10,6 +10,7 @@
 #include <bit>
 #include <cerrno>
 #include <limits>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -20,25 +21,41 @@ namespace sluice {
 namespace {
 
 constexpr std::uint64_t kOsPage = 4096;
+// Larger pages take long to clear, and a worker's touch would: 1 GiB is a tenth of a second and more.
+constexpr std::uint64_t kMostPageBytes = std::uint64_t{2} << 20;
+
+#ifndef F_GET_SEALS
+#define F_GET_SEALS 1034
+#endif
+
+// In this order, so that room is given back when the mapping is really gone.
+struct CountedMapping {
+  MemoryShare share;
+  Mapping mapping;
+};
 
 class FileMapping final : public GuestMapping {
  public:
-  FileMapping(Mapping mapping, FaultWatch watch, bool huge)
-      : huge_pages(huge), mapping_(std::move(mapping)), watch_(std::move(watch)) {
-    data_ = mapping_.data();
-    bytes_ = mapping_.bytes();
+  FileMapping(std::shared_ptr<CountedMapping> counted, FaultWatch watch, bool huge)
+      : huge_pages(huge), counted_(std::move(counted)), watch_(std::move(watch)) {
+    data_ = counted_->mapping.data();
+    bytes_ = counted_->mapping.bytes();
   }
   // The watch ends before the mapping does: an address that is somebody else's is never ours to replace. The
   // last reference to a large guest's memory takes seconds to drop.
   ~FileMapping() override {
     watch_.reset();
-    Closer::of_process().run([gone = std::make_shared<Mapping>(std::move(mapping_))] {});
+    try {
+      Closer::of_process().run([gone = std::move(counted_)] {});
+    } catch (const std::bad_alloc&) {
+      // Dropped here by now: nobody is left to do it elsewhere.
+    }
   }
 
   const bool huge_pages;
 
  private:
-  Mapping mapping_;
+  std::shared_ptr<CountedMapping> counted_;
   FaultWatch watch_;
 };
 
@@ -112,50 +129,94 @@ Result<FileKind> kind_of(const PeerFd& file) {
   return kind;
 }
 
-Result<GuestRegion> map_region(const vhost_user_region& region, const PeerFd& file,
-                               const LossSignal& signal) {
+// A region that was judged, and nothing done about it.
+struct Plan {
+  vhost_user_region region;
+  const PeerFd* file = nullptr;
+  FileKind kind;
+  // Whole pages of the file: hugetlbfs maps nothing else. Both ends stay inside the file's last page.
+  std::uint64_t from = 0, length = 0;
+};
+
+std::expected<Plan, MemoryRefusal> plan_of(const vhost_user_region& region, const PeerFd& file,
+                                           const MemoryPolicy& policy) {
+  SLUICE_TRY(check_region(region));
   auto kind = kind_of(file);
-  if (!kind) {
-    return std::unexpected(std::move(kind.error()));
-  }
+  SLUICE_TRY(kind);
   if (wraps(region.file_offset, region.bytes) || region.file_offset + region.bytes > kind->bytes) {
     return fail("a region of {:#x} bytes at offset {:#x} of a file of {:#x} bytes", region.bytes,
                 region.file_offset, kind->bytes);
   }
-  // Whole pages of the file: hugetlbfs maps nothing else. Both ends stay inside the file's last page.
+  if (const int seals = policy.sealed ? ::fcntl(file.get(), F_GET_SEALS) : F_SEAL_SHRINK;
+      seals < 0 || (seals & F_SEAL_SHRINK) == 0) {
+    return std::unexpected(MemoryRefusal(VhostFault::kUnsealed,
+                                         "a region's file is not sealed against shrinking (sealed_memory); "
+                                         "QEMU: memory-backend-memfd, seal=on"));
+  }
+  if (kind->page_bytes > kMostPageBytes && !policy.populate) {
+    return std::unexpected(MemoryRefusal(
+        VhostFault::kPageSize, fmt::format("a region's file has pages of {} MiB, which needs populate = true",
+                                           kind->page_bytes >> 20)));
+  }
   const std::uint64_t mask = kind->page_bytes - 1;
   const std::uint64_t from = region.file_offset & ~mask;
   const std::uint64_t length = (region.file_offset - from + region.bytes + mask) & ~mask;
-  void* data = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file.get(),
-                      static_cast<off_t>(from));
+  return Plan{.region = region, .file = &file, .kind = *kind, .from = from, .length = length};
+}
+
+// Whether there is room for the plans beside `present` bytes of the same table.
+std::expected<void, MemoryRefusal> check_room(std::uint64_t present, std::span<const Plan> plans,
+                                              const MemoryPolicy& policy) {
+  std::uint64_t sum = present;
+  for (const Plan& plan : plans) {
+    if (sum > policy.table_bytes || plan.length > policy.table_bytes - sum) {
+      return std::unexpected(
+          MemoryRefusal(VhostFault::kBudget,
+                        fmt::format("{} MiB of memory and {} MiB more; the port may have {} MiB (memory)",
+                                    sum >> 20, plan.length >> 20, policy.table_bytes >> 20)));
+    }
+    sum += plan.length;
+  }
+  return {};
+}
+
+std::expected<GuestRegion, MemoryRefusal> map_region(const Plan& plan, const MemoryPolicy& policy,
+                                                     const LossSignal& signal) {
+  const vhost_user_region& region = plan.region;
+  auto share = MemoryShare::take(policy.mapped, policy.mapped_of_all, plan.length);
+  if (!share) {
+    return std::unexpected(MemoryRefusal(
+        VhostFault::kBudget,
+        fmt::format("{} MiB more; all guests together have {} of {} MiB (guest_memory)", plan.length >> 20,
+                    policy.mapped_of_all->used() >> 20, policy.mapped_of_all->limit() >> 20)));
+  }
+  void* data = ::mmap(nullptr, plan.length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+                      plan.file->get(), static_cast<off_t>(plan.from));
   if (data == MAP_FAILED) {
     return fail_errno(errno, "cannot map a region of {:#x} bytes", region.bytes);
   }
-  Mapping mapping = Mapping::adopt(data, length);
-  ::madvise(data, length, MADV_DONTDUMP);  // a core file of ours is no place for a guest's memory
-  auto watch = FaultWatch::watch({mapping.data(), length}, kind->page_bytes, signal);
-  if (!watch) {
-    return std::unexpected(std::move(watch.error()));
-  }
-  std::byte* begin = mapping.data() + (region.file_offset - from);
+  auto counted = std::make_shared<CountedMapping>(std::move(*share), Mapping::adopt(data, plan.length));
+  ::madvise(data, plan.length, MADV_DONTDUMP);  // a core file of ours is no place for a guest's memory
+  std::byte* const mapped = counted->mapping.data();
+  auto watch = FaultWatch::watch({mapped, plan.length}, plan.kind.page_bytes, signal);
+  SLUICE_TRY(watch);
   return GuestRegion{
       .guest_address = region.guest_address,
       .user_address = region.user_address,
       .bytes = region.bytes,
-      .data = begin,
-      .mapping = std::make_shared<FileMapping>(std::move(mapping), std::move(*watch), kind->huge_pages)};
+      .data = mapped + (region.file_offset - plan.from),
+      .mapping = std::make_shared<FileMapping>(std::move(counted), std::move(*watch), plan.kind.huge_pages)};
 }
 
-Result<void> append(std::vector<GuestRegion>& regions, const vhost_user_region& region, const PeerFd& file,
-                    const LossSignal& signal) {
-  SLUICE_TRY(check_region(region));
+std::expected<void, MemoryRefusal> append(std::vector<GuestRegion>& regions, const Plan& plan,
+                                          const MemoryPolicy& policy, const LossSignal& signal) {
   if (regions.size() == kMaxGuestRegions) {
     return fail("more than {} regions", kMaxGuestRegions);
   }
   for (const GuestRegion& other : regions) {
-    SLUICE_TRY(check_apart(other, region));
+    SLUICE_TRY(check_apart(other, plan.region));
   }
-  auto mapped = map_region(region, file, signal);
+  auto mapped = map_region(plan, policy, signal);
   if (!mapped) {
     return std::unexpected(std::move(mapped.error()));
   }
@@ -165,27 +226,37 @@ Result<void> append(std::vector<GuestRegion>& regions, const vhost_user_region& 
 
 }  // namespace
 
-Result<MemoryTable> make_table(std::span<const vhost_user_region> regions, std::span<const PeerFd> fds,
-                               const LossSignal& signal) {
-  std::vector<GuestRegion> mapped;
+MadeTable make_table(std::span<const vhost_user_region> regions, std::span<const PeerFd> fds,
+                     const MemoryPolicy& policy, const LossSignal& signal) {
+  std::vector<Plan> plans;
   for (std::size_t i = 0; i < regions.size(); ++i) {
-    SLUICE_TRY(append(mapped, regions[i], fds[i], signal));
+    auto plan = plan_of(regions[i], fds[i], policy);
+    SLUICE_TRY(plan);
+    plans.push_back(*plan);
+  }
+  SLUICE_TRY(check_room(0, plans, policy));
+  std::vector<GuestRegion> mapped;
+  for (const Plan& plan : plans) {
+    SLUICE_TRY(append(mapped, plan, policy, signal));
   }
   return std::make_shared<const GuestMemory>(std::move(mapped), &signal.lost());
 }
 
-Result<MemoryTable> table_with(const GuestMemory& table, const vhost_user_region& region, const PeerFd& fd,
-                               const LossSignal& signal) {
+MadeTable table_with(const GuestMemory& table, const vhost_user_region& region, const PeerFd& fd,
+                     const MemoryPolicy& policy, const LossSignal& signal) {
   std::vector<GuestRegion> regions(table.regions().begin(), table.regions().end());
   const bool known =
       std::ranges::any_of(regions, [&region](const GuestRegion& r) { return is_same(r, region); });
   if (!known) {
-    SLUICE_TRY(append(regions, region, fd, signal));
+    auto plan = plan_of(region, fd, policy);
+    SLUICE_TRY(plan);
+    SLUICE_TRY(check_room(bytes_of(table), std::span(&*plan, 1), policy));
+    SLUICE_TRY(append(regions, *plan, policy, signal));
   }
   return std::make_shared<const GuestMemory>(std::move(regions), &signal.lost());
 }
 
-Result<MemoryTable> table_without(const GuestMemory& table, const vhost_user_region& region) {
+MadeTable table_without(const GuestMemory& table, const vhost_user_region& region) {
   std::vector<GuestRegion> regions(table.regions().begin(), table.regions().end());
   auto gone = std::erase_if(regions, [&region](const GuestRegion& r) { return is_same(r, region); });
   if (gone == 0) {
@@ -193,6 +264,14 @@ Result<MemoryTable> table_without(const GuestMemory& table, const vhost_user_reg
                 region.guest_address);
   }
   return std::make_shared<const GuestMemory>(std::move(regions), table.lost());
+}
+
+std::uint64_t bytes_of(const GuestMemory& table) {
+  std::uint64_t sum = 0;  // mapped together, so it does not wrap
+  for (const GuestRegion& region : table.regions()) {
+    sum += region.mapping->bytes();
+  }
+  return sum;
 }
 
 bool has_huge_pages(const GuestRegion& region) {

@@ -149,6 +149,12 @@ std::string_view counter_name(VhostFault fault) {
       return "fault_message_features";
     case VhostFault::kMemory:
       return "fault_message_memory";
+    case VhostFault::kBudget:
+      return "fault_memory_budget";
+    case VhostFault::kUnsealed:
+      return "fault_memory_unsealed";
+    case VhostFault::kPageSize:
+      return "fault_memory_page_size";
     case VhostFault::kIndex:
       return "fault_message_index";
     case VhostFault::kRing:

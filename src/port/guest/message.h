@@ -19,7 +19,8 @@ namespace sluice {
 inline constexpr std::uint32_t kMaxVhostPayload = sizeof(vhost_user_mem_table);
 inline constexpr std::size_t kMaxVhostFds = VHOST_USER_MAX_TABLE_REGIONS;
 
-// What is wrong with what a front-end said. Each is a counter, fault_message_*; docs/guest.md has the table
+// What is wrong with what a front-end said. Each is a counter, fault_message_* or fault_memory_*;
+// docs/guest.md has the table
 // of what each costs.
 enum class VhostFault : std::uint8_t {
   kNone,
@@ -30,6 +31,9 @@ enum class VhostFault : std::uint8_t {
   kNotOffered,   // of a feature that was not offered
   kFeatures,     // bits that were not offered, that contradict each other, or changed while rings run
   kMemory,       // a region that cannot be
+  kBudget,       // more memory than the port, or all guests together, may have
+  kUnsealed,     // memory that can shrink, where the port takes none
+  kPageSize,     // memory of pages that take too long to clear, and that nobody clears beforehand
   kIndex,        // of a ring that there is not
   kRing,         // a size, place or position that no ring can have
   kRunning,      // a change of a ring that runs

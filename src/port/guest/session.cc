@@ -44,9 +44,11 @@ VhostSession::Payload payload_of(std::uint64_t value) {
 
 }  // namespace
 
-VhostSession::VhostSession(std::uint32_t queue_pairs, VringControl& control, const LossSignal& loss)
+VhostSession::VhostSession(std::uint32_t queue_pairs, VringControl& control, const LossSignal& loss,
+                           MemoryPolicy policy)
     : control_(control),
       loss_(loss),
+      policy_(std::move(policy)),
       offered_(offered_features(queue_pairs)),
       queue_pairs_(queue_pairs),
       memory_(std::make_shared<const GuestMemory>()),
@@ -161,7 +163,7 @@ VhostSession::Verdict VhostSession::dispatch(VhostMessage& message) {
       return set_mem_table(message);
     case VHOST_USER_ADD_MEM_REG:
       return take_memory(
-          table_with(*memory_, message.as<vhost_user_mem_reg>().region, message.fds.front(), loss_));
+          table_with(*memory_, message.as<vhost_user_mem_reg>().region, message.fds.front(), policy_, loss_));
     case VHOST_USER_REM_MEM_REG:
       return take_memory(table_without(*memory_, message.as<vhost_user_mem_reg>().region));
     default:
@@ -229,12 +231,13 @@ void VhostSession::reset_device() {
 
 VhostSession::Verdict VhostSession::set_mem_table(const VhostMessage& message) {
   vhost_user_mem_table table = message.as<vhost_user_mem_table>();  // behind what was sent there are zeroes
-  return take_memory(make_table(std::span(table.regions).first(table.region_count), message.fds, loss_));
+  return take_memory(
+      make_table(std::span(table.regions).first(table.region_count), message.fds, policy_, loss_));
 }
 
-VhostSession::Verdict VhostSession::take_memory(Result<MemoryTable> made) {
+VhostSession::Verdict VhostSession::take_memory(MadeTable made) {
   if (!made) {
-    return no(VhostFault::kMemory, "{}", made.error().message);
+    return no(made.error().fault, "{}", made.error().sentence);
   }
   swap_memory(std::move(*made));
   // A ring that found no place in it is not this message's fault.

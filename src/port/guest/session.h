@@ -44,8 +44,9 @@ class VringControl {
 
 class VhostSession {
  public:
-  // Both outlive the session.
-  VhostSession(std::uint32_t queue_pairs, VringControl& control, const LossSignal& loss);
+  // The references outlive the session.
+  VhostSession(std::uint32_t queue_pairs, VringControl& control, const LossSignal& loss,
+               MemoryPolicy policy = {});
   // D7: no worker looks into the guest's memory any more; then it is unmapped.
   ~VhostSession();
   VhostSession(const VhostSession&) = delete;
@@ -113,7 +114,7 @@ class VhostSession {
   Verdict set_features(std::uint64_t bits);
   Verdict set_protocol_features(std::uint64_t bits);
   Verdict set_status(std::uint64_t status);
-  Verdict take_memory(Result<MemoryTable> made);
+  Verdict take_memory(MadeTable made);
   Verdict set_mem_table(const VhostMessage& message);
   void swap_memory(MemoryTable next);
   void reset_device();
@@ -145,6 +146,7 @@ class VhostSession {
 
   VringControl& control_;
   const LossSignal& loss_;
+  const MemoryPolicy policy_;
   const std::uint64_t offered_;
   const std::uint32_t queue_pairs_;
   std::uint64_t features_ = 0, protocol_features_ = 0;

@@ -223,6 +223,8 @@ class VhostTest : public ::testing::Test {
     other.socket = folder_ + "/vm1.sock";
     other.role = GuestPortOptions::Role::kServer;
     other.policy = {};
+    other.memory_bytes = GuestPortOptions{}.memory_bytes;
+    other.sealed_memory = false;
     other.uplink = kBystander;
     auto second = GuestPort::create(other, *loop, host, doors);
     ASSERT_TRUE(second) << second.error().message;
