@@ -2,17 +2,13 @@
 
 #include <cap-ng.h>
 #include <grp.h>
-#include <linux/landlock.h>
 #include <seccomp.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <memory>
 #include <string>
-
-#include "base/fd.h"
 
 namespace sluice {
 
@@ -66,25 +62,6 @@ Result<void> allow_system_calls(std::span<const std::string_view> names) {
   }
   return {};
 #endif
-}
-
-Result<void> deny_files() {
-  const long version = ::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION);
-  if (version < 0) {
-    return {};
-  }
-  // Every right of the first version: later ones refine these.
-  landlock_ruleset_attr rights{};
-  rights.handled_access_fs = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1;
-  UniqueFd rules(static_cast<int>(::syscall(SYS_landlock_create_ruleset, &rights, sizeof rights, 0)));
-  if (!rules) {
-    return fail_errno(errno, "cannot make a landlock rule set");
-  }
-  if (::prctl(PR_SET_NO_NEW_PRIVS, 1ul, 0ul, 0ul, 0ul) < 0 ||
-      ::syscall(SYS_landlock_restrict_self, rules.get(), 0) < 0) {
-    return fail_errno(errno, "cannot enter a landlock domain");
-  }
-  return {};
 }
 
 }  // namespace sluice

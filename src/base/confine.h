@@ -1,5 +1,5 @@
-// How a process or thread gives up what it does not need: identity, capabilities, system calls, files. Each
-// step is for good.
+// How a process or thread gives up what it does not need: identity, capabilities, system calls. Each step is
+// for good. Files: base/file_access.h.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +21,5 @@ Result<void> drop_all_capabilities();
 // process (SIGSYS). Names as of syscalls(2); one that this machine does not have is left out. Sanitizers make
 // calls of their own: in builds with them nothing happens.
 Result<void> allow_system_calls(std::span<const std::string_view> names);
-
-// No file can be opened, made, renamed or removed by path. Nothing happens, and no error, on kernels without
-// landlock(7), as in Linux before 5.13.
-Result<void> deny_files();
 
 }  // namespace sluice

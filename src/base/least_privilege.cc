@@ -20,6 +20,8 @@
 #include <memory>
 #include <string>
 
+#include "base/file_access.h"
+
 namespace sluice {
 
 namespace {
@@ -30,6 +32,9 @@ constexpr std::array kKept{CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON};
 
 // Families of the sockets that control makes: ports and tools, NICs, links, broadcasts, ethtool's ioctl.
 constexpr std::array kFamilies{AF_UNIX, AF_XDP, AF_NETLINK, AF_PACKET, AF_INET};
+
+// A host port's tap.
+constexpr std::array kWritableFiles{"/dev/net/tun"};
 
 std::atomic<bool> process_is_confined{false};
 
@@ -282,6 +287,7 @@ std::span<const int> kept_capabilities() {
 Result<void> confine_process() {
   SLUICE_TRY(keep_few_capabilities());
   ::tzset();  // reads /etc/localtime once, for the log lines of all threads
+  SLUICE_TRY(deny_writing(kWritableFiles));
   SLUICE_TRY(watch_refused_calls());
   SLUICE_TRY(filter_calls(ThreadKind::kControl));
   process_is_confined.store(true, std::memory_order_release);

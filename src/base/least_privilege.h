@@ -31,9 +31,9 @@ std::span<const std::string_view> calls_of(ThreadKind kind);
 // Capabilities of this process that control keeps, where the process has them at all (<linux/capability.h>).
 std::span<const int> kept_capabilities();
 
-// Once, on the main thread, before it makes others, after everything that needs more. Raises RLIMIT_MEMLOCK
-// as far as it may, so that CAP_IPC_LOCK can go with the rest; a process that may not raise it keeps that
-// one.
+// Once, on the main thread, before it makes others, after everything that needs more. Files are read from
+// then on, and none written but /dev/net/tun, where the kernel has landlock. Raises RLIMIT_MEMLOCK as far as
+// it may, so that CAP_IPC_LOCK can go with the rest; a process that may not raise it keeps that one.
 Result<void> confine_process();
 
 // First thing, or last thing of its preparation, on a thread that is to be confined. Does nothing in a

@@ -4,11 +4,13 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/capability.h>
-#include <signal.h>
+#include <linux/landlock.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,6 +18,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <string>
@@ -206,6 +209,38 @@ TEST_F(LeastPrivilege, Malicious_AWorkerMakesNoSocketNoThreadAndNoCode) {
 TEST_F(LeastPrivilege, Malicious_ControlIsNotAllowedFamiliesOfSocketsThatItDoesNotNeed) {
   skip_without_filters();
   expect_refused(in_confined_child([] { return ::socket(AF_VSOCK, SOCK_STREAM, 0); }), "control", "socket");
+}
+
+TEST_F(LeastPrivilege, Malicious_ControlWritesMakesAndRunsNoFileAndStillMakesItsSockets) {
+  if (::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION) < 0) {
+    GTEST_SKIP() << "this kernel has no landlock";
+  }
+  std::string folder = "/tmp/sluice-privilege-XXXXXX";
+  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  const std::string there = folder + "/there", made = folder + "/made", socket = folder + "/socket";
+  std::ofstream(there) << "words";
+  Ended ended = in_confined_child([&] {
+    const auto refused = [](int result) { return result < 0 && errno == EACCES; };
+    if (!refused(::open(there.c_str(), O_WRONLY)) || !refused(::open(there.c_str(), O_RDWR)) ||
+        !refused(::open(made.c_str(), O_WRONLY | O_CREAT, 0600)) || !refused(::mkdir(made.c_str(), 0700))) {
+      return 1;
+    }
+    if (::open(there.c_str(), O_RDONLY) < 0) {
+      return 2;
+    }
+    sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+    socket.copy(address.sun_path, sizeof address.sun_path - 1);
+    const int listener = ::socket(AF_UNIX, SOCK_STREAM, 0);
+    if (::bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) < 0 ||
+        ::rename(socket.c_str(), (folder + "/moved").c_str()) < 0 ||
+        ::unlink((folder + "/moved").c_str()) < 0) {
+      return 3;
+    }
+    const int memory = ::memfd_create("pages", 0);
+    return ::open(("/proc/self/fd/" + std::to_string(memory)).c_str(), O_RDWR) >= 0 ? 0 : 4;
+  });
+  EXPECT_EQ(ended.status, 0) << ended.words;
+  std::filesystem::remove_all(folder);
 }
 
 TEST_F(LeastPrivilege, AForkIsRefusedByAnErrorAndThreadsAreMade) {

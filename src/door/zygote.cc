@@ -23,6 +23,7 @@
 #include "base/confine.h"
 #include "base/fd.h"
 #include "base/fd_passing.h"
+#include "base/file_access.h"
 #include "base/log.h"
 
 namespace sluice {

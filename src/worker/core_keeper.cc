@@ -21,9 +21,11 @@ constexpr int kPausesPerLook = 32;  // at the clock: 0.5 to 2 us
 
 }  // namespace
 
-CoreKeeper::CoreKeeper(const std::string& name) : thread_([this] { run(); }) {
-  ::pthread_setname_np(thread_.native_handle(), name.c_str());
-}
+CoreKeeper::CoreKeeper(const std::string& name)
+    : thread_([this, name] {
+        ::pthread_setname_np(::pthread_self(), name.c_str());
+        run();
+      }) {}
 
 CoreKeeper::~CoreKeeper() {
   tell(Order::kEnd);
