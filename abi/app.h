@@ -55,7 +55,7 @@
 #include "abi/ring.h"
 
 #define SLUICE_APP_MAGIC 0x65756c73u /* "slue" */
-#define SLUICE_APP_VERSION 1u
+#define SLUICE_APP_VERSION 2u
 #define SLUICE_APP_MAX_LANES 64u /* 4 + 2 * 64 descriptors fit the kernel's SCM_MAX_FD of 253 */
 #define SLUICE_APP_NAME_BYTES 64u
 #define SLUICE_APP_MESSAGE_BYTES 192u
@@ -75,6 +75,9 @@ enum sluice_app_status {
   SLUICE_APP_BUSY = 4,        /* another app is attached; the sentence names its pid */
   SLUICE_APP_FAILED = 5 /* the daemon could not make the session (memory, limits): the sentence says why */
 };
+
+/* The port has no address to send from: every frame that its app sends is dropped, and counted. */
+#define SLUICE_APP_NO_ADDRESS 1u
 
 struct sluice_app_welcome {
   uint32_t magic;
@@ -97,10 +100,10 @@ struct sluice_app_welcome {
   uint64_t app_segment_bytes;
   uint64_t daemon_lane_stride;
   uint64_t app_lane_stride;
-  uint8_t source_mac[6]; /* what the daemon lets this port send from; of the uplink NIC unless configured */
-  uint16_t reserved;
-  uint32_t tx_lanes_low;  /* bit i: frames sent on lane i reach the uplink (its worker serves a queue of that
-                             NIC) */
+  uint8_t source_mac[6]; /* what the daemon lets this port send from, the first of its `mac`; 0 without one */
+  uint16_t flags;        /* SLUICE_APP_NO_ADDRESS */
+  uint32_t tx_lanes_low; /* bit i: frames sent on lane i reach the uplink (its worker serves a queue of that
+                            NIC) */
   uint32_t tx_lanes_high; /* lanes 32 .. 63 */
   uint32_t reserved2[2];
 };

@@ -55,6 +55,15 @@ TEST(Attach, TellsWhatTheSessionIsLike) {
   EXPECT_TRUE(info.can_send);
 }
 
+TEST(Attach, TellsThatThePortHasNoAddressToSendFrom) {
+  TestFolder folder;
+  TestDaemon daemon(folder.socket(),
+                    {.change = [](sluice_app_welcome& w) { w.flags = SLUICE_APP_NO_ADDRESS; }});
+  auto port = Port::attach(folder.socket());
+  ASSERT_TRUE(port) << port.error().message;
+  EXPECT_FALSE(port->info().can_send);
+}
+
 TEST(Attach, CutsALongClientNameAndEndsItWithNul) {
   TestFolder folder;
   TestDaemon daemon(folder.socket(), {});
@@ -205,7 +214,7 @@ TEST(Malicious_Welcome, ThatDoesNotFitItsSegmentsIsRefused) {
     EXPECT_EQ(attach_error(folder.socket()).code, ErrorCode::kProtocol) << what;
   }
   TestFolder folder;
-  TestDaemon daemon(folder.socket(), {.change = [](sluice_app_welcome& w) { w.version = 2; }});
+  TestDaemon daemon(folder.socket(), {.change = [](sluice_app_welcome& w) { w.version += 1; }});
   EXPECT_EQ(attach_error(folder.socket()).code, ErrorCode::kVersion);
 }
 

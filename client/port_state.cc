@@ -378,7 +378,7 @@ sluice_info PortState::info() const {
   std::memcpy(info.source_mac, layout.source_mac, sizeof(info.source_mac));
   for (const auto& lane : lanes_) {
     info.pages_held += lane->pages_held();
-    if (lane->sends()) {
+    if (lane->sends() && (layout.flags & SLUICE_APP_NO_ADDRESS) == 0) {
       info.can_send = 1;
     }
   }

@@ -1,5 +1,5 @@
 // Answers UDP datagrams on one port with what they hold. ARP and everything else is left to the kernel, by a
-// rule like:  match = "ip_proto udp dst_port 7"  to = "echo"
+// rule like:  match = "ip_proto udp dst_port 7"  to = "echo". The port needs `mac`, here the NIC's own.
 //
 //   udp_echo echo --port 7
 #include <sluice/sluice.hpp>
@@ -52,6 +52,11 @@ int main(int argc, char** argv) {
   if (!port) {
     std::fprintf(stderr, "udp_echo: %s\n", port.error().message.c_str());
     return 1;
+  }
+  if (!port->info().can_send) {
+    std::fprintf(stderr,
+                 "udp_echo: port %s cannot send: give it `mac` and an uplink in the daemon's config\n",
+                 name.c_str());
   }
 
   std::array<sluice::Packet, 64> packets;

@@ -14,8 +14,9 @@
 //                    "queues": ["eth1:1"], "counters": {..}}]
 //                  Also "busy_us": what it cost the workers, "busy_us_by_worker": [..], "service":
 //                  "served"|"throttled" (docs/worker.md).
-//                  A guest and a host also have "mac": [..], "vlan", "mode": "bridge"|"vepa"|"private"; a
-//                  host also "netdev".
+//                  "mac": [..]. "uplink" is null for what cannot send, as an app without "mac".
+//                  A guest and a host also have "vlan", "mode": "bridge"|"vepa"|"private"; a host also
+//                  "netdev".
 //   show.guests    [{"name": "vm0", "id": 3, "state": "waiting"|"connected"|"running"|"broken"|
 //                    "stuck", "pid": 4711|null,
 //                    "uid": 0|null, "connected_ms": 1000|null, "socket": "/run/sluice/vm0.sock",
@@ -46,7 +47,7 @@
 //   port.add       {"name": .., "type": .., and the other keys of [port.NAME]} -> {"warnings": [..]}
 //   port.del       {"name": ..} -> {}; an error while a rule leads to it or stands on what it sends
 //   reload         {} -> {"actions": ["add port dns", ..], "warnings": [..]}
-//   version        {} -> {"version": "0.1.0", "app_abi": 1}
+//   version        {} -> {"version": "0.1.0", "app_abi": 2}
 #pragma once
 
 #include <array>

@@ -47,9 +47,8 @@ struct PortConfig {
   std::vector<std::string> allow_users;   // app, guest: names or numbers
   std::vector<std::string> allow_groups;  // app, guest: names or numbers
   std::string allow_cgroup;               // app, guest: "/machine.slice/vm0.scope"; empty: any
-  std::vector<MacAddress>
-      mac;             // allowed sources, and a guest's or host's own; app: empty is the uplink's own
-  std::string uplink;  // netdev; empty: the only NIC, or the one whose queues it owns
+  std::vector<MacAddress> mac;  // allowed sources, and a guest's or host's own; app: empty sends nothing
+  std::string uplink;           // netdev; empty: the only NIC, or the one whose queues it owns
 
   // What it may send, of any type. Rates are frames per second, 0: no limit.
   std::vector<std::string> source_ip;  // "192.0.2.5", "2001:db8::/64"; empty: any

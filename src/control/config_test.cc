@@ -600,6 +600,7 @@ TEST(ConfigWarnings, NameRulesThatNeverMatch) {
 TEST(ConfigWarnings, D5_SayWhatTheOwnerOfAQueueCanSee) {
   Config config = parse_config(std::string(kGood) +
                                    "[port.web]\ntype = \"app\"\nsocket = \"/w\"\nuplink = \"eth1\"\n"
+                                   "mac = \"02:00:00:00:00:05\"\n"
                                    "[[rule]]\nmatch = \"dst_port 80\"\nto = \"web\"\n",
                                "f")
                       .value();

@@ -129,6 +129,12 @@ void warn_of_port(const Config& config, const PortConfig& port, std::vector<std:
         fmt::format("port {} {}: there are several NICs and it names none; add uplink = \"{}\"", port.name,
                     port.is_member() ? "reaches no wire" : "cannot send", config.nics.begin()->first));
   }
+  if (!port.is_member() && !port.uplink.empty() && port.mac.empty() && !port.trust) {
+    warnings.push_back(
+        fmt::format("port {} has an uplink and sends nothing: it has no address; add mac = \"...\", one that "
+                    "is no guest's, or leave out uplink",
+                    port.name));
+  }
   if (!port.is_member() &&
       std::ranges::find(config.rules, port.name, &RuleConfig::to) == config.rules.end()) {
     warnings.push_back(

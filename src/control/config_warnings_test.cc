@@ -60,6 +60,16 @@ TEST(ConfigWarnings, SayWhatATrustedGuestMayDoAndWhoseAddressAnAppSendsFrom) {
           "port web can send from 52:54:00:00:00:01, which is port vm0's address"}));
 }
 
+TEST(ConfigWarnings, SayThatAnAppWithAnUplinkNeedsAnAddress) {
+  const std::string web = "[port.web]\ntype = \"app\"\nsocket = \"/w\"\nuplink = \"eth1\"\n";
+  const std::string to_web = "[[rule]]\nport = \"dns\"\nmatch = \"\"\nto = \"web\"\n";
+  EXPECT_EQ(
+      warnings_of(web + to_web),
+      (std::vector<std::string>{"port web has an uplink and sends nothing: it has no address; add mac = "
+                                "\"...\", one that is no guest's, or leave out uplink"}));
+  EXPECT_TRUE(warnings_of(web + "mac = \"02:00:00:00:00:05\"\n" + to_web).empty());
+}
+
 TEST(ConfigWarnings, SayWhenARuleTakesWhatIsForAddresses) {
   Config config = parse_config(std::string(kMembers) +
                                    "[[rule]]\nnic = \"eth1\"\nmatch = \"\"\nto = \"drop\"\n"

@@ -34,12 +34,6 @@ Result<AppPortOptions> Engine::app_options(const PortConfig& port, const std::op
     }
     uplink_nic = found->second.get();
     options.uplink = uplink_nic->port();
-    if (options.source_macs.empty()) {
-      options.source_macs.push_back(uplink_nic->info().mac);
-    }
-  } else if (options.source_macs.empty()) {
-    options.source_macs.push_back(
-        MacAddress{});  // it cannot send; its programs are told an address all the same
   }
   for (const auto& worker : workers_) {
     options.workers.push_back(worker->id());

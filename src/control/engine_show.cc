@@ -168,12 +168,12 @@ json Engine::show_port(const std::string& name, PortId id,
             {"queues", json::array()},
             {"counters", counters.take()}};
   show_costs(port, name, id);
+  json macs = json::array();
+  for (const MacAddress& mac : config.mac) {
+    macs.push_back(mac_text(mac));
+  }
+  port["mac"] = std::move(macs);
   if (config.is_member()) {
-    json macs = json::array();
-    for (const MacAddress& mac : config.mac) {
-      macs.push_back(mac_text(mac));
-    }
-    port["mac"] = std::move(macs);
     port["vlan"] = config.vlan;
     port["mode"] = switch_mode_text(config.mode);
   }
@@ -193,6 +193,9 @@ json Engine::show_app(const std::string& name) {
   }
   port["pages_held"] = session ? session->pages_held : 0;
   port["page_limit"] = options.pages;
+  if (options.source_macs.empty() && !options.trust) {
+    port["uplink"] = nullptr;  // it cannot send
+  }
   for (const QueueName& queue : current_.ports.at(name).queues) {
     port["queues"].push_back(fmt::format("{}:{}", queue.netdev, queue.queue));
   }

@@ -178,6 +178,17 @@ std::string render_queues(const json& result) {
   return or_nothing(table, "queues");
 }
 
+namespace {
+
+// An app without an address sends nothing, wherever its uplink leads.
+std::string uplink_cell(const json& port) {
+  const bool no_address = cell(port, "type") == "app" && cell(port, "uplink") == "-" &&
+                          port.contains("mac") && port["mac"].empty();
+  return cell(port, "uplink") + (no_address ? " (no mac)" : "");
+}
+
+}  // namespace
+
 std::string render_ports(const json& result) {
   Table table({{"PORT"},
                {"TYPE"},
@@ -195,7 +206,7 @@ std::string render_ports(const json& result) {
                {"FAULTS", kRight}});
   for (const json& port : result) {
     table.row({cell(port, "name"), cell(port, "type"), cell(port, "state"), cell(port, "client"),
-               id_cell(port, "pid"), cell(port, "uplink"), cell(port, "queues"), cell(port, "pages_held"),
+               id_cell(port, "pid"), uplink_cell(port), cell(port, "queues"), cell(port, "pages_held"),
                cell(port, "page_limit"), counter(port, "zero_copy"), counter(port, "copied"),
                counter(port, "tx_packets"), counter_sum(port, "drop_"), counter_sum(port, "fault_")});
   }

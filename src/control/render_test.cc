@@ -23,6 +23,15 @@ TEST(Render, AlignsColumnsAndGroupsDigits) {
             "   -      0       0\n");
 }
 
+TEST(Render, SaysThatAnAppHasNoAddressToSendFrom) {
+  json none = {{"name", "dns"}, {"type", "app"}, {"uplink", nullptr}, {"mac", json::array()}};
+  EXPECT_NE(render_ports(json::array({none})).find("- (no mac)"), std::string::npos);
+  json trusted = none, with_one = none;
+  trusted["uplink"] = "eth1";
+  with_one["mac"] = {"52:54:00:00:00:01"};
+  EXPECT_EQ(render_ports(json::array({trusted, with_one})).find("no mac"), std::string::npos);
+}
+
 TEST(Render, ShowsTheOtherTables) {
   EXPECT_EQ(
       render_nics(json::parse(

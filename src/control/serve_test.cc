@@ -20,6 +20,7 @@ constexpr const char* kConfig = R"(
 [port.dns]
 type = "app"
 socket = "/run/sluice/dns.sock"
+mac = "02:00:00:00:00:05"
 uplink = "eth1"
 [[rule]]
 nic = "eth1"
@@ -70,7 +71,7 @@ TEST_F(Serve, ShowsWhatTheTargetShows) {
   EXPECT_EQ(result("show.queues"), json::array());
   EXPECT_EQ(result("show.pools"), json::array());
   EXPECT_EQ(result("show.counters"), (json{{"nic.eth1.rx_packets", 5}}));
-  EXPECT_EQ(result("version")["app_abi"], 1);
+  EXPECT_EQ(result("version")["app_abi"], 2);
 }
 
 TEST_F(Serve, ConfigThatIsShownCanBeReadAgain) {

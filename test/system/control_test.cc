@@ -250,7 +250,7 @@ TEST_F(ControlInTraffic, EveryShowCommandAnswersInTheShapeThatIsPromised) {
   ASSERT_EQ(ports.size(), 2u);
   for (const json& port : ports) {
     expect_keys(port, {"name", "type", "id", "state", "client", "pid", "uid", "pages_held", "page_limit",
-                       "uplink", "queues", "counters", "busy_us", "busy_us_by_worker", "service"});
+                       "uplink", "mac", "queues", "counters", "busy_us", "busy_us_by_worker", "service"});
     EXPECT_EQ(port["type"], "app");
     EXPECT_EQ(port["service"], "served");
     EXPECT_TRUE(is_counters(port["counters"])) << port.dump();
@@ -279,7 +279,7 @@ TEST_F(ControlInTraffic, EveryShowCommandAnswersInTheShapeThatIsPromised) {
   for (const char* what : {"nics", "queues", "ports", "rules", "pools", "counters", "config"}) {
     EXPECT_FALSE(sluicectl({"show", what}).empty()) << what;
   }
-  EXPECT_EQ(json::parse(sluicectl({"version", "--json"}))["app_abi"], 1);
+  EXPECT_EQ(json::parse(sluicectl({"version", "--json"}))["app_abi"], 2);
 }
 
 TEST_F(ControlInTraffic, WhatShowConfigPrintsStartsTheSameDaemonAgain) {

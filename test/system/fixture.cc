@@ -18,7 +18,10 @@ std::string nic_table(const std::string& name, const std::string& more) {
 }
 
 std::string app_port(const std::string& name, const std::string& more) {
-  return fmt::format("[port.{0}]\ntype = \"app\"\nsocket = \"@/{0}.sock\"\n{1}\n", name, more);
+  const std::string mac = more.find("mac = ") != std::string::npos
+                              ? ""
+                              : fmt::format("mac = \"{}\"\n", to_string(VethOptions{}.nic_mac));
+  return fmt::format("[port.{0}]\ntype = \"app\"\nsocket = \"@/{0}.sock\"\n{1}{2}\n", name, mac, more);
 }
 
 std::string rule(const std::string& match, const std::string& to, const std::string& more) {

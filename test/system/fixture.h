@@ -31,7 +31,8 @@ T need(Result<T> made) {
 
 // Pieces of a config.
 std::string nic_table(const std::string& name = "nic0", const std::string& more = "");
-std::string app_port(const std::string& name, const std::string& more = "");  // its socket: @/NAME.sock
+// Its socket: @/NAME.sock; it may send from nic0's own address unless `more` has a `mac`.
+std::string app_port(const std::string& name, const std::string& more = "");
 std::string rule(const std::string& match, const std::string& to, const std::string& more = "");
 std::string udp_rule(std::uint16_t udp_port, const std::string& to, const std::string& more = "");
 

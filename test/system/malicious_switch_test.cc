@@ -31,6 +31,24 @@ TEST_F(Malicious_Switch, AProgramThatTagsItsFramesReachesNobodyInAnAccessVlan) {
   expect_port_counter("host0", "rx_packets", 0);
 }
 
+// Before that an app's default was the NIC's own address: it could speak as the host.
+TEST_F(Malicious_Switch, AProgramWithoutAnAddressOfItsOwnSendsNothingNotEvenAsTheHost) {
+  start(nic_table() + "[port.dns]\ntype = \"app\"\nsocket = \"@/dns.sock\"\n" + udp_rule(kDns, "dns"));
+  auto dns = attach("dns", kDns, 0);
+  EXPECT_FALSE(dns->can_send());
+  EXPECT_EQ(dns->source_mac(), Mac{});
+  Tap wire = wire_tap();
+  UdpFrame udp;
+  udp.source = pair().options().nic_mac;
+  udp.destination = pair().options().wire_mac;
+  udp.destination_port = kDns;
+  ASSERT_TRUE(dns->send(std::array{udp_frame(udp)}));
+  expect_port_counter("dns", "drop_tx_no_address", 1);
+  expect_port_counter("dns", "tx_packets", 0);
+  EXPECT_EQ(wire.count_udp_to(kDns), 0u);
+  EXPECT_EQ(daemon().port("dns")["mac"], nlohmann::json::array());
+}
+
 TEST_F(Malicious_Switch, AProgramsSpanningTreeDoesNotLeaveByTheUplink) {
   start(nic_table() + app_port("dns") + udp_rule(kDns, "dns"));
   auto dns = attach("dns", kDns, 0);

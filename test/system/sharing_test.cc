@@ -204,7 +204,8 @@ TEST_F(Sharing, WhatAProgramSendsReachesTheWireOnceAndUnchangedButNotWithAForeig
 TEST_F(Sharing, AProgramReceivesFromSeveralNicsAndSendsByTheOneItWasGiven) {
   constexpr std::uint64_t kFrames = 10'000;
   VethPair other = make_second_wire();
-  start(nic_table() + nic_table("nic1") + app_port("dns", "uplink = \"nic1\"") + udp_rule(kDns, "dns"));
+  start(nic_table() + nic_table("nic1") + app_port("dns", "uplink = \"nic1\"\nmac = \"02:00:00:00:01:01\"") +
+        udp_rule(kDns, "dns"));
   auto dns = attach("dns", kDns, 2 * kFrames);
   Tap wire = wire_tap(), other_wire(wire_ns(), other.wire_ifindex());
   expect_sent(*flow(kDns, {.count = kFrames, .allowed = dns->allowed()}), kFrames);

@@ -87,9 +87,9 @@ typedef struct sluice_info {
   uint32_t page_limit;     /* packets that may be held at one time, all lanes together */
   uint32_t pages_held;     /* held now by way of this port, of its present session */
   uint32_t tx_frame_bytes; /* longest frame that can be sent */
-  uint8_t source_mac[6];   /* the source address that the daemon lets this port use */
+  uint8_t source_mac[6];   /* the source address that the daemon lets this port use; 0 without `mac` */
   uint8_t attached;        /* 0: the daemon is away */
-  uint8_t can_send;        /* 0: no lane of this port reaches an uplink */
+  uint8_t can_send;        /* 0: no lane of this port reaches an uplink, or the port has no `mac` */
 } sluice_info;
 
 typedef struct sluice_attach_options {

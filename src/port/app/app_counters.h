@@ -11,7 +11,7 @@ struct AppLaneCounters {
   Counter zero_copy, copied, copied_bytes;
   Counter rx_packets, rx_bytes;  // towards the app
   Counter tx_packets, tx_bytes;  // from the app, accepted
-  Counter drop_ring_full, drop_page_limit, drop_too_long, drop_vlan, drop_tx_no_uplink;
+  Counter drop_ring_full, drop_page_limit, drop_too_long, drop_vlan, drop_tx_no_uplink, drop_tx_no_address;
   SourceCounters source;
   Counter fault_return_forged, fault_return_double, fault_return_foreign, fault_ring_index,
       fault_tx_descriptor;

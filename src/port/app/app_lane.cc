@@ -26,7 +26,13 @@ constexpr std::uint32_t kCopyOffset = 256;
 }  // namespace
 
 AppLane::AppLane(LaneMemory memory, const LanePolicy& policy, AppLaneCounters& counters, PressureSink& sink)
-    : memory_(std::move(memory)), policy_(policy), guard_(policy.source), counters_(counters), sink_(sink) {
+    : memory_(std::move(memory)),
+      policy_(policy),
+      has_address_(!policy.source.macs.empty() || policy.source.any_mac),
+      sends_(policy.sends && has_address_),
+      guard_(policy.source),
+      counters_(counters),
+      sink_(sink) {
   SLUICE_CHECK(!memory_.pools.empty() && memory_.page_limit > 0);
   pressure_on_ = std::max(memory_.page_limit - memory_.page_limit / 4, 1u);
   pressure_off_ = std::max(memory_.page_limit / 2, 1u);
@@ -303,7 +309,7 @@ std::uint32_t AppLane::tx_burst(std::span<Packet> packets) {
   if (count == 0) {
     return 0;
   }
-  std::uint32_t taken = 0, no_uplink = 0, bad_descriptor = 0;
+  std::uint32_t taken = 0, no_way = 0, bad_descriptor = 0;
   std::uint64_t bytes = 0;
   guard_.begin_burst(count);
   for (std::uint32_t i = 0; i < count; ++i) {
@@ -312,8 +318,8 @@ std::uint32_t AppLane::tx_burst(std::span<Packet> packets) {
       ++bad_descriptor;
       continue;
     }
-    if (!policy_.sends) [[unlikely]] {
-      ++no_uplink;
+    if (!sends_) [[unlikely]] {
+      ++no_way;
       continue;
     }
     const std::byte* frame = memory_.tx_arena + entry.offset;
@@ -344,7 +350,7 @@ std::uint32_t AppLane::tx_burst(std::span<Packet> packets) {
   session_.tx_packets += taken;
   if (taken < count) [[unlikely]] {
     counters_.fault_tx_descriptor.add(bad_descriptor);
-    counters_.drop_tx_no_uplink.add(no_uplink);
+    (has_address_ ? counters_.drop_tx_no_uplink : counters_.drop_tx_no_address).add(no_way);
     session_.tx_dropped += count - taken;
     session_.faults += bad_descriptor;
   }

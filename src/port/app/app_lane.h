@@ -113,6 +113,8 @@ class AppLane final : public Lane {
 
   LaneMemory memory_;
   const LanePolicy policy_;
+  const bool has_address_;  // some address that its frames may come from
+  const bool sends_;        // that, and a way out
   SourceGuard guard_;
   AppLaneCounters& counters_;
   PressureSink& sink_;

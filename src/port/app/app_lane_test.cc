@@ -295,6 +295,29 @@ TEST_F(AppLane_, DropsByNameWhatItsWorkerCannotSend) {
   EXPECT_EQ(peer->lanes[0].tx.in_ring(), 0u) << "the slot is the app's again";
 }
 
+TEST_F(AppLane_, WithoutAnAddressSendsNothingAndTheAppIsTold) {
+  options.source_macs = {};
+  begin();
+  EXPECT_EQ(peer->welcome.flags, SLUICE_APP_NO_ADDRESS);
+  EXPECT_EQ(MacAddress{}, std::to_array(peer->welcome.source_mac));
+  peer->send_frame(frame_from(kMac));
+  peer->send_frame(frame_from({}));
+  EXPECT_EQ(send_burst(), 0u);
+  EXPECT_EQ(counter("drop_tx_no_address"), 2u);
+  EXPECT_EQ(counter("tx_packets"), 0u);
+  EXPECT_EQ(peer->lanes[0].tx.in_ring(), 0u) << "the slots are the app's again";
+}
+
+TEST_F(AppLane_, WithoutAnAddressButTrustedSendsFromAny) {
+  options.source_macs = {};
+  options.trust = true;
+  begin();
+  EXPECT_EQ(peer->welcome.flags, 0u);
+  peer->send_frame(frame_from(kOtherMac));
+  EXPECT_EQ(send_burst(), 1u);
+  EXPECT_EQ(counter("drop_tx_no_address"), 0u);
+}
+
 TEST_F(AppLane_, MirrorsItsCountersForTheApp) {
   begin();
   receive(70);

@@ -313,7 +313,11 @@ Result<void> AppPort::Impl::attach(UniqueFd socket, const ucred& peer, const std
 Result<void> AppPort::Impl::welcome() {
   sluice_app_welcome welcome{};
   memory_->describe(welcome);
-  std::memcpy(welcome.source_mac, options_.source_macs.front().data(), sizeof(welcome.source_mac));
+  if (!options_.source_macs.empty()) {
+    std::memcpy(welcome.source_mac, options_.source_macs.front().data(), sizeof(welcome.source_mac));
+  } else if (!options_.trust) {
+    welcome.flags |= SLUICE_APP_NO_ADDRESS;
+  }
   for (std::uint32_t i = 0; i < geometry_.lane_count; ++i) {
     if (options_.worker_sends[i]) {
       (i < 32 ? welcome.tx_lanes_low : welcome.tx_lanes_high) |= 1u << (i % 32);
@@ -444,6 +448,7 @@ void AppPort::Impl::visit(CounterVisitor& visitor) const {
       {"drop_too_long", &AppLaneCounters::drop_too_long},
       {"drop_vlan", &AppLaneCounters::drop_vlan},
       {"drop_tx_no_uplink", &AppLaneCounters::drop_tx_no_uplink},
+      {"drop_tx_no_address", &AppLaneCounters::drop_tx_no_address},
       {"fault_return_forged", &AppLaneCounters::fault_return_forged},
       {"fault_return_double", &AppLaneCounters::fault_return_double},
       {"fault_return_foreign", &AppLaneCounters::fault_return_foreign},

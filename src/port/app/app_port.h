@@ -43,7 +43,8 @@ struct AppPortOptions {
   std::uint32_t ring_entries =
       0;  // of the rx ring per lane; 0: the power of two <= pages / lanes / 2, at least 64
   std::uint32_t tx_entries = 512;       // per lane
-  std::vector<MacAddress> source_macs;  // what it may send from; at least one, the first is told to the app
+  std::vector<MacAddress> source_macs;  // what it may send from, the first is told to the app; none: it sends
+                                        // nothing, but for `trust`
   std::uint16_t vlan = 0;               // access VLAN, 1 .. 4094; 0: none
   bool trust = false;                   // no check of its source addresses and tags
   SourceLimits limits;                  // `source_ip` and rates

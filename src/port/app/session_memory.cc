@@ -56,9 +56,6 @@ Result<void> check_options(const AppPortOptions& options) {
   if (options.page_bytes != 2048 && options.page_bytes != 4096) {
     return fail("pages of {} bytes; 2048 or 4096 are possible", options.page_bytes);
   }
-  if (options.source_macs.empty()) {
-    return fail("no source MAC address; at least one is needed");
-  }
   for (std::uint32_t entries : {options.ring_entries, options.tx_entries}) {
     if (entries != 0 && (!std::has_single_bit(entries) || entries > kMaxRingEntries)) {
       return fail("a ring of {} entries; a power of two up to {} is needed", entries, kMaxRingEntries);
