@@ -43,7 +43,8 @@ bool send_with(int socket, const auto& datagram, std::span<const int> fds) {
          static_cast<ssize_t>(sizeof datagram);
 }
 
-// Its other end is gone, and with it the process that had it.
+// Its other end is gone, and with it the process that had it. Only of a channel that we have shut down for
+// writing and not for reading: with both, it always looks so.
 bool hung_up(int channel) {
   pollfd state{.fd = channel, .events = 0, .revents = 0};
   return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR)) != 0;
@@ -151,9 +152,8 @@ void DoorKeeper::kill(std::uint32_t id) {
 }
 
 void DoorKeeper::end(Door door) {
-  // The door reads what was said to it, then the end; what it still wants to say is refused, so that it does
-  // not wait for us.
-  ::shutdown(door.channel.get(), SHUT_RDWR);
+  // The door reads what was said to it, then the end; it does not wait to say something (tell_daemon()).
+  ::shutdown(door.channel.get(), SHUT_WR);
   ending_.push_back({.door = std::move(door), .since_ns = now_ns()});
   watch();
 }

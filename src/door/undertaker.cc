@@ -5,8 +5,10 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <span>
 
 #include "base/fd_passing.h"
+#include "door/channel.h"
 
 namespace sluice {
 
@@ -30,7 +32,7 @@ void run_undertaker(int channel) {
     for (int fd : received_fds(header)) {
       ::close(fd);  // with all that waits in it: this may take for ever
     }
-    if (::send(channel, &byte, 1, MSG_NOSIGNAL) < 0) {
+    if (!tell_daemon(channel, std::as_bytes(std::span(&byte, 1)))) {
       return;
     }
   }

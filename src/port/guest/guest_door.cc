@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "base/clock.h"
-#include "base/fd_passing.h"
+#include "door/channel.h"
 
 namespace sluice {
 
@@ -109,15 +109,12 @@ class GuestDoor {
     }
     datagram.header = message.header;
     std::memcpy(datagram.payload.data(), message.payload.data(), message.header.bytes);
-    return send({reinterpret_cast<const std::byte*>(&datagram), kBeforePayload + message.header.bytes}, fds);
+    return tell_daemon(channel_,
+                       {reinterpret_cast<const std::byte*>(&datagram), kBeforePayload + message.header.bytes},
+                       fds);
   }
 
-  void say(const DoorReport& report) { send(std::as_bytes(std::span(&report, 1)), {}); }
-
-  // Waits while the daemon has enough to read: that is how a flood of messages is held back.
-  bool send(std::span<const std::byte> bytes, std::span<const int> fds) {
-    return send_with_fds(channel_, bytes, fds, 0) >= 0;
-  }
+  void say(const DoorReport& report) { (void)tell_daemon(channel_, std::as_bytes(std::span(&report, 1))); }
 
   const int channel_;
   const GuestDoorOptions options_;

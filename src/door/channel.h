@@ -1,0 +1,13 @@
+// A door's end of its channel (doors.h).
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+namespace sluice {
+
+// One datagram for the daemon. Waits while the daemon has enough to read, which is how a flood is held back,
+// and no longer than until it has said that the door is to end. False: it is, or the daemon is gone.
+bool tell_daemon(int channel, std::span<const std::byte> bytes, std::span<const int> fds = {});
+
+}  // namespace sluice
