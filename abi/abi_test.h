@@ -38,8 +38,16 @@ PIN(sluice_app_welcome, app_segment_bytes, 256);
 PIN(sluice_app_welcome, daemon_lane_stride, 264);
 PIN(sluice_app_welcome, app_lane_stride, 272);
 PIN(sluice_app_welcome, source_mac, 280);
+PIN(sluice_app_welcome, flags, 286);
 PIN(sluice_app_welcome, tx_lanes_low, 288);
 PIN(sluice_app_welcome, tx_lanes_high, 292);
+
+PIN(sluice_app_mapped, magic, 0);
+PIN(sluice_app_mapped, version, 4);
+PIN(sluice_app_mapped, reserved, 6);
+PIN(sluice_app_served, magic, 0);
+PIN(sluice_app_served, version, 4);
+PIN(sluice_app_served, status, 6);
 
 PIN(sluice_rx_entry, page, 0);
 PIN(sluice_rx_entry, offset, 4);

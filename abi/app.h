@@ -1,44 +1,51 @@
 /* Between the daemon and an app: the handshake, the shared segments, the entries of the rings.
  *
  *   parties   daemon (trusted by the app for its packets)      app (hostile to the daemon)
- *   socket    SOCK_SEQPACKET, one message each way, then silence: its only later use is that its end is
- * noticed.
+ *   socket    SOCK_SEQPACKET, two messages each way, then silence: it only tells when the other side ends
  *
  *       app                                   daemon
  *        | -- sluice_app_hello --------------> |   checks SO_PEERCRED against allow_users, magic, version
  *        | <- sluice_app_welcome + fds ------- |   status 0, or a status and a sentence and no fds
+ *        | -- sluice_app_mapped -------------> |   the app has mapped its memory: the daemon seals what it
+ *        |                                     |   writes, so that nobody can map it for writing, write(2)
+ *        |                                     |   it or punch holes into it any more
+ *        | <- sluice_app_served -------------- |   from here on packets come
  *        |            ... rings ...            |
  *        | -- close / death -----------------> |   pages come home, the arena is retired (D2)
- *        | <- close / death ------------------ |   the app attaches again; everything of the old session is
- * void
+ *        | <- close / death ------------------ |   the app attaches again; everything of the old session
+ *        |                                     |   is void
+ *
+ *   The welcome may take a while: the memory is made then, and a port takes only so many sessions a second.
+ *   Who says nothing for 2 s after its connection or its welcome is hung up on.
  *
  *   Descriptors that come with the welcome, in this order (SCM_RIGHTS):
  *
  *     0            RX arena        O_RDONLY   pages the NIC or the daemon fills (D4)
  *     1            daemon segment  O_RDONLY   what the daemon writes: see below
- *     2            app segment     O_RDWR     what the app writes; sealed against resizing by the daemon, who
- * made it 3            TX arena        O_RDWR     the app's own frames; likewise sealed 4 + 2*lane   wake app
- * a socket, non-blocking: a message of 8 bytes comes when rx.need_wakeup was set. Poll it, read(2) it as an
- * eventfd. (No eventfd: the app could make ours block by fill-up and F_SETFL.) 5 + 2*lane   wake daemon
- * eventfd: the app writes when tx.need_wakeup or back.need_wakeup was set
+ *     2            app segment     O_RDWR     what the app writes; the daemon made it and sealed its size
+ *     3            TX arena        O_RDWR     the app's own frames; likewise
+ *     4 + 2*lane   wake app        a socket, non-blocking: a message of 8 bytes comes when rx.need_wakeup was
+ *                                  set. Poll it, read(2) it as an eventfd. (No eventfd: the app could make
+ *                                  ours block by fill-up and F_SETFL.)
+ *     5 + 2*lane   wake daemon     eventfd: the app writes when tx.need_wakeup or back.need_wakeup was set
  *
  *   A *lane* is one worker's private connection with the app: three SPSC rings, used by that worker's thread
- * only. Lane i stands at i * lane_stride in each segment (strides and offsets come in the welcome):
+ *   only. Lane i stands at i * lane_stride in each segment (strides and offsets come in the welcome):
  *
  *     daemon segment, lane i                        app segment, lane i
  *       sluice_lane_stats           +0                sluice_ring_consumer  rx     +0
  *       sluice_ring_producer  rx    +64               sluice_ring_producer  back   +64
  *       sluice_ring_consumer  back  +128              sluice_ring_producer  tx     +128
- *       sluice_ring_consumer  tx    +192              back entries  uint32_t[rx_back_entries]          +192
- *       rx entries  sluice_rx_entry[rx_entries] +256  tx entries    sluice_tx_entry[tx_entries]        behind
- * them
+ *       sluice_ring_consumer  tx    +192              back entries  uint32_t[rx_back_entries]   +192
+ *       rx entries  sluice_rx_entry[rx_entries] +256  tx entries    sluice_tx_entry[tx_entries] behind them
  *
  *     rx    daemon -> app   a page with a packet in it is lent to the app
  *     back  app -> daemon   the page is given back, on the lane it came by (back_entries >= pages of the
- * arena, so an honest app never finds it full) tx    app -> daemon   a frame to send. The slot in the TX
- * arena that belongs to ring position p is p & (tx_entries - 1); a frame lies anywhere inside its slot. The
- * slot is the app's again when the daemon's consumer index has passed p: there is no completion ring, for
- * consumption is in order.
+ *                           arena, so an honest app never finds it full)
+ *     tx    app -> daemon   a frame to send. The slot in the TX arena that belongs to ring position p is
+ *                           p & (tx_entries - 1); a frame lies anywhere inside its slot. The slot is the
+ *                           app's again when the daemon's consumer index has passed p: there is no completion
+ *                           ring, for consumption is in order.
  *
  *   State of an RX page, with the actor on every arrow:
  *
@@ -108,6 +115,21 @@ struct sluice_app_welcome {
   uint32_t reserved2[2];
 };
 
+/* The app has mapped everything that it wants to write. Its files are sealed now: it can map them for writing
+ * no more, and cannot punch holes into what a worker reads (a reader waits for the end of a whole punch). */
+struct sluice_app_mapped {
+  uint32_t magic;
+  uint16_t version;
+  uint16_t reserved; /* 0 */
+};
+
+/* The answer: the app is served. A refusal is the socket's end instead. */
+struct sluice_app_served {
+  uint32_t magic;
+  uint16_t version;
+  uint16_t status; /* SLUICE_APP_OK */
+};
+
 /* A packet handed to the app: the frame's first byte is at page * page_bytes + offset of the RX arena. */
 struct sluice_rx_entry {
   uint32_t page;
@@ -152,12 +174,16 @@ struct sluice_lane_stats {
 #ifdef __cplusplus
 static_assert(sizeof(sluice_app_hello) == 72, "abi");
 static_assert(sizeof(sluice_app_welcome) == 304, "abi");
+static_assert(sizeof(sluice_app_mapped) == 8, "abi");
+static_assert(sizeof(sluice_app_served) == 8, "abi");
 static_assert(sizeof(sluice_rx_entry) == 32, "abi");
 static_assert(sizeof(sluice_tx_entry) == 8, "abi");
 static_assert(sizeof(sluice_lane_stats) == SLUICE_CACHE_LINE, "abi");
 #else
 _Static_assert(sizeof(struct sluice_app_hello) == 72, "abi");
 _Static_assert(sizeof(struct sluice_app_welcome) == 304, "abi");
+_Static_assert(sizeof(struct sluice_app_mapped) == 8, "abi");
+_Static_assert(sizeof(struct sluice_app_served) == 8, "abi");
 _Static_assert(sizeof(struct sluice_rx_entry) == 32, "abi");
 _Static_assert(sizeof(struct sluice_tx_entry) == 8, "abi");
 _Static_assert(sizeof(struct sluice_lane_stats) == SLUICE_CACHE_LINE, "abi");

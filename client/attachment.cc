@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/clock.h"
 
@@ -24,42 +25,72 @@ Attachment::Attachment(std::string path, std::string client_name, std::uint64_t 
       timeout_ns_(timeout_ns),
       reattach_(reattach) {}
 
-Expected<std::shared_ptr<const Session>> Attachment::step(std::uint64_t now) {
-  if (pending_since_ns_ == 0) {
-    pending_since_ns_ = now;
+// Nothing is there yet: a null session, or the end of this try.
+Expected<std::shared_ptr<const Session>> Attachment::wait_or_give_up(std::uint64_t now) {
+  if (now - pending_since_ns_ < timeout_ns_) {
+    return std::shared_ptr<const Session>();
   }
+  return error(ErrorCode::kTimeout, "cannot attach to " + path_ + ": the daemon did not answer within " +
+                                        std::to_string(timeout_ns_ / 1'000'000) + " ms");
+}
+
+// As far as to a session whose memory is mapped, in mapped_.
+Expected<std::shared_ptr<const Session>> Attachment::step_to_welcome(std::uint64_t now) {
   if (!pending_) {
     auto socket = send_hello(path_, client_name_);
     if (!socket) {
-      pending_since_ns_ = 0;
       return socket.error();
     }
     pending_ = std::move(*socket);
   }
   auto answer = pending_ ? receive_welcome(pending_.get(), path_) : std::optional<Welcome>();
   if (!answer) {
-    pending_.reset();
-    pending_since_ns_ = 0;
     return answer.error();
   }
   if (!answer->has_value()) {
-    if (now - pending_since_ns_ >= timeout_ns_) {
-      pending_.reset();
-      pending_since_ns_ = 0;
-      return error(ErrorCode::kTimeout, "cannot attach to " + path_ + ": the daemon did not answer within " +
-                                            std::to_string(timeout_ns_ / 1'000'000) + " ms");
-    }
-    return std::shared_ptr<const Session>();
+    return wait_or_give_up(now);
   }
-  pending_since_ns_ = 0;
   auto session = Session::create(std::move(pending_), std::move(**answer), attaches() + 1);
-  if (session) {
-    current_ = *session;
+  if (!session) {
+    return session;
+  }
+  if (auto said = send_mapped((*session)->socket(), path_); !said) {
+    return said.error();
+  }
+  mapped_ = *session;
+  return std::shared_ptr<const Session>();
+}
+
+Expected<std::shared_ptr<const Session>> Attachment::step(std::uint64_t now) {
+  if (pending_since_ns_ == 0) {
+    pending_since_ns_ = now;
+  }
+  Expected<std::shared_ptr<const Session>> done = std::shared_ptr<const Session>();
+  if (mapped_ == nullptr) {
+    done = step_to_welcome(now);
+  }
+  if (mapped_ != nullptr) {
+    auto served = receive_served(mapped_->socket(), path_);
+    if (!served) {
+      done = served.error();
+    } else if (*served) {
+      done = std::exchange(mapped_, nullptr);
+    } else {
+      done = wait_or_give_up(now);
+    }
+  }
+  if (!done || *done != nullptr) {  // this try is over
+    pending_.reset();
+    mapped_.reset();
+    pending_since_ns_ = 0;
+  }
+  if (done && *done != nullptr) {
+    current_ = *done;
     backoff_ns_ = 0;
     last_error_.clear();
     attaches_.fetch_add(1, std::memory_order_relaxed);
   }
-  return session;
+  return done;
 }
 
 Expected<std::shared_ptr<const Session>> Attachment::attach() {
@@ -72,8 +103,8 @@ Expected<std::shared_ptr<const Session>> Attachment::attach() {
     }
     const std::uint64_t waited = now - pending_since_ns_;
     const std::uint64_t left_ms = (timeout_ns_ - std::min(waited, timeout_ns_)) / 1'000'000 + 1;
-    const std::uint64_t longest_ms = pending_ ? 60'000 : kQueueFullPollMs;
-    pollfd answer{pending_.get(), POLLIN, 0};  // without a socket: only waits
+    const std::uint64_t longest_ms = answering_socket() >= 0 ? 60'000 : kQueueFullPollMs;
+    pollfd answer{answering_socket(), POLLIN, 0};  // without a socket: only waits
     ::poll(&answer, 1, static_cast<int>(std::min(left_ms, longest_ms)));
   }
 }

@@ -28,6 +28,9 @@ class Attachment {
   std::string last_error() const;
 
  private:
+  Expected<std::shared_ptr<const Session>> step_to_welcome(std::uint64_t now);
+  Expected<std::shared_ptr<const Session>> wait_or_give_up(std::uint64_t now);
+  int answering_socket() const { return mapped_ != nullptr ? mapped_->socket() : pending_.get(); }
   // One step of the handshake; a session, nothing yet, or why this try failed.
   Expected<std::shared_ptr<const Session>> step(std::uint64_t now);
   void try_again_later(std::uint64_t now, Error why);
@@ -39,8 +42,9 @@ class Attachment {
 
   mutable std::mutex mutex_;  // guards what follows; never taken on the way of a packet
   std::shared_ptr<const Session> current_;
-  Descriptor pending_;                  // the hello is sent, the welcome not there yet
-  std::uint64_t pending_since_ns_ = 0;  // this try has begun; 0: no try under way
+  Descriptor pending_;                     // the hello is sent, the welcome not there yet
+  std::shared_ptr<const Session> mapped_;  // its memory is mapped, the daemon does not serve it yet
+  std::uint64_t pending_since_ns_ = 0;     // this try has begun; 0: no try under way
   std::uint64_t backoff_ns_ = 0;
   std::string last_error_;
 

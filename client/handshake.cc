@@ -210,4 +210,31 @@ Expected<std::optional<Welcome>> receive_welcome(int socket, const std::string& 
   return std::optional<Welcome>(std::move(welcome));
 }
 
+Expected<bool> send_mapped(int socket, const std::string& path) {
+  sluice_app_mapped mapped{};
+  mapped.magic = SLUICE_APP_MAGIC;
+  mapped.version = SLUICE_APP_VERSION;
+  if (::send(socket, &mapped, sizeof(mapped), MSG_NOSIGNAL | MSG_DONTWAIT) !=
+      static_cast<ssize_t>(sizeof(mapped))) {
+    return system_error(cannot_attach(path) + "send");
+  }
+  return true;
+}
+
+Expected<bool> receive_served(int socket, const std::string& path) {
+  sluice_app_served served{};
+  const ssize_t got = ::recv(socket, &served, sizeof(served), MSG_DONTWAIT);
+  if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+    return false;
+  }
+  if (got <= 0) {
+    return error(ErrorCode::kRefused, cannot_attach(path) + "the daemon hung up without an answer");
+  }
+  if (got != static_cast<ssize_t>(sizeof(served)) || served.magic != SLUICE_APP_MAGIC ||
+      served.version != SLUICE_APP_VERSION || served.status != SLUICE_APP_OK) {
+    return error(ErrorCode::kProtocol, cannot_attach(path) + "what answered there is not sluiced");
+  }
+  return true;
+}
+
 }  // namespace sluice::inline v1::client

@@ -37,4 +37,9 @@ Expected<Descriptor> send_hello(const std::string& path, const std::string& clie
 // The answer, if it is there; nothing yet: an Expected that holds std::nullopt.
 Expected<std::optional<Welcome>> receive_welcome(int socket, const std::string& path);
 
+// Says that the memory of the session is mapped.
+Expected<bool> send_mapped(int socket, const std::string& path);
+// The answer to that: true when it is there; false: not yet.
+Expected<bool> receive_served(int socket, const std::string& path);
+
 }  // namespace sluice::inline v1::client

@@ -175,6 +175,22 @@ TEST(Attach, SaysThatTheDaemonHungUp) {
   EXPECT_EQ(attach_error(folder.socket()).code, ErrorCode::kRefused);
 }
 
+TEST(Attach, IsOverOnlyWhenTheDaemonServesWhatWasMapped) {
+  using Served = TestDaemonOptions::Served;
+  const std::pair<Served, ErrorCode> answers[] = {
+      {Served::kNothing, ErrorCode::kTimeout},
+      {Served::kHangUp, ErrorCode::kRefused},
+      {Served::kShort, ErrorCode::kProtocol},
+      {Served::kOther, ErrorCode::kProtocol},
+  };
+  for (auto [served, code] : answers) {
+    TestFolder folder;
+    TestDaemon daemon(folder.socket(), {.served = served});
+    const Error error = attach_error(folder.socket(), {.timeout = std::chrono::milliseconds(50)});
+    EXPECT_EQ(error.code, code) << static_cast<int>(served) << error.message;
+  }
+}
+
 TEST(Malicious_Welcome, ThatIsShortOrUnknownIsRefused) {
   TestFolder folder;
   {

@@ -97,6 +97,8 @@ struct TestDaemonOptions {
   std::uint16_t status = SLUICE_APP_OK;
   std::string message;
   enum class Answer { kWelcome, kHangUp, kNothing, kShort } answer = Answer::kWelcome;
+  // To the client's word that it has mapped its memory.
+  enum class Served { kYes, kHangUp, kNothing, kShort, kOther } served = Served::kYes;
   std::function<void(sluice_app_welcome&)> change = [](sluice_app_welcome&) {
   };  // what the welcome says wrongly
   std::uint32_t missing_fds = 0;
@@ -129,6 +131,26 @@ class TestSession {
     }
   }
 
+  // Answers the client's word that it has mapped its memory; not one that goes instead.
+  void serve() {
+    using Served = TestDaemonOptions::Served;
+    sluice_app_mapped mapped{};
+    if (::recv(socket_, &mapped, sizeof(mapped), 0) != sizeof(mapped)) {
+      return;
+    }
+    EXPECT_EQ(mapped.magic, SLUICE_APP_MAGIC);
+    EXPECT_EQ(mapped.version, SLUICE_APP_VERSION);
+    EXPECT_EQ(mapped.reserved, 0);
+    sluice_app_served served{};
+    served.magic = SLUICE_APP_MAGIC;
+    served.version = SLUICE_APP_VERSION;
+    served.status = options_.served == Served::kOther ? 7 : SLUICE_APP_OK;
+    if (options_.served == Served::kHangUp) {
+      hang_up();
+    } else if (options_.served != Served::kNothing) {
+      ::send(socket_, &served, options_.served == Served::kShort ? 3 : sizeof(served), MSG_NOSIGNAL);
+    }
+  }
   void send_welcome() {
     sluice_app_welcome welcome{};
     welcome.magic = SLUICE_APP_MAGIC;
@@ -388,6 +410,7 @@ class TestDaemon {
       auto session = std::make_unique<TestSession>(socket, options_);
       session->client = hello.client;
       session->send_welcome();
+      session->serve();
       std::lock_guard lock(mutex_);
       sessions_.push_back(std::move(session));
       changed_.notify_all();

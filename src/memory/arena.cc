@@ -21,9 +21,9 @@
 namespace sluice {
 namespace {
 
-constexpr int kSealedSize = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+constexpr int kSealedSize = F_SEAL_SHRINK | F_SEAL_GROW;
 // D4. Not F_SEAL_WRITE: the kernel refuses it while a writable mapping (ours) exists.
-constexpr int kSealedForReaders = kSealedSize | F_SEAL_FUTURE_WRITE;
+constexpr int kSealedForReaders = kSealedSize | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
 // What a reader may open again. Only the second lock on the door: the file's owner can change it, the seals
 // stay.
 constexpr unsigned kReadersMode = 0444;
@@ -200,6 +200,16 @@ Result<SharedSegment> create_peer_writable(const std::string& name, std::size_t 
   }
   SLUICE_TRY(seal(calls, name, memory->memfd.get(), kSealedSize));
   return SharedSegment{std::move(memory->memfd), std::move(memory->mapping)};
+}
+
+Result<void> seal_peer_writable(const std::string& name, const SharedSegment& segment, SystemCalls& calls) {
+  SLUICE_TRY(seal(calls, name, segment.fd.get(), kSealedForReaders));
+  // What was punched before comes back now: with a hole our reads would need memory that may not be there.
+  const std::size_t bytes = segment.mapping.bytes();
+  if (calls.fallocate(segment.fd.get(), bytes) < 0) {
+    return fail_errno(errno, "not enough memory for the {} bytes of {}", bytes, name);
+  }
+  return {};
 }
 
 Result<SharedSegment> create_peer_readable(const std::string& name, std::size_t bytes, SystemCalls& calls) {

@@ -59,14 +59,21 @@ class Arena {
 };
 
 // Memory that a peer writes and we read (an app's ring segment, its TX arena): a memfd of `bytes`, mapped
-// here with `protection`, sealed against resizing so that the peer cannot make our reads fault. A peer that
-// punches holes into it makes us read zeroes, and pay one minor fault per 4 KiB it punched.
+// here with `protection`, sealed against resizing so that the peer cannot make our reads fault. Until
+// seal_peer_writable() the peer can punch holes into it, and who reads there meanwhile waits for the end of
+// the whole punch: nothing that must not wait reads it before.
 struct SharedSegment {
   UniqueFd fd;  // read-write: this is what the peer gets
   Mapping mapping;
 };
 Result<SharedSegment> create_peer_writable(const std::string& name, std::size_t bytes, int protection,
                                            SystemCalls& calls = SystemCalls::real());
+
+// Once the peer has mapped it: from here on nobody maps it for writing, writes it by descriptor, punches
+// holes or seals more, and no hole is left. The mappings that there are stay as they are. Its `fd` must be
+// open for writing. Waits for the end of a punch that is under way.
+Result<void> seal_peer_writable(const std::string& name, const SharedSegment& segment,
+                                SystemCalls& calls = SystemCalls::real());
 
 // The other way: memory that we write and the peer only reads. `fd` is O_RDONLY, sealed as an arena is.
 Result<SharedSegment> create_peer_readable(const std::string& name, std::size_t bytes,

@@ -405,6 +405,74 @@ TEST(SharedSegment, Malicious_AWritingPeerCannotMakeOurReadsFault_D3) {
   EXPECT_TRUE(all_bytes_are(segment->mapping.data() + 4096, 2 * 4096, std::byte{0}));
 }
 
+// D6: who punches a hole makes its readers wait for the end of the whole punch, so it must not be possible
+// any more when a worker reads there. All of it by the peer's own descriptor and by what it can open again.
+std::string punch_write_and_map(int fd, std::size_t bytes) {
+  std::string said;
+  auto attack_by = [&](int by, const std::string& how) {
+    auto note = [&](bool succeeded, const char* what) { said += succeeded ? what + how : ""; };
+    const int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    note(::fallocate(by, punch, 0, static_cast<off_t>(bytes)) == 0, "punched");
+    note(::fallocate(by, FALLOC_FL_ZERO_RANGE, 0, static_cast<off_t>(bytes)) == 0, "zeroed");
+    note(::fallocate(by, FALLOC_FL_COLLAPSE_RANGE, 0, 4096) == 0, "collapsed");
+    note(::ftruncate(by, 0) == 0, "shrank");
+    note(::ftruncate(by, static_cast<off_t>(bytes * 2)) == 0, "grew");
+    note(::pwrite(by, "x", 1, 100) == 1, "wrote");
+    note(::fcntl(by, F_ADD_SEALS, F_SEAL_WRITE) == 0, "sealed");
+    void* writable = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, by, 0);
+    note(writable != MAP_FAILED, "mapped");
+    void* readable = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, by, 0);
+    note(readable != MAP_FAILED && ::mprotect(readable, bytes, PROT_READ | PROT_WRITE) == 0, "made writable");
+    note(readable != MAP_FAILED && ::madvise(readable, bytes, MADV_REMOVE) == 0, "removed");
+  };
+  attack_by(fd, " ");
+  const int again = ::open(("/proc/self/fd/" + std::to_string(fd)).c_str(), O_RDWR);
+  attack_by(again, " by opening it again ");
+  return said.empty() ? "all refused" : said;
+}
+
+TEST(SharedSegment, Malicious_OnceSealedItIsTheMappingsThatThereAreAndNothingElse) {
+  Peer peer(Peer::As::kSameUser, punch_write_and_map);
+  constexpr std::size_t kBytes = 16 * 4096;
+  auto segment = create_peer_writable("segment", kBytes, PROT_READ);
+  ASSERT_TRUE(segment) << segment.error().message;
+  void* mapped = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, segment->fd.get(), 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  auto* theirs = static_cast<std::byte*>(mapped);
+  ASSERT_EQ(::madvise(theirs, kBytes, MADV_REMOVE), 0);
+  const auto sealed = seal_peer_writable("segment", *segment);
+  ASSERT_TRUE(sealed) << sealed.error().message;
+  struct stat status{};
+  ASSERT_EQ(::fstat(segment->fd.get(), &status), 0);
+  EXPECT_EQ(static_cast<std::size_t>(status.st_blocks) * 512, kBytes) << "what was punched before is back";
+  std::memset(theirs, 0x5a, kBytes);
+  EXPECT_EQ(peer.give(segment->fd.get(), kBytes), "all refused");
+  EXPECT_EQ(punch_write_and_map(segment->fd.get(), kBytes), "all refused");
+  EXPECT_NE(::madvise(theirs, kBytes, MADV_REMOVE), 0) << "a punch by the mapping that may write";
+  EXPECT_TRUE(all_bytes_are(segment->mapping.data(), kBytes, std::byte{0x5a}));
+  theirs[5] = std::byte{7};
+  EXPECT_EQ(segment->mapping.data()[5], std::byte{7}) << "what was mapped before works as ever";
+  ::munmap(mapped, kBytes);
+}
+
+// The attacks themselves must be able to succeed, or refusing them proves nothing.
+TEST(SharedSegment, BeforeItIsSealedThePeerCanPunchAndMapIt) {
+  Peer peer(Peer::As::kSameUser, punch_write_and_map);
+  auto segment = create_peer_writable("segment", 16 * 4096, PROT_READ);
+  ASSERT_TRUE(segment) << segment.error().message;
+  const std::string said = peer.give(segment->fd.get(), 16 * 4096);
+  for (const char* done : {"punched ", "wrote ", "mapped ", "removed "}) {
+    EXPECT_NE(said.find(done), std::string::npos) << said;
+  }
+}
+
+TEST(SharedSegment, Malicious_APeerThatSealsItByItselfIsNoticed) {
+  auto segment = create_peer_writable("segment", 4096, PROT_READ);
+  ASSERT_TRUE(segment) << segment.error().message;
+  ASSERT_EQ(::fcntl(segment->fd.get(), F_ADD_SEALS, F_SEAL_SEAL), 0);
+  EXPECT_FALSE(seal_peer_writable("segment", *segment));
+}
+
 TEST(SharedSegment, Malicious_AReadingPeerCannotWriteOurs_D4) {
   Peer same_user(Peer::As::kSameUser, attack);
   Peer nobody(Peer::As::kNobody, attack);

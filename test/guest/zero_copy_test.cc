@@ -29,6 +29,7 @@ constexpr const char* kZeroCopy = "mode = \"zerocopy\"\n";
 constexpr const char* kPort = R"([port.echo]
 type = "app"
 socket = "/run/echo.sock"
+mac = "02:00:00:00:00:01"
 pages = 1024
 [[rule]]
 match = "ip_proto udp dst_port 7"

@@ -31,7 +31,9 @@ class Malicious_System : public SystemTest {
     ::poll(&poll, 1, 20'000);
     auto answer = read_answer(socket.get());
     need(answer && answer->welcome.status == SLUICE_APP_OK, answer ? answer->welcome.message : "closed");
-    return std::make_unique<AppPeer>(std::move(socket), std::move(*answer));
+    auto peer = std::make_unique<AppPeer>(std::move(socket), std::move(*answer));
+    need(eventually([&] { return peer->take_served(); }), "it is not served");
+    return peer;
   }
   // Every worker has gone over its lanes since this was called, when it returns: they are woken until they
   // have.

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -200,6 +201,126 @@ TEST_F(Malicious_Handshake, WhatAnAppSaysAfterItsHelloIsNotRead) {
   EXPECT_TRUE(port->session());
   peer.reset();
   wait_detached();
+}
+
+// What the app writes: its segment with indices and return ring, and its TX arena.
+constexpr std::size_t kWrittenFiles[] = {2, 3};
+
+std::string punch_write_and_map(int fd, std::size_t bytes) {
+  std::string said;
+  auto note = [&](bool succeeded, const char* what) { said += succeeded ? what : ""; };
+  const auto length = static_cast<off_t>(bytes);
+  note(::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, length) == 0, "punched ");
+  note(::ftruncate(fd, 0) == 0, "shrank ");
+  note(::ftruncate(fd, 2 * length) == 0, "grew ");
+  note(::pwrite(fd, "x", 1, 0) == 1, "wrote ");
+  note(::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED, "mapped ");
+  note(::fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE) == 0, "sealed ");
+  return said;
+}
+
+TEST_F(Malicious_Handshake, WhatAnAppWritesCannotBePunchedOrMappedAgainOnceItIsServed) {
+  start();
+  auto peer = attach();
+  ASSERT_TRUE(peer);
+  for (std::size_t file : kWrittenFiles) {
+    const std::size_t bytes = file == 2 ? peer->welcome.app_segment_bytes : peer->welcome.tx_arena_bytes;
+    EXPECT_EQ(punch_write_and_map(peer->fd(file), bytes), "") << file;
+    auto again = UniqueFd(::open(fmt::format("/proc/self/fd/{}", peer->fd(file)).c_str(), O_RDWR));
+    EXPECT_EQ(punch_write_and_map(again.get(), bytes), "") << file;
+  }
+  EXPECT_NE(::madvise(peer->tx_arena(), peer->welcome.tx_arena_bytes, MADV_REMOVE), 0);
+  EXPECT_NE(::madvise(peer->app_segment(), peer->welcome.app_segment_bytes, MADV_REMOVE), 0);
+  // What is mapped works: both ways, and a return.
+  ASSERT_TRUE(peer->send_frame(frame_from(kMac)));
+  std::array<Packet, kBurst> burst;
+  ASSERT_EQ(lane().tx_burst(burst), 1u);
+  lane().tx_done(1);
+  receive(1);
+  auto entry = peer->receive();
+  ASSERT_TRUE(entry);
+  peer->give_back(entry->page);
+  EXPECT_EQ(lane().poll(), 1u);
+  EXPECT_EQ(inflight(), 0u);
+}
+
+TEST_F(Malicious_Handshake, UntilAnAppHasMappedItsMemoryNoWorkerReadsIt) {
+  start();
+  UniqueFd socket = connect_to(options.socket);
+  auto answer = hello_to_welcome(socket.get());
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(punch_write_and_map(answer->fds[3].get(), answer->welcome.tx_arena_bytes),
+            "punched wrote mapped ");
+  EXPECT_TRUE(host.lanes.empty());
+  EXPECT_FALSE(host.attached);
+  EXPECT_FALSE(port->session());
+  EXPECT_EQ(counter("attaches"), 0u);
+  sluice_app_hello hello = good_hello();
+  auto second = say(&hello, sizeof(hello));
+  ASSERT_TRUE(second);
+  EXPECT_EQ(second->welcome.status, SLUICE_APP_BUSY);
+  AppPeer peer(std::move(socket), std::move(*answer));
+  EXPECT_TRUE(turn_until([&] { return peer.take_served(); }));
+  EXPECT_EQ(host.lanes.size(), 1u);
+  EXPECT_TRUE(port->session());
+}
+
+TEST_F(Malicious_Handshake, WhoNeverMapsItsMemoryIsLetGoAndTheNextIsServed) {
+  options.hello_timeout_ns = 50'000'000;
+  start();
+  UniqueFd socket = connect_to(options.socket);
+  ASSERT_TRUE(hello_to_welcome(socket.get()));
+  ASSERT_TRUE(turn_until([&] { return counter("hello_timeouts") == 1; }));
+  pollfd state{.fd = socket.get(), .events = POLLRDHUP, .revents = 0};
+  EXPECT_EQ(::poll(&state, 1, 0), 1) << "it is told by the end of its socket";
+  EXPECT_TRUE(attach());
+  EXPECT_EQ(counter("attaches"), 1u);
+}
+
+TEST_F(Malicious_Handshake, WhoSaysAnythingElseThanThatItHasMappedIsLetGo) {
+  start();
+  const sluice_app_mapped good = AppPeer::mapped_message();
+  std::vector<std::pair<sluice_app_mapped, std::size_t>> wrong(5, {good, sizeof(good)});
+  wrong[0].second = sizeof(good) - 1;
+  wrong[1].first.magic = 7;
+  wrong[2].first.version += 1;
+  wrong[3].first.reserved = 1;
+  wrong[4].second = 1;
+  for (auto& [message, bytes] : wrong) {
+    UniqueFd socket = connect_to(options.socket);
+    ASSERT_TRUE(hello_to_welcome(socket.get()));
+    ASSERT_TRUE(send_raw(socket.get(), &message, bytes));
+    pollfd state{.fd = socket.get(), .events = POLLRDHUP, .revents = 0};
+    EXPECT_TRUE(turn_until([&] { return ::poll(&state, 1, 0) > 0; }));
+    EXPECT_TRUE(host.lanes.empty());
+  }
+  EXPECT_EQ(counter("refused"), wrong.size());
+  EXPECT_TRUE(attach());
+}
+
+TEST_F(Malicious_Handshake, WhoSealsItsFilesByItselfIsNotServed) {
+  start();
+  UniqueFd socket = connect_to(options.socket);
+  auto answer = hello_to_welcome(socket.get());
+  ASSERT_TRUE(answer);
+  const int sealed = answer->fds[3].get();
+  ASSERT_EQ(::fcntl(sealed, F_ADD_SEALS, F_SEAL_SEAL), 0);  // so that it can be punched for ever
+  AppPeer peer(std::move(socket), std::move(*answer));
+  pollfd state{.fd = peer.socket(), .events = POLLRDHUP, .revents = 0};
+  EXPECT_TRUE(turn_until([&] { return ::poll(&state, 1, 0) > 0; }));
+  EXPECT_TRUE(host.lanes.empty());
+  EXPECT_EQ(counter("attaches"), 0u);
+  EXPECT_TRUE(attach());
+}
+
+TEST_F(Handshake, AClientOfTheVersionBeforeIsToldOurs) {
+  start();
+  sluice_app_hello hello = good_hello();
+  hello.version = 1;
+  auto answer = say(&hello, sizeof(hello));
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->welcome.status, SLUICE_APP_BAD_VERSION);
+  EXPECT_STREQ(answer->welcome.message, "the client speaks version 1, this daemon version 2");
 }
 
 TEST_F(Handshake, EverybodyMayConnectAndThePathGoesWithThePort) {

@@ -92,6 +92,9 @@ int run() {
   }
   {
     test::AppPeer peer(std::move(socket), std::move(*answer));
+    while (!peer.take_served()) {
+      loop->turn(10);
+    }
     std::array<Packet, kBurst> packets;
     for (std::uint32_t bytes : {60u, 1514u}) {
       std::array<std::byte, 2048> frame{};

@@ -116,6 +116,19 @@ class AppPeer {
     for (std::uint32_t i = 0; i < welcome.lane_count; ++i) {
       lanes.push_back(make_lane(i));
     }
+    const sluice_app_mapped mapped = mapped_message();
+    send_raw(socket_.get(), &mapped, sizeof(mapped));
+  }
+
+  static sluice_app_mapped mapped_message() {
+    return {.magic = SLUICE_APP_MAGIC, .version = SLUICE_APP_VERSION, .reserved = 0};
+  }
+
+  // Whether the daemon has said that it serves this peer; asked until it has.
+  bool take_served() {
+    sluice_app_served served{};
+    return ::recv(socket_.get(), &served, sizeof(served), MSG_DONTWAIT) == sizeof(served) &&
+           served.status == SLUICE_APP_OK;
   }
 
   int socket() const { return socket_.get(); }

@@ -55,7 +55,8 @@ class AppPort::Impl final : public PressureSink {
   struct Attached {
     UniqueFd socket;
     Session who;
-    std::vector<std::unique_ptr<AppLane>> lanes;
+    EventLoop::TimerId mapping_timer = 0;         // until it says that it has mapped its memory
+    std::vector<std::unique_ptr<AppLane>> lanes;  // none before: nothing of what the app writes is read
   };
   // What the stall timeout remembers of a lane.
   struct StallWatch {
@@ -74,13 +75,16 @@ class AppPort::Impl final : public PressureSink {
 
   Result<void> attach(UniqueFd socket, const ucred& peer, const std::string& client);
   Result<void> welcome();
+  void on_session();
+  Result<void> serve();
   void detach(std::string_view why);
+  bool served() const { return attached_ && !attached_->lanes.empty(); }
   bool session_has_ended() const;
   void check_stall();
 
  public:
   void cut_off_stalled() {
-    if (attached_) {
+    if (served()) {
       cut_off_.add(1);
       detach("cut off, it held workers up");
     }
@@ -286,12 +290,55 @@ Result<void> AppPort::Impl::attach(UniqueFd socket, const ucred& peer, const std
     SLUICE_TRY(make_memory());
   }
   int fd = socket.get();
-  // Its later use is that its end is noticed; what it says after the hello is not even read.
-  SLUICE_TRY(loop_.add(fd, EPOLLRDHUP, [this](std::uint32_t) { detach("the app closed"); }));
+  SLUICE_TRY(loop_.add(fd, EPOLLIN | EPOLLRDHUP, [this](std::uint32_t) { on_session(); }));
   attached_.emplace(
       Attached{.socket = std::move(socket),
                .who = {.pid = peer.pid, .uid = peer.uid, .client = client, .since_ns = now_ns()},
                .lanes = {}});
+  if (auto sent = welcome(); !sent) {
+    detach("the welcome could not be sent");
+    return sent;
+  }
+  attached_->mapping_timer = loop_.once(options_.hello_timeout_ns, [this] {
+    attached_->mapping_timer = 0;
+    hello_timeouts_.add(1);
+    detach("it did not map its memory in time");
+  });
+  return {};
+}
+
+// What the app says after its hello: that it has mapped its memory. After that nothing is read, and its
+// socket only tells when it ends.
+void AppPort::Impl::on_session() {
+  if (served()) {
+    detach("the app closed");
+    return;
+  }
+  switch (read_mapped(attached_->socket.get())) {
+    case MappedRead::kNotYet:
+      return;
+    case MappedRead::kClosed:
+      detach("the app closed");
+      return;
+    case MappedRead::kWrong:
+      refused_.add(1);
+      detach("what it said after its hello is not in the protocol");
+      return;
+    case MappedRead::kMapped:
+      break;
+  }
+  if (auto served = serve(); !served) {
+    refused_.add(1);
+    detach(served.error().message);
+  }
+}
+
+// The files that the app writes are sealed before a worker reads them: a hole that is being punched makes
+// its readers wait for the end of the whole punch.
+Result<void> AppPort::Impl::serve() {
+  loop_.cancel(std::exchange(attached_->mapping_timer, 0));
+  SLUICE_TRY(memory_->seal_app_files());
+  SLUICE_TRY(loop_.modify(attached_->socket.get(), EPOLLRDHUP));
   stall_.assign(geometry_.lane_count, StallWatch{});
   for (std::uint32_t i = 0; i < geometry_.lane_count; ++i) {
     attached_->lanes.push_back(std::make_unique<AppLane>(memory_->lane(i), policy(i), counters_[i], *this));
@@ -299,15 +346,11 @@ Result<void> AppPort::Impl::attach(UniqueFd socket, const ucred& peer, const std
   }
   host_.set_attached(options_.id, true);
   attaches_.add(1);
-  // Last, so that everything works when the app reads it.
-  if (auto sent = welcome(); !sent) {
-    detach("the welcome could not be sent");
-    return sent;
-  }
   if (log_budget_.take()) {
-    log::info("port {}: attached '{}', pid {}, user {}", options_.name, client, peer.pid, peer.uid);
+    const Session& who = attached_->who;
+    log::info("port {}: attached '{}', pid {}, user {}", options_.name, who.client, who.pid, who.uid);
   }
-  return {};
+  return send_served(attached_->socket.get());  // last, so that everything works when the app reads it
 }
 
 Result<void> AppPort::Impl::welcome() {
@@ -335,8 +378,14 @@ bool AppPort::Impl::session_has_ended() const {
 
 void AppPort::Impl::detach(std::string_view why) {
   SLUICE_CHECK(attached_);
-  host_.set_attached(options_.id, false);
-  for (std::uint32_t i = 0; i < geometry_.lane_count; ++i) {
+  if (attached_->mapping_timer != 0) {
+    loop_.cancel(attached_->mapping_timer);
+  }
+  if (served()) {
+    host_.set_attached(options_.id, false);
+    detaches_.add(1);
+  }
+  for (std::size_t i = 0; i < attached_->lanes.size(); ++i) {
     host_.remove_lane(options_.id, options_.workers[i]);
     if (attached_->lanes[i]->under_pressure()) {
       host_.set_pressure(options_.id, options_.workers[i], false);
@@ -348,7 +397,6 @@ void AppPort::Impl::detach(std::string_view why) {
     log::info("port {}: detached pid {}: {}", options_.name, attached_->who.pid, why);
   }
   attached_.reset();
-  detaches_.add(1);
   kept_.add(memory_->take_watched_files());
   drop_memory();  // D2: no other session sees this arena
   if (!options_.owned.empty()) {
@@ -359,7 +407,7 @@ void AppPort::Impl::detach(std::string_view why) {
 }
 
 void AppPort::Impl::check_stall() {
-  if (!attached_) {
+  if (!served()) {
     return;
   }
   std::uint64_t now = now_ns();
@@ -423,7 +471,7 @@ void AppPort::Impl::reopen_later(const Error& error) {
 // ---- what is shown
 
 std::optional<AppPort::Session> AppPort::Impl::session() const {
-  if (!attached_) {
+  if (!served()) {
     return std::nullopt;
   }
   Session session = attached_->who;

@@ -54,7 +54,8 @@ struct AppPortOptions {
   std::vector<OwnedQueue> owned;        // empty: a port on shared queues
   std::uint64_t stall_timeout_ns =
       0;  // a lane's whole share is held so long without a return: cut off; 0: never
-  std::uint64_t hello_timeout_ns = 2'000'000'000;        // who connects and says nothing is let go
+  std::uint64_t hello_timeout_ns =
+      2'000'000'000;  // who connects and says nothing, or never maps its memory, is let go
   ArenaOptions::Huge huge = ArenaOptions::Huge::kIfAny;  // pages of the RX arena
 };
 
@@ -92,7 +93,7 @@ class AppPort {
     std::uint64_t since_ns = 0;
     std::uint32_t pages_held = 0;
   };
-  std::optional<Session> session() const;  // none: detached
+  std::optional<Session> session() const;  // none: nobody is served
   const AppPortOptions& options() const;
   // Detaches a program that held workers up; counted `cut_off`.
   void cut_off_stalled();

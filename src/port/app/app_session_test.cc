@@ -113,6 +113,10 @@ TEST_F(Crash_AppSession, AProcessThatIsKilledIsDetachedAndItsSuccessorServed) {
     UniqueFd socket = connect_to(options.socket);
     sluice_app_hello hello = good_hello("victim");
     send_raw(socket.get(), &hello, sizeof(hello));
+    pollfd state{.fd = socket.get(), .events = POLLIN, .revents = 0};
+    ::poll(&state, 1, -1);
+    auto answer = read_answer(socket.get());
+    AppPeer peer(std::move(socket), std::move(*answer));
     ::pause();
     ::_exit(0);
   }

@@ -127,16 +127,27 @@ class AppPortTest : public ::testing::Test {
     return answer_of(socket.get());
   }
 
-  std::unique_ptr<AppPeer> attach(const char* name = "peer") {
-    UniqueFd socket = connect_to(options.socket);
+  // The welcome to a good hello; it is not told yet that its memory is mapped.
+  std::optional<Answer> hello_to_welcome(int socket, const char* name = "peer") {
     sluice_app_hello hello = good_hello(name);
-    EXPECT_TRUE(socket && send_raw(socket.get(), &hello, sizeof(hello)));
-    auto answer = answer_of(socket.get());
+    EXPECT_TRUE(send_raw(socket, &hello, sizeof(hello)));
+    auto answer = answer_of(socket);
     if (!answer || answer->welcome.status != SLUICE_APP_OK) {
       ADD_FAILURE() << "not attached: " << (answer ? answer->welcome.message : "no answer");
+      return std::nullopt;
+    }
+    return answer;
+  }
+
+  std::unique_ptr<AppPeer> attach(const char* name = "peer") {
+    UniqueFd socket = connect_to(options.socket);
+    auto answer = hello_to_welcome(socket.get(), name);
+    if (!answer) {
       return nullptr;
     }
-    return std::make_unique<AppPeer>(std::move(socket), std::move(*answer));
+    auto peer = std::make_unique<AppPeer>(std::move(socket), std::move(*answer));
+    EXPECT_TRUE(turn_until([&] { return peer->take_served(); })) << "it is not served";
+    return peer;
   }
 
   void wait_detached() {

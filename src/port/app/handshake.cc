@@ -58,17 +58,34 @@ Hello judge_hello(std::span<const std::byte> message) {
   return {SLUICE_APP_OK, {}, printable(hello.client)};
 }
 
-HelloRead read_hello(int socket, Hello& hello) {
-  std::byte message[sizeof(sluice_app_hello) + 1];  // one more, so that a long message is seen to be long
-  iovec place{message, sizeof(message)};
+namespace {
+
+// One message without descriptors: its bytes, or -1 and errno; `had_descriptors`: some were attached, and are
+// gone.
+ssize_t receive_message(int socket, std::span<std::byte> message, bool& had_descriptors) {
+  iovec place{message.data(), message.size()};
   msghdr header{};
   header.msg_iov = &place;
   header.msg_iovlen = 1;
-  ssize_t bytes = ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  const ssize_t bytes = ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  had_descriptors = bytes >= 0 && (header.msg_flags & MSG_CTRUNC) != 0;
+  return bytes;
+}
+
+bool nothing_yet(ssize_t bytes) {
+  return bytes < 0 && (errno == EAGAIN || errno == EINTR);
+}
+
+}  // namespace
+
+HelloRead read_hello(int socket, Hello& hello) {
+  std::byte message[sizeof(sluice_app_hello) + 1];  // one more, so that a long message is seen to be long
+  bool had_descriptors = false;
+  const ssize_t bytes = receive_message(socket, message, had_descriptors);
   if (bytes < 0) {
-    return errno == EAGAIN || errno == EINTR ? HelloRead::kNotYet : HelloRead::kClosed;
+    return nothing_yet(bytes) ? HelloRead::kNotYet : HelloRead::kClosed;
   }
-  if ((header.msg_flags & MSG_CTRUNC) != 0) {
+  if (had_descriptors) {
     hello = refused(SLUICE_APP_BAD_HELLO, "a hello carries no descriptors");
     return HelloRead::kJudged;
   }
@@ -77,6 +94,23 @@ HelloRead read_hello(int socket, Hello& hello) {
   }
   hello = judge_hello(std::span(message).first(static_cast<std::size_t>(bytes)));
   return HelloRead::kJudged;
+}
+
+MappedRead read_mapped(int socket) {
+  std::byte message[sizeof(sluice_app_mapped) + 1];
+  bool had_descriptors = false;
+  const ssize_t bytes = receive_message(socket, message, had_descriptors);
+  if (bytes <= 0) {
+    return nothing_yet(bytes) ? MappedRead::kNotYet : MappedRead::kClosed;
+  }
+  sluice_app_mapped mapped{};
+  if (bytes != static_cast<ssize_t>(sizeof(mapped)) || had_descriptors) {
+    return MappedRead::kWrong;
+  }
+  std::memcpy(&mapped, message, sizeof(mapped));
+  return mapped.magic == SLUICE_APP_MAGIC && mapped.version == SLUICE_APP_VERSION && mapped.reserved == 0
+             ? MappedRead::kMapped
+             : MappedRead::kWrong;
 }
 
 namespace {
@@ -98,6 +132,15 @@ void send_refusal(int socket, sluice_app_status status, const std::string& sente
   welcome.status = static_cast<std::uint16_t>(status);
   std::memcpy(welcome.message, sentence.data(), std::min(sentence.size(), sizeof(welcome.message) - 1));
   (void)send_message(socket, welcome, {});
+}
+
+Result<void> send_served(int socket) {
+  const sluice_app_served served{
+      .magic = SLUICE_APP_MAGIC, .version = SLUICE_APP_VERSION, .status = SLUICE_APP_OK};
+  if (::send(socket, &served, sizeof(served), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+    return fail_errno(errno, "cannot tell the app that it is served");
+  }
+  return {};
 }
 
 Result<void> send_welcome(int socket, sluice_app_welcome welcome, std::span<const int> fds) {

@@ -27,9 +27,14 @@ Hello judge_hello(std::span<const std::byte> message);
 enum class HelloRead : std::uint8_t { kNotYet, kClosed, kJudged };
 HelloRead read_hello(int socket, Hello& hello);
 
+// Likewise the app's word that it has mapped its memory. kWrong: it said something else.
+enum class MappedRead : std::uint8_t { kNotYet, kClosed, kWrong, kMapped };
+MappedRead read_mapped(int socket);
+
 // Says no. Best effort: who does not listen does not hear.
 void send_refusal(int socket, sluice_app_status status, const std::string& sentence);
 // `welcome` without magic, version and status, which are filled in here.
+Result<void> send_served(int socket);
 Result<void> send_welcome(int socket, sluice_app_welcome welcome, std::span<const int> fds);
 
 }  // namespace sluice

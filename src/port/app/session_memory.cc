@@ -296,11 +296,17 @@ std::vector<int> SessionMemory::client_fds() const {
 void SessionMemory::drop_client_fds() {
   arena_fd_.reset();
   daemon_segment_.fd.reset();
-  app_segment_.fd.reset();
-  tx_arena_.fd.reset();
   for (Waker& waker : wakers_) {
     waker.app_theirs.reset();
   }
+}
+
+Result<void> SessionMemory::seal_app_files() {
+  for (SharedSegment* segment : {&app_segment_, &tx_arena_}) {
+    SLUICE_TRY(seal_peer_writable("the app", *segment));
+    segment->fd.reset();  // KeptMemory counts who still has it open
+  }
+  return {};
 }
 
 std::uint32_t SessionMemory::reclaim(PortId holder) {

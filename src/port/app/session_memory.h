@@ -56,8 +56,10 @@ class SessionMemory {
   void describe(sluice_app_welcome& welcome) const;
   // In the order of abi/app.h. Borrowed: valid until drop_client_fds().
   std::vector<int> client_fds() const;
-  // Once they are sent: the app has its own.
+  // Once they are sent: the app has its own. Those of what the app writes are kept until it is sealed.
   void drop_client_fds();
+  // Once the app has mapped them: the files that it writes can be mapped, written and punched no more (D6).
+  Result<void> seal_app_files();
   // For KeptMemory, when the session is over: the files that the app was given.
   std::vector<UniqueFd> take_watched_files() { return std::move(watched_files_); }
 
