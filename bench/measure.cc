@@ -19,8 +19,9 @@ namespace {
 constexpr std::uint64_t kGraceNs = 300'000'000;  // after the last packet was sent
 constexpr int kTries = 4;
 constexpr auto kBetweenTries = std::chrono::milliseconds(500);  // a limit of CPU time has its credit back
+}  // namespace
 
-// Since boot, of both CPUs: the eighth figure of their lines in /proc/stat, in ticks.
+// The eighth figure of their lines in /proc/stat, in ticks.
 std::uint64_t stolen_ms() {
   std::uint64_t ticks = 0;
   std::ifstream stat("/proc/stat");
@@ -39,7 +40,6 @@ std::uint64_t stolen_ms() {
   }
   return ticks * 1000 / static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
 }
-}  // namespace
 
 void run_on(std::uint32_t cpu) {
   cpu_set_t set;

@@ -36,6 +36,7 @@ class Receiver {
 };
 
 void run_on(std::uint32_t cpu);  // pins this thread
+std::uint64_t stolen_ms();       // by the host, of the two CPUs, since boot
 
 // Sends `packets` at full rate while this thread turns the receiver.
 Round measure(test::LiveFrames& live, Receiver& receiver);
