@@ -17,6 +17,10 @@ namespace {
 
 constexpr std::array kKeeperCalls = std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL});
 
+// It faults a guest's memory in (madvise), and says that it has done so.
+constexpr std::array kPopulatorCalls =
+    std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL, "sendto", "sendmsg"});
+
 // It looks at counters, and says in the journal what it sees.
 constexpr std::array kWatchCalls =
     std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL, "sendto", "sendmsg"});
@@ -214,6 +218,8 @@ std::string_view name_of(ThreadKind kind) {
       return "closer";
     case ThreadKind::kWatch:
       return "watch";
+    case ThreadKind::kPopulator:
+      return "populator";
   }
   return "unknown";
 }
@@ -230,6 +236,8 @@ std::span<const std::string_view> calls_of(ThreadKind kind) {
       return kCloserCalls;
     case ThreadKind::kWatch:
       return kWatchCalls;
+    case ThreadKind::kPopulator:
+      return kPopulatorCalls;
   }
   return {};
 }

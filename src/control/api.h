@@ -17,13 +17,13 @@
 //                  "mac": [..]. "uplink" is null for what cannot send, as an app without "mac".
 //                  A guest and a host also have "vlan", "mode": "bridge"|"vepa"|"private"; a host also
 //                  "netdev".
-//   show.guests    [{"name": "vm0", "id": 3, "state": "waiting"|"connected"|"running"|"broken"|
-//                    "stuck", "pid": 4711|null,
+//   show.guests    [{"name": "vm0", "id": 3, "state": "waiting"|"populating"|"connected"|
+//                    "running"|"broken"|"stuck", "pid": 4711|null,
 //                    "uid": 0|null, "connected_ms": 1000|null, "socket": "/run/sluice/vm0.sock",
 //                    "role": "server"|"client", "uplink", "mac", "vlan", "mode", "trust", "queue_pairs": 4,
 //                    "features": ["VIRTIO_F_VERSION_1"], "feature_bits": "0x100000000", "protocol_features",
 //                    "protocol_feature_bits", "memory": {"bytes", "mapped_bytes", "limit_bytes",
-//                    "sealed"}, "regions": [{"guest_address": "0x0", "bytes", "huge_pages"}],
+//                    "sealed", "populate", "populated_bytes"}, "regions": [{"guest_address": "0x0", "bytes", "huge_pages"}],
 //                    "rings": [{"index": 0, "kind": "rx"|"tx", "format": "split"|"packed", "entries",
 //                    "enabled", "running", "broken", "worker", "packets", "kicks", "calls",
 //                    "calls_suppressed"}], "counters": {..}}]

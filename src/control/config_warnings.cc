@@ -152,20 +152,6 @@ void warn_of_port(const Config& config, const PortConfig& port, std::vector<std:
 
 }  // namespace
 
-// Keys that are read and that nothing acts on yet.
-static void warn_of_keys_without_effect(const Config& config, std::vector<std::string>& warnings) {
-  auto warn = [&](bool set, const std::string& where, const char* key) {
-    if (set) {
-      warnings.push_back(
-          fmt::format("{}.{} is not in effect yet: this version reads it and does nothing", where, key));
-    }
-  };
-  for (const auto& [name, port] : config.ports) {
-    const std::string where = "port." + name;
-    warn(port.populate, where, "populate");
-  }
-}
-
 std::vector<std::string> config_warnings(const Config& config) {
   std::vector<std::string> warnings;
   if (config.nics.empty()) {
@@ -200,7 +186,6 @@ std::vector<std::string> config_warnings(const Config& config) {
     }
   }
   warn_of_port_filters(config, warnings);
-  warn_of_keys_without_effect(config, warnings);
   return warnings;
 }
 

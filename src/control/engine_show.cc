@@ -211,6 +211,9 @@ const char* state_of(const GuestPort::Info& info) {
   if (!info.connected) {
     return "waiting";
   }
+  if (info.populating) {
+    return "populating";
+  }
   if (std::ranges::any_of(info.rings, &GuestPort::Ring::broken)) {
     return "broken";
   }
@@ -284,10 +287,9 @@ json Engine::show_guests() {
     shown["feature_bits"] = fmt::format("{:#x}", info.features);
     shown["protocol_features"] = info.protocol_feature_names;
     shown["protocol_feature_bits"] = fmt::format("{:#x}", info.protocol_features);
-    shown["memory"] = {{"bytes", info.memory_bytes},
-                       {"mapped_bytes", info.mapped_bytes},
-                       {"limit_bytes", config.memory_bytes},
-                       {"sealed", config.sealed_memory}};
+    shown["memory"] = {{"bytes", info.memory_bytes},         {"mapped_bytes", info.mapped_bytes},
+                       {"limit_bytes", config.memory_bytes}, {"sealed", config.sealed_memory},
+                       {"populate", config.populate},        {"populated_bytes", info.populated_bytes}};
     shown["regions"] = json::array();
     for (const auto& region : info.regions) {
       shown["regions"].push_back({{"guest_address", fmt::format("{:#x}", region.guest_address)},

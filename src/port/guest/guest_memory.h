@@ -27,10 +27,14 @@ class GuestMapping {
   virtual ~GuestMapping() = default;
   std::byte* data() const { return data_; }
   std::uint64_t bytes() const { return bytes_; }
+  std::uint64_t page_bytes() const { return page_bytes_; }  // of the file
+
+  bool populated = false;  // control: every page of it was there once
 
  protected:
   std::byte* data_ = nullptr;
   std::uint64_t bytes_ = 0;
+  std::uint64_t page_bytes_ = 4096;
 };
 
 struct GuestRegion {

@@ -20,6 +20,7 @@
 #include "port/guest/features.h"
 #include "port/guest/guest_device.h"
 #include "port/guest/guest_door.h"
+#include "port/guest/populate.h"
 #include "port/guest/session.h"
 
 namespace sluice {
@@ -88,6 +89,7 @@ class GuestPort::Impl final : public VringControl {
     };
     std::optional<Answer> held;
     EventLoop::TimerId resume_timer = 0;  // runs while the socket is not read
+    bool populating = false;              // not read either, until memory is populated
     bool ending = false;                  // gone, but a worker may still look into its memory (D7)
   };
 
@@ -117,6 +119,9 @@ class GuestPort::Impl final : public VringControl {
   void on_channel(std::uint32_t events);
   // False: the session is over.
   bool take_message(VhostMessage& message);
+  bool conclude_message(std::uint32_t request, VhostSession::Outcome& outcome);
+  bool populate(std::uint32_t request);
+  void on_populated(std::uint32_t request, Result<void> populated);
   bool apply_changes();
   bool must_wait_for_room() const;
   bool finish_message(std::uint32_t request, VhostSession::Outcome& outcome);
@@ -138,6 +143,7 @@ class GuestPort::Impl final : public VringControl {
   const LossSignal loss_;
   const MemoryPolicy memory_policy_;
   GuestDevice device_;
+  Populator populator_;
 
   std::optional<Attached> attached_;  // behind device_ and loss_: it uses both
   // Has come while another is attached, whose end may not have been heard yet.
@@ -170,7 +176,8 @@ GuestPort::Impl::Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop
       loss_(std::move(loss)),
       memory_policy_({.table_bytes = options_.memory_bytes,
                       .mapped_of_all = options_.all_memory,
-                      .sealed = options_.sealed_memory}),
+                      .sealed = options_.sealed_memory,
+                      .populate = options_.populate}),
       device_({.port = options_.id,
                .uplink = options_.uplink,
                .macs = options_.macs,
@@ -178,7 +185,8 @@ GuestPort::Impl::Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop
                .trust = options_.trust,
                .limits = options_.limits,
                .serving = options_.serving},
-              options_.workers, options_.queue_pairs) {
+              options_.workers, options_.queue_pairs),
+      populator_(loop) {
   for (WorkerId worker : options_.workers) {
     host_.install_lane(options_.id, worker, &device_.lane(worker));
   }
@@ -208,6 +216,9 @@ GuestPort::Impl::~Impl() {
 
 Result<void> GuestPort::Impl::start() {
   SLUICE_TRY(loop_.add(loss_.fd(), EPOLLIN, [this](std::uint32_t) { on_loss(); }));
+  if (options_.populate) {
+    SLUICE_TRY(populator_.prepare());
+  }
   if (options_.role == GuestPortOptions::Role::kClient) {
     SLUICE_TRY(check_policy(options_.policy));
     try_to_connect();
@@ -326,6 +337,9 @@ void GuestPort::Impl::detach(std::string_view why) {
   if (attached_->resume_timer != 0) {
     loop_.cancel(std::exchange(attached_->resume_timer, 0));
   }
+  if (std::exchange(attached_->populating, false)) {
+    populator_.cancel();
+  }
   loop_.remove(attached_->channel.fd());
   if (log_budget_.take()) {
     log::info("port {}: front-end gone, pid {}: {}", options_.name, attached_->who.pid, why);
@@ -364,7 +378,7 @@ void GuestPort::Impl::finish_detach() {
 // ---- messages
 
 void GuestPort::Impl::on_channel(std::uint32_t events) {
-  if (attached_->resume_timer != 0) {  // not read at present
+  if (attached_->resume_timer != 0 || attached_->populating) {  // not read at present
     if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
       detach("it closed the connection");
     }
@@ -473,6 +487,31 @@ bool GuestPort::Impl::take_message(VhostMessage& message) {
   const std::uint32_t request = message.header.request;
   VhostSession::Outcome outcome = attached_->session.handle(message);
   message.fds.clear();  // those that nobody wanted
+  return outcome.waits ? populate(request) : conclude_message(request, outcome);
+}
+
+// The session goes on when the thread has done it; nothing else is heard from the front-end meanwhile but its
+// end.
+bool GuestPort::Impl::populate(std::uint32_t request) {
+  (void)apply_changes();  // what was said before, or when a worker comes
+  populator_.start(attached_->session.unpopulated(),
+                   [this, request](Result<void> populated) { on_populated(request, std::move(populated)); });
+  (void)loop_.modify(attached_->channel.fd(), EPOLLRDHUP);
+  attached_->waits_to_write = false;
+  attached_->populating = true;
+  return false;
+}
+
+void GuestPort::Impl::on_populated(std::uint32_t request, Result<void> populated) {
+  attached_->populating = false;
+  VhostSession::Outcome outcome = attached_->session.finish_memory(std::move(populated));
+  if (conclude_message(request, outcome)) {
+    (void)loop_.modify(attached_->channel.fd(), EPOLLIN | EPOLLRDHUP);
+    end_turn();
+  }
+}
+
+bool GuestPort::Impl::conclude_message(std::uint32_t request, VhostSession::Outcome& outcome) {
   if (outcome.fault != VhostFault::kNone) {
     count_fault(outcome.fault, outcome.sentence);
   }
@@ -572,8 +611,12 @@ GuestPort::Info GuestPort::Impl::info() const {
   info.protocol_features = session.protocol_features();
   info.feature_names = feature_names(info.features);
   info.protocol_feature_names = protocol_feature_names(info.protocol_features);
+  const Populator::Progress progress = populator_.progress();
+  info.populating = progress.running;
+  info.populated_bytes = progress.bytes;
   info.memory_bytes = bytes_of(session.memory());
   for (const GuestRegion& region : session.memory().regions()) {
+    info.populated_bytes += region.mapping->populated ? region.mapping->bytes() : 0;
     info.regions.push_back(
         {.guest_address = region.guest_address, .bytes = region.bytes, .huge_pages = has_huge_pages(region)});
   }

@@ -51,6 +51,7 @@ struct GuestPortOptions {
   std::uint64_t memory_bytes = std::uint64_t{256} << 30;  // most that its regions may take together
   MemoryShare::Budget all_memory = std::make_shared<MemoryBudget>();  // of all guests, theirs included
   bool sealed_memory = false;                         // its memory must be sealed against shrinking
+  bool populate = false;                              // its memory is faulted in before its rings start
   std::uint64_t message_timeout_ns = 10'000'000'000;  // for the rest of a message whose beginning is here
   std::uint64_t gives_way_ns = 300'000'000;           // how long who comes waits for the end of who was there
   std::uint64_t retry_ns = 500'000'000;               // client: between tries to connect
@@ -105,8 +106,10 @@ class GuestPort {
       bool huge_pages = false;
     };
     std::vector<Region> regions;
-    std::uint64_t memory_bytes = 0;  // what its regions take
-    std::uint64_t mapped_bytes = 0;  // with what is on its way out, perhaps of a session before
+    std::uint64_t memory_bytes = 0;     // what its regions take
+    std::uint64_t mapped_bytes = 0;     // with what is on its way out, perhaps of a session before
+    bool populating = false;            // its front-end waits for that
+    std::uint64_t populated_bytes = 0;  // so far
     std::vector<Ring> rings;
   };
   Info info() const;

@@ -28,6 +28,12 @@ constexpr std::uint64_t kMostPageBytes = std::uint64_t{2} << 20;
 #define F_GET_SEALS 1034
 #endif
 
+struct FileKind {
+  std::uint64_t bytes = 0;
+  std::uint64_t page_bytes = kOsPage;
+  bool huge_pages = false;
+};
+
 // In this order, so that room is given back when the mapping is really gone.
 struct CountedMapping {
   MemoryShare share;
@@ -36,10 +42,11 @@ struct CountedMapping {
 
 class FileMapping final : public GuestMapping {
  public:
-  FileMapping(std::shared_ptr<CountedMapping> counted, FaultWatch watch, bool huge)
-      : huge_pages(huge), counted_(std::move(counted)), watch_(std::move(watch)) {
+  FileMapping(std::shared_ptr<CountedMapping> counted, FaultWatch watch, const FileKind& kind)
+      : huge_pages(kind.huge_pages), counted_(std::move(counted)), watch_(std::move(watch)) {
     data_ = counted_->mapping.data();
     bytes_ = counted_->mapping.bytes();
+    page_bytes_ = kind.page_bytes;
   }
   // The watch ends before the mapping does: an address that is somebody else's is never ours to replace. The
   // last reference to a large guest's memory takes seconds to drop.
@@ -57,12 +64,6 @@ class FileMapping final : public GuestMapping {
  private:
   std::shared_ptr<CountedMapping> counted_;
   FaultWatch watch_;
-};
-
-struct FileKind {
-  std::uint64_t bytes = 0;
-  std::uint64_t page_bytes = kOsPage;
-  bool huge_pages = false;
 };
 
 bool wraps(std::uint64_t begin, std::uint64_t bytes) {
@@ -205,7 +206,7 @@ std::expected<GuestRegion, MemoryRefusal> map_region(const Plan& plan, const Mem
       .user_address = region.user_address,
       .bytes = region.bytes,
       .data = mapped + (region.file_offset - plan.from),
-      .mapping = std::make_shared<FileMapping>(std::move(counted), std::move(*watch), plan.kind.huge_pages)};
+      .mapping = std::make_shared<FileMapping>(std::move(counted), std::move(*watch), plan.kind)};
 }
 
 std::expected<void, MemoryRefusal> append(std::vector<GuestRegion>& regions, const Plan& plan,

@@ -155,6 +155,8 @@ std::string_view counter_name(VhostFault fault) {
       return "fault_memory_unsealed";
     case VhostFault::kPageSize:
       return "fault_memory_page_size";
+    case VhostFault::kPopulate:
+      return "fault_memory_populate";
     case VhostFault::kIndex:
       return "fault_message_index";
     case VhostFault::kRing:

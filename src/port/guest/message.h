@@ -34,6 +34,7 @@ enum class VhostFault : std::uint8_t {
   kBudget,       // more memory than the port, or all guests together, may have
   kUnsealed,     // memory that can shrink, where the port takes none
   kPageSize,     // memory of pages that take too long to clear, and that nobody clears beforehand
+  kPopulate,     // memory that cannot be populated, where it must be
   kIndex,        // of a ring that there is not
   kRing,         // a size, place or position that no ring can have
   kRunning,      // a change of a ring that runs

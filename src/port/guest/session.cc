@@ -100,8 +100,7 @@ bool VhostSession::apply(VringControl::Patience patience) {
 }
 
 VhostSession::Outcome VhostSession::handle(VhostMessage& message) {
-  const VhostRow* row = find_row(message.header.request);
-  const bool replies = row != nullptr && row->reply == VhostRow::Reply::kOwn;
+  SLUICE_CHECK(!pending_, "memory is still to be populated");
   Verdict verdict;
   verdict.fault = judge_message(message);
   if (verdict.fault == VhostFault::kNone) {
@@ -109,18 +108,39 @@ VhostSession::Outcome VhostSession::handle(VhostMessage& message) {
   } else {
     verdict.sentence = fmt::format("{} bytes, {} descriptors", message.header.bytes, message.fds.size());
   }
+  if (pending_) {
+    pending_->header = message.header;
+    Outcome outcome;
+    outcome.waits = true;
+    return outcome;
+  }
+  return conclude(message.header, std::move(verdict));
+}
+
+VhostSession::Outcome VhostSession::finish_memory(Result<void> populated) {
+  SLUICE_CHECK(pending_, "no memory is to be populated");
+  Pending pending = std::move(*pending_);
+  pending_.reset();
+  return conclude(pending.header, populated ? use_memory(std::move(pending.table))
+                                            : no(VhostFault::kPopulate, "{}", populated.error().message));
+}
+
+VhostSession::Outcome VhostSession::conclude(const vhost_user_header& header, Verdict verdict) const {
+  const VhostRow* row = find_row(header.request);
+  const bool replies = row != nullptr && row->reply == VhostRow::Reply::kOwn;
+  const bool asked = (header.flags & VHOST_USER_NEED_REPLY) != 0;
   Outcome outcome{.fault = verdict.fault, .sentence = {}, .reply = {}, .close = false, .base_of = {}};
   if (verdict.fault == VhostFault::kNone) {
-    if (replies || message.needs_reply()) {
+    if (replies || asked) {
       outcome.reply = payload_of(replies ? verdict.value : 0);
       outcome.base_of = verdict.base_of;
     }
     return outcome;
   }
-  outcome.sentence = fmt::format("{} ({}): {}", row == nullptr ? "unknown" : row->name,
-                                 message.header.request, verdict.sentence);
+  outcome.sentence =
+      fmt::format("{} ({}): {}", row == nullptr ? "unknown" : row->name, header.request, verdict.sentence);
   // Who waits for a reply of the request's own cannot be told "no".
-  const bool told = message.needs_reply() && !replies;
+  const bool told = asked && !replies;
   if (told) {
     outcome.reply = payload_of(1);
   }
@@ -239,7 +259,16 @@ VhostSession::Verdict VhostSession::take_memory(MadeTable made) {
   if (!made) {
     return no(made.error().fault, "{}", made.error().sentence);
   }
-  swap_memory(std::move(*made));
+  const auto is_populated = [](const GuestRegion& region) { return region.mapping->populated; };
+  if (policy_.populate && !std::ranges::all_of((*made)->regions(), is_populated)) {
+    pending_.emplace(Pending{.table = std::move(*made), .header = {}});
+    return {};
+  }
+  return use_memory(std::move(*made));
+}
+
+VhostSession::Verdict VhostSession::use_memory(MemoryTable table) {
+  swap_memory(std::move(table));
   // A ring that found no place in it is not this message's fault.
   (void)start_complete(0, ring_count());
   return {};

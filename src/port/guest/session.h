@@ -60,10 +60,15 @@ class VhostSession {
     std::optional<Payload> reply;
     bool close = false;                    // the connection, after the reply
     std::optional<std::uint32_t> base_of;  // the reply says where this ring stands: see complete()
+    bool waits = false;  // for unpopulated(): nothing else here is said yet, see finish_memory()
   };
   // Takes the descriptors it keeps out of `message`. What the message changes in the data half is collected,
   // so that the messages of one turn share a pause: apply() makes it happen.
   Outcome handle(VhostMessage& message);
+  // Memory that the last message brought. It is used when finish_memory() says that it is populated; what
+  // came of the message is said then, and no other is handled before.
+  const MemoryTable& unpopulated() const { return pending_->table; }
+  Outcome finish_memory(Result<void> populated);
   bool has_changes() const { return !changes_.empty(); }
   // Changes that hold what costs: memory that stays mapped until they are made.
   bool holds_memory() const { return !retired_memory_.empty(); }
@@ -110,12 +115,14 @@ class VhostSession {
   }
 
   // session.cc
+  Outcome conclude(const vhost_user_header& header, Verdict verdict) const;
   Verdict dispatch(VhostMessage& message);
   Verdict set_features(std::uint64_t bits);
   Verdict set_protocol_features(std::uint64_t bits);
   Verdict set_status(std::uint64_t status);
   Verdict take_memory(MadeTable made);
   Verdict set_mem_table(const VhostMessage& message);
+  Verdict use_memory(MemoryTable table);
   void swap_memory(MemoryTable next);
   void reset_device();
 
@@ -154,6 +161,11 @@ class VhostSession {
   std::uint8_t status_ = 0;
   MemoryTable memory_;  // never null
   std::vector<Ring> rings_;
+  struct Pending {
+    MemoryTable table;
+    vhost_user_header header;  // of the message that brought it
+  };
+  std::optional<Pending> pending_;
 
   // Collected for the next pause, and what workers may use until then.
   std::vector<std::function<void()>> changes_;

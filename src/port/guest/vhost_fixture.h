@@ -225,6 +225,7 @@ class VhostTest : public ::testing::Test {
     other.policy = {};
     other.memory_bytes = GuestPortOptions{}.memory_bytes;
     other.sealed_memory = false;
+    other.populate = false;
     other.uplink = kBystander;
     auto second = GuestPort::create(other, *loop, host, doors);
     ASSERT_TRUE(second) << second.error().message;
