@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <new>
+
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/event_loop.h"
@@ -98,6 +100,74 @@ TEST(EventLoop, TimersRepeatUntilTheyAreCancelledAlsoByThemselves) {
   });
   loop->run();
   EXPECT_EQ(ticks, 3);
+}
+
+TEST(EventLoop, ACallbackWithoutMemoryEndsItsSourceAndNothingElse) {
+  auto loop = EventLoop::create().value();
+  UniqueFd bad(::eventfd(1, EFD_CLOEXEC)), good(::eventfd(1, EFD_CLOEXEC));
+  int ended = 0, served = 0;
+  ASSERT_TRUE(loop->add(
+      bad.get(), EPOLLIN, [](std::uint32_t) { throw std::bad_alloc(); },
+      [&] {
+        ++ended;
+        loop->remove(bad.get());
+      }));
+  ASSERT_TRUE(loop->add(good.get(), EPOLLIN, [&](std::uint32_t) { ++served; }));
+  loop->turn(0);
+  loop->turn(0);
+  EXPECT_EQ(ended, 1);
+  EXPECT_EQ(served, 2);
+  EXPECT_EQ(loop->out_of_memory(), 1u);
+}
+
+TEST(EventLoop, WhoseEndNeedsMemoryTooIsAskedAgain) {
+  auto loop = EventLoop::create().value();
+  UniqueFd fd(::eventfd(1, EFD_CLOEXEC));
+  int tries = 0;
+  ASSERT_TRUE(loop->add(
+      fd.get(), EPOLLIN, [](std::uint32_t) { throw std::bad_alloc(); },
+      [&] {
+        if (++tries == 1) {
+          throw std::bad_alloc();
+        }
+        loop->remove(fd.get());
+      }));
+  for (int i = 0; i < 3; ++i) {
+    loop->turn(0);
+  }
+  EXPECT_EQ(tries, 2);
+}
+
+TEST(EventLoop, WhatHasEndedItselfBeforeItRanOutOfMemoryIsNotEndedTwice) {
+  auto loop = EventLoop::create().value();
+  UniqueFd fd(::eventfd(1, EFD_CLOEXEC));
+  bool ended = false;
+  ASSERT_TRUE(loop->add(
+      fd.get(), EPOLLIN,
+      [&](std::uint32_t) {
+        loop->remove(fd.get());
+        throw std::bad_alloc();
+      },
+      [&] { ended = true; }));
+  loop->turn(0);
+  EXPECT_FALSE(ended);
+  EXPECT_EQ(loop->out_of_memory(), 1u);
+}
+
+TEST(EventLoop, TimersWithoutMemoryGoOnOrSayTheirEnd) {
+  auto loop = EventLoop::create().value();
+  int ticks = 0;
+  bool ended = false;
+  loop->every(1'000'000, [&] {
+    if (++ticks == 3) {
+      loop->stop();
+    }
+    throw std::bad_alloc();
+  });
+  loop->once(0, [] { throw std::bad_alloc(); }, [&] { ended = true; });
+  loop->run();
+  EXPECT_EQ(ticks, 3);
+  EXPECT_TRUE(ended);
 }
 
 TEST(Untrusted, IsReadAsOneCopy) {

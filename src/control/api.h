@@ -23,9 +23,9 @@
 //                    "role": "server"|"client", "uplink", "mac", "vlan", "mode", "trust", "queue_pairs": 4,
 //                    "features": ["VIRTIO_F_VERSION_1"], "feature_bits": "0x100000000", "protocol_features",
 //                    "protocol_feature_bits", "memory": {"bytes", "mapped_bytes", "limit_bytes",
-//                    "sealed", "populate", "populated_bytes"}, "regions": [{"guest_address": "0x0", "bytes", "huge_pages"}],
-//                    "rings": [{"index": 0, "kind": "rx"|"tx", "format": "split"|"packed", "entries",
-//                    "enabled", "running", "broken", "worker", "packets", "kicks", "calls",
+//                    "sealed", "populate", "populated_bytes"}, "regions": [{"guest_address": "0x0", "bytes",
+//                    "huge_pages"}], "rings": [{"index": 0, "kind": "rx"|"tx", "format": "split"|"packed",
+//                    "entries", "enabled", "running", "broken", "worker", "packets", "kicks", "calls",
 //                    "calls_suppressed"}], "counters": {..}}]
 //                  `kind` as the guest sees it. "broken": the guest put into a ring what no driver may.
 //                  "stuck": a worker does not come to take changes of its rings. `mapped_bytes` counts what

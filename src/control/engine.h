@@ -98,6 +98,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
     std::uint64_t window_end_ns = 0;
   };
   void watch_stalls();
+  void watch_stalls_in(std::uint64_t delay_ns);
   void end_window(const PortConfig& config, Stall& stall, PortId port);
   void set_divider(PortId port, std::uint32_t divider);
   void forget_stall(const std::string& name, PortId port);

@@ -392,6 +392,7 @@ json Engine::show_counters() {
     add(fmt::format("worker.{}.", raw(worker->id())), counters_of(*worker));
   }
   json daemon = counters_of(doors_);
+  daemon["out_of_memory"] = loop_.out_of_memory();
   daemon["guest_memory_bytes"] = guest_memory_->used();
   daemon["guest_memory_limit_bytes"] = guest_memory_->limit();
   daemon["closer_done"] = Closer::of_process().done();

@@ -34,7 +34,12 @@ void Engine::watch_stalls() {
     }
     next = std::min(next, stall.window_end_ns);
   }
-  stall_timer_ = loop_.once(std::max(next - now, std::uint64_t{1'000'000}), [this] { watch_stalls(); });
+  watch_stalls_in(std::max(next - now, std::uint64_t{1'000'000}));
+}
+
+void Engine::watch_stalls_in(std::uint64_t delay_ns) {
+  stall_timer_ =
+      loop_.once(delay_ns, [this] { watch_stalls(); }, [this] { watch_stalls_in(kLongestBetweenLooksNs); });
 }
 
 void Engine::end_window(const PortConfig& config, Stall& stall, PortId port) {

@@ -45,7 +45,8 @@ class RpcMethods {
   // Parameters by name, or by position in the order of `params`; the handler gets them by name, checked.
   void add(std::string name, std::vector<RpcParam> params, RpcHandler handler);
 
-  // The reply to one request or batch, without a newline; none for notifications alone. Never throws.
+  // The reply to one request or batch, without a newline; none for notifications alone. Throws
+  // std::bad_alloc where there is no room for it, and nothing else.
   std::optional<std::string> handle(std::string_view request) const;
 
  private:

@@ -81,11 +81,18 @@ void RpcServer::accept_clients() {
     ClientIt client = std::prev(clients_.end());
     client->fd = std::move(fd);
     client->watched = EPOLLIN;
-    if (!loop_.add(client->fd.get(), EPOLLIN,
-                   [this, client](std::uint32_t events) { on_event(client, events); })) {
+    if (!loop_.add(
+            client->fd.get(), EPOLLIN, [this, client](std::uint32_t events) { on_event(client, events); },
+            [this, client] { run_out_of_memory(client); })) {
       clients_.erase(client);  // no room for a watch: the client sees the end
     }
   }
+}
+
+// A request that needs more than there is ends its connection.
+void RpcServer::run_out_of_memory(ClientIt client) {
+  ++cut_off_;
+  drop(client);
 }
 
 void RpcServer::drop(ClientIt client) {
@@ -172,10 +179,13 @@ void RpcServer::serve_lines(ClientIt client) {
     return;
   }
   if (more && client->resume_timer == 0) {
-    client->resume_timer = loop_.once(0, [this, client] {
-      client->resume_timer = 0;
-      serve_lines(client);
-    });
+    client->resume_timer = loop_.once(
+        0,
+        [this, client] {
+          client->resume_timer = 0;
+          serve_lines(client);
+        },
+        [this, client] { run_out_of_memory(client); });
   }
   watch(client);
 }

@@ -60,6 +60,7 @@ class RpcServer {
   bool write_output(Client& client);
   void watch(ClientIt client);
   void drop(ClientIt client);
+  void run_out_of_memory(ClientIt client);
 
   RpcServerOptions options_;
   EventLoop& loop_;

@@ -23,8 +23,9 @@ Result<std::unique_ptr<Acceptor>> Acceptor::create(AcceptorOptions options, Even
   auto listener = UnixListener::at(ours.path, ours.type, {.refuses_descriptors = ours.refuses_descriptors});
   SLUICE_TRY(listener);
   acceptor->listener_ = std::move(*listener);
-  SLUICE_TRY(loop.add(acceptor->listener_.fd(), EPOLLIN,
-                      [raw = acceptor.get()](std::uint32_t) { raw->on_connections(); }));
+  SLUICE_TRY(loop.add(
+      acceptor->listener_.fd(), EPOLLIN, [raw = acceptor.get()](std::uint32_t) { raw->on_connections(); },
+      [raw = acceptor.get()] { raw->pause(); }));
   return acceptor;
 }
 
@@ -64,6 +65,9 @@ void Acceptor::on_connections() {
 }
 
 void Acceptor::pause() {
+  if (pause_timer_ != 0) {
+    return;
+  }
   (void)loop_.modify(listener_.fd(), 0);
   pause_timer_ = loop_.once(kPauseNs, [this] {
     pause_timer_ = 0;

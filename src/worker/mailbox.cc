@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <new>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -25,6 +26,9 @@ void Mailbox::run(const Task& task) {
   Call call{.task = [&task] { task(); }};
   post(call);
   wait(call);
+  if (call.out_of_memory) {
+    std::rethrow_exception(call.out_of_memory);
+  }
 }
 
 void Mailbox::post(Call& call) {
@@ -66,7 +70,11 @@ void Mailbox::run_pending() {
     Call* call = calls_.front();
     calls_.pop_front();
     lock.unlock();
-    call->task();
+    try {
+      call->task();
+    } catch (const std::bad_alloc&) {
+      call->out_of_memory = std::current_exception();
+    }
     count_.add(1);
     lock.lock();
     call->done = true;  // from here on it is its poster's again

@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -23,7 +24,7 @@ class Mailbox {
   static Result<std::unique_ptr<Mailbox>> create();
 
   // Any other thread: returns when the worker's thread has run `task`. Tasks run in the order of their
-  // coming.
+  // coming. One that found no memory (std::bad_alloc) throws that here, not on the worker's thread.
   void run(const Task& task);
 
   // The same in steps, for whoever does not want to wait for ever. The call is its poster's, and lives until
@@ -31,6 +32,7 @@ class Mailbox {
   struct Call {
     Task task;
     bool done = false;
+    std::exception_ptr out_of_memory = nullptr;  // how it ended
   };
   void post(Call& call);
   // True: it has run. False: not before `deadline_ns` (now_ns()).

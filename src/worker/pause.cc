@@ -49,14 +49,14 @@ class Gate {
 class Gathering {
  public:
   explicit Gathering(std::span<Mailbox* const> mailboxes) : mailboxes_(mailboxes) {
-    for (Mailbox* mailbox : mailboxes_) {
+    late_.reserve(mailboxes_.size());
+    for (std::size_t i = 0; i < mailboxes_.size(); ++i) {
       calls_.push_back({.task = [this] { gate_.arrive(); }});
-      mailbox->post(calls_.back());
     }
   }
   ~Gathering() {
     gate_.open();
-    for (std::size_t i = 0; i < calls_.size(); ++i) {
+    for (std::size_t i = 0; i < posted_; ++i) {
       if (!is_late(i)) {
         mailboxes_[i]->wait(calls_[i]);
       }
@@ -67,6 +67,9 @@ class Gathering {
 
   // False: late() did not come, and will not.
   bool complete(std::uint64_t limit_ns) {
+    for (; posted_ < calls_.size(); ++posted_) {
+      mailboxes_[posted_]->post(calls_[posted_]);
+    }
     if (gate_.wait_for_all(calls_.size(), limit_ns)) {
       return true;
     }
@@ -86,6 +89,7 @@ class Gathering {
   const std::span<Mailbox* const> mailboxes_;
   Gate gate_;
   std::deque<Mailbox::Call> calls_;  // stays where it is
+  std::size_t posted_ = 0;           // of them, from the front
   std::vector<std::size_t> late_;
 };
 

@@ -1,6 +1,8 @@
 // What a front-end can do with the memory that it gives: the daemon's address space, and its allocations.
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <fstream>
 
@@ -94,6 +96,51 @@ TEST_F(Malicious_Memory, AFrontEndThatMapsAllItCanLeavesRoomForEverybodyElse) {
   expect_others_are_served();
   front.close();
   EXPECT_TRUE(eventually([&] { return daemon().counter("daemon.guest_memory_bytes") == 0; }));
+}
+
+TEST_F(Malicious_Memory, PopulatedMemoryIsThereBeforeItIsUsedAndAFrontEndMayGoMeanwhile) {
+  constexpr std::uint64_t kBytes = 256 << 20;
+  start(config("populate = true"));
+  UniqueFd file(::memfd_create("guest-ram", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(file.get(), kBytes), 0);
+  {
+    FrontEnd front = front_end(0);
+    const int fd = file.get();
+    const vhost_user_region region{.guest_address = 0, .bytes = kBytes, .user_address = 0, .file_offset = 0};
+    ASSERT_TRUE(front.send(VHOST_USER_ADD_MEM_REG, vhost_user_mem_reg{0, region}, std::span(&fd, 1)));
+  }
+  EXPECT_TRUE(eventually([&] { return guest("vm0")["state"] == "waiting"; }));
+  expect_others_are_served();
+  FrontEnd front = front_end(0);
+  ASSERT_EQ(add(front, 0, kBytes, file.get()), 0u);
+  EXPECT_EQ(guest("vm0")["memory"]["populated_bytes"], kBytes);
+  struct stat status{};
+  ASSERT_EQ(::fstat(file.get(), &status), 0);
+  EXPECT_EQ(static_cast<std::uint64_t>(status.st_blocks) * 512, kBytes);
+}
+
+// As when an operator has limited it, or the machine promises no more.
+TEST_F(Malicious_Memory, ARequestThatNeedsMoreMemoryThanThereIsEndsItsConnectionAndNothingElse) {
+  start(config());
+  std::optional<Stream> stream(stream_to("app", kUdp));
+  const std::uint64_t bytes = kib_of_status("VmSize") * 1024;
+  const rlimit tight{bytes + (16 << 20), RLIM_INFINITY}, none{RLIM_INFINITY, RLIM_INFINITY};
+  ASSERT_EQ(::prlimit(daemon().pid(), RLIMIT_AS, &tight, nullptr), 0);
+  // Half a million numbers: parsed, they take sixteen times their text.
+  nlohmann::json large = nlohmann::json::array();
+  for (int i = 0; i < 500'000; ++i) {
+    large.push_back(0);
+  }
+  auto client = RpcClient::connect(daemon().control(), 120'000);
+  ASSERT_TRUE(client);
+  EXPECT_FALSE(client->call("show.ports", {{"unknown", large}}));
+  ASSERT_TRUE(daemon().running()) << daemon().log();
+  EXPECT_EQ(daemon().show("ports").size(), 3u) << "the next request is served";
+  ASSERT_EQ(::prlimit(daemon().pid(), RLIMIT_AS, &none, nullptr), 0);
+  EXPECT_GE(daemon().counter("daemon.out_of_memory"), 1u);
+  stream->expect_nothing_lost();
+  stream.reset();
+  expect_others_are_served();
 }
 
 TEST_F(Malicious_Memory, PacketsAreInNoCoreFileOfTheDaemon) {

@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <exception>
 #include <list>
+#include <new>
 #include <utility>
 
 #include "base/check.h"
@@ -186,7 +188,9 @@ void AppPort::Impl::wait_for_hello(UniqueFd socket, Peer peer) {
   }
   int fd = socket.get();
   PendingIt pending = pending_.insert(pending_.end(), Pending{std::move(socket), std::move(peer)});
-  auto watched = loop_.add(fd, EPOLLIN | EPOLLRDHUP, [this, pending](std::uint32_t) { on_hello(pending); });
+  auto watched = loop_.add(
+      fd, EPOLLIN | EPOLLRDHUP, [this, pending](std::uint32_t) { on_hello(pending); },
+      [this, pending] { take_pending(pending); });
   if (!watched) {
     pending_.erase(pending);
     return;
@@ -252,7 +256,16 @@ void AppPort::Impl::answer(UniqueFd socket, const Peer& peer, const Hello& hello
     return;
   }
   auto for_refusal = socket.duplicate();  // attach() takes the socket; a refusal still needs it
-  if (auto done = attach(std::move(socket), who, hello.client); !done) {
+  Result<void> done;
+  try {
+    done = attach(std::move(socket), who, hello.client);
+  } catch (const std::bad_alloc&) {
+    if (attached_) {  // half of it
+      detach("no memory is left");
+    }
+    std::rethrow_exception(std::current_exception());
+  }
+  if (!done) {
     refused_.add(1);
     if (log_budget_.take()) {
       log::error("port {}: cannot attach pid {}: {}", options_.name, who.pid, done.error().message);
@@ -290,11 +303,17 @@ Result<void> AppPort::Impl::attach(UniqueFd socket, const ucred& peer, const std
     SLUICE_TRY(make_memory());
   }
   int fd = socket.get();
-  SLUICE_TRY(loop_.add(fd, EPOLLIN | EPOLLRDHUP, [this](std::uint32_t) { on_session(); }));
   attached_.emplace(
       Attached{.socket = std::move(socket),
                .who = {.pid = peer.pid, .uid = peer.uid, .client = client, .since_ns = now_ns()},
                .lanes = {}});
+  auto watched = loop_.add(
+      fd, EPOLLIN | EPOLLRDHUP, [this](std::uint32_t) { on_session(); },
+      [this] { detach("no memory is left"); });
+  if (!watched) {
+    attached_.reset();
+    return watched;
+  }
   if (auto sent = welcome(); !sent) {
     detach("the welcome could not be sent");
     return sent;

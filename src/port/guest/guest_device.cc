@@ -153,6 +153,16 @@ VringBase GuestDevice::stop_ring(std::uint32_t index) {
   return base;
 }
 
+void GuestDevice::stop_all(std::shared_ptr<const GuestMemory> nothing) {
+  for (const auto& lane : impl_->lanes_) {
+    lane->set_queues({}, {});
+  }
+  for (std::uint32_t index = 0; index < impl_->queues_.size(); ++index) {
+    impl_->stop(index);
+  }
+  set_memory(std::move(nothing));
+}
+
 GuestDevice::RingState GuestDevice::ring_state(std::uint32_t index) const {
   const Virtqueue& queue = impl_->queue(index);
   const RingCounters& counters = queue.counters();

@@ -56,6 +56,9 @@ class GuestDevice {
   // Ends it, and says where it stands: everything taken has been given back by then. Not started: base as it
   // was set last, or zeroes. Stays enabled if it is.
   VringBase stop_ring(std::uint32_t index);
+  // All rings, and the memory they lay in. Allocates nothing: it is how a session ends when no memory is
+  // left.
+  void stop_all(std::shared_ptr<const GuestMemory> nothing);
 
   // --- any thread ---
   struct RingState {

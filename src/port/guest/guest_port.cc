@@ -5,32 +5,19 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "base/check.h"
-#include "base/clock.h"
-#include "base/log.h"
-#include "base/log_budget.h"
-#include "base/pause_budget.h"
 #include "base/unix_socket.h"
-#include "port/acceptor.h"
 #include "port/guest/features.h"
-#include "port/guest/guest_device.h"
-#include "port/guest/guest_door.h"
-#include "port/guest/populate.h"
-#include "port/guest/session.h"
+#include "port/guest/guest_port_impl.h"
 
 namespace sluice {
 
 namespace {
-
-// Waited at least when pauses have run out, so that a flood is taken in a few messages at a time.
-constexpr std::uint64_t kShortestDeferNs = 10'000'000;
-// Between two tries when a worker does not come.
-constexpr std::uint64_t kLateRetryNs = 100'000'000;
 
 Result<void> check_options(const GuestPortOptions& options) {
   if (options.workers.empty()) {
@@ -47,123 +34,6 @@ Result<void> check_options(const GuestPortOptions& options) {
 }
 
 }  // namespace
-
-class GuestPort::Impl final : public VringControl {
- public:
-  Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop, GuestPortHost& host, Doors& doors);
-  ~Impl() override;
-
-  Result<void> start();
-  Info info() const;
-  void cut_off_stalled() {
-    if (attached_ && !attached_->ending) {
-      stalled_.add(1);
-      detach("cut off, its guest held workers up");
-    }
-  }
-  void visit(CounterVisitor& visitor) const;
-  const GuestPortOptions& options() const { return options_; }
-
- private:
-  // A front-end that is there.
-  struct Attached {
-    Attached(Door its_door, const ucred& peer, const GuestPortOptions& options, VringControl& control,
-             const LossSignal& loss, const MemoryPolicy& memory)
-        : door(std::move(its_door)),
-          channel(door.channel.get(), {.message_timeout_ns = options.message_timeout_ns}),
-          session(options.queue_pairs, control, loss, memory),
-          who(peer),
-          since_ns(now_ns()) {}
-    Door door;
-    GuestChannel channel;
-    VhostSession session;
-    ucred who;
-    std::uint64_t since_ns;
-    std::uint64_t messages = 0;
-    bool fault_logged = false;
-    bool waits_to_write = false;
-    // A reply that waits for a pause.
-    struct Answer {
-      std::uint32_t request;
-      VhostSession::Outcome outcome;
-    };
-    std::optional<Answer> held;
-    EventLoop::TimerId resume_timer = 0;  // runs while the socket is not read
-    bool populating = false;              // not read either, until memory is populated
-    bool ending = false;                  // gone, but a worker may still look into its memory (D7)
-  };
-
-  // VringControl: the data half, between two bursts.
-  bool quiesce(const VringSet& rings, Patience patience, const std::function<void()>& change) override {
-    return host_.quiesce(
-        device_.workers_of(rings),
-        patience == Patience::kForEver ? GuestPortHost::Patience::kForEver : GuestPortHost::Patience::kShort,
-        change);
-  }
-  void set_memory(MemoryTable memory) override { device_.set_memory(std::move(memory)); }
-  void start_ring(std::uint32_t index, const VringSetup& setup) override { device_.start_ring(index, setup); }
-  VringBase stop_ring(std::uint32_t index) override { return device_.stop_ring(index); }
-  void enable_ring(std::uint32_t index, bool enabled) override { device_.enable_ring(index, enabled); }
-  void set_call_fd(std::uint32_t index, int fd) override { device_.set_call_fd(index, fd); }
-  void set_kick_fd(std::uint32_t index, int fd) override { device_.set_kick_fd(index, fd); }
-
-  void try_to_connect();
-  void connect_later();
-  void admit(PeerSocket socket, const Peer& peer);
-  void wait_for_the_end(PeerSocket socket, const ucred& peer);
-  void refuse(const ucred& peer);
-  Result<void> attach(PeerSocket socket, const ucred& peer);
-  void detach(std::string_view why);
-  void finish_detach();
-
-  void on_channel(std::uint32_t events);
-  // False: the session is over.
-  bool take_message(VhostMessage& message);
-  bool conclude_message(std::uint32_t request, VhostSession::Outcome& outcome);
-  bool populate(std::uint32_t request);
-  void on_populated(std::uint32_t request, Result<void> populated);
-  bool apply_changes();
-  bool must_wait_for_room() const;
-  bool finish_message(std::uint32_t request, VhostSession::Outcome& outcome);
-  void end_turn();
-  void note_late();
-  void defer(std::uint64_t delay_ns);
-  void resume();
-  bool answer(std::uint32_t request, const VhostSession::Payload& payload);
-  void count_fault(VhostFault fault, std::string_view sentence);
-  void cut_off(VhostFault fault);
-  void watch_for_writing();
-  void show_attached();
-  void on_loss();
-
-  const GuestPortOptions options_;
-  EventLoop& loop_;
-  GuestPortHost& host_;
-  Doors& doors_;
-  const LossSignal loss_;
-  const MemoryPolicy memory_policy_;
-  GuestDevice device_;
-  Populator populator_;
-
-  std::optional<Attached> attached_;  // behind device_ and loss_: it uses both
-  // Has come while another is attached, whose end may not have been heard yet.
-  struct Candidate {
-    PeerSocket socket;
-    ucred who;
-  };
-  std::optional<Candidate> candidate_;
-  bool shown_attached_ = false;  // as host_ knows it
-  bool refusal_logged_ = false, unreachable_logged_ = false;
-  LogBudget log_budget_;
-  std::unique_ptr<Acceptor> acceptor_;
-  EventLoop::TimerId connect_timer_ = 0, candidate_timer_ = 0;
-
-  PauseBudget pause_budget_;
-  bool stuck_ = false;  // a worker did not come for this port's changes
-  Counter pauses_, pauses_deferred_, pauses_late_, stalled_, room_deferred_;
-  Counter connects_, disconnects_, denied_, refused_, messages_, memory_lost_;
-  std::array<Counter, static_cast<std::size_t>(VhostFault::kCount)> faults_;
-};
 
 // ---- beginning and end
 
@@ -215,7 +85,8 @@ GuestPort::Impl::~Impl() {
 }
 
 Result<void> GuestPort::Impl::start() {
-  SLUICE_TRY(loop_.add(loss_.fd(), EPOLLIN, [this](std::uint32_t) { on_loss(); }));
+  SLUICE_TRY(
+      loop_.add(loss_.fd(), EPOLLIN, [this](std::uint32_t) { on_loss(); }, [this] { run_out_of_memory(); }));
   if (options_.populate) {
     SLUICE_TRY(populator_.prepare());
   }
@@ -254,10 +125,13 @@ void GuestPort::Impl::try_to_connect() {
 }
 
 void GuestPort::Impl::connect_later() {
-  connect_timer_ = loop_.once(options_.retry_ns, [this] {
-    connect_timer_ = 0;
-    try_to_connect();
-  });
+  connect_timer_ = loop_.once(
+      options_.retry_ns,
+      [this] {
+        connect_timer_ = 0;
+        try_to_connect();
+      },
+      [this] { run_out_of_memory(); });
 }
 
 void GuestPort::Impl::admit(PeerSocket socket, const Peer& peer) {
@@ -310,13 +184,20 @@ Result<void> GuestPort::Impl::attach(PeerSocket socket, const ucred& peer) {
   if (!door) {
     return std::unexpected(std::move(door.error()));
   }
-  auto watched = loop_.add(door->channel.get(), EPOLLIN | EPOLLRDHUP,
-                           [this](std::uint32_t events) { on_channel(events); });
+  auto watched = loop_.add(
+      door->channel.get(), EPOLLIN | EPOLLRDHUP, [this](std::uint32_t events) { on_channel(events); },
+      [this] { run_out_of_memory(); });
   if (!watched) {
     doors_.end(std::move(*door));
     return watched;
   }
-  attached_.emplace(std::move(*door), peer, options_, *this, loss_, memory_policy_);
+  const int channel = door->channel.get();
+  try {
+    attached_.emplace(std::move(*door), peer, options_, *this, loss_, memory_policy_);
+  } catch (const std::bad_alloc&) {
+    loop_.remove(channel);
+    std::rethrow_exception(std::current_exception());
+  }
   connects_.add(1);
   refusal_logged_ = false;
   unreachable_logged_ = false;
@@ -349,13 +230,38 @@ void GuestPort::Impl::detach(std::string_view why) {
   finish_detach();
 }
 
+// What was under way for this port found no memory: its front-end goes.
+void GuestPort::Impl::run_out_of_memory() {
+  if (attached_ && !attached_->ending) {
+    detach("no memory is left");
+  } else if (attached_ && attached_->resume_timer == 0) {
+    finish_detach_later();
+  }
+  if (!attached_ && options_.role == GuestPortOptions::Role::kClient && connect_timer_ == 0) {
+    connect_later();
+  }
+}
+
+void GuestPort::Impl::finish_detach_later() {
+  attached_->resume_timer =
+      loop_.once(kLateRetryNs, [this] { finish_detach(); }, [this] { run_out_of_memory(); });
+}
+
 // D7: rings stop between two bursts, then the memory goes. While a worker does not come, the session stays,
 // and the port takes no other.
 void GuestPort::Impl::finish_detach() {
   attached_->resume_timer = 0;
-  if (!attached_->session.end(Patience::kShort)) {
-    note_late();
-    attached_->resume_timer = loop_.once(kLateRetryNs, [this] { finish_detach(); });
+  bool ended = false;
+  try {
+    ended = attached_->session.end(Patience::kShort);
+    if (!ended) {
+      note_late();
+    }
+  } catch (const std::bad_alloc&) {
+    // Nothing has changed; it is tried again.
+  }
+  if (!ended) {
+    finish_detach_later();
     return;
   }
   pauses_.add(1);
@@ -372,224 +278,6 @@ void GuestPort::Impl::finish_detach() {
   }
   if (options_.role == GuestPortOptions::Role::kClient && connect_timer_ == 0) {
     connect_later();
-  }
-}
-
-// ---- messages
-
-void GuestPort::Impl::on_channel(std::uint32_t events) {
-  if (attached_->resume_timer != 0 || attached_->populating) {  // not read at present
-    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
-      detach("it closed the connection");
-    }
-    return;
-  }
-  if (attached_->channel.has_unsent() && !attached_->channel.flush()) {
-    detach("its socket is broken");
-    return;
-  }
-  VhostMessage message;
-  for (std::uint32_t i = 0; i < kMessagesPerTurn; ++i) {
-    if (const std::uint64_t wait_ns = pause_budget_.ns_until_ready(now_ns()); wait_ns != 0) {
-      pauses_deferred_.add(1);
-      defer(std::max(wait_ns, kShortestDeferNs));
-      return;
-    }
-    if (must_wait_for_room()) {
-      room_deferred_.add(1);
-      defer(kShortestDeferNs);
-      return;
-    }
-    switch (attached_->channel.receive(message)) {
-      case GuestChannel::Received::kMessage:
-        if (!take_message(message)) {
-          return;
-        }
-        break;
-      case GuestChannel::Received::kNotYet:
-        end_turn();
-        return;
-      case GuestChannel::Received::kClosed:
-        detach("it closed the connection");
-        return;
-      case GuestChannel::Received::kFault:
-        cut_off(attached_->channel.fault());
-        return;
-    }
-  }
-  end_turn();  // the rest in the next turn: the loop is level-triggered
-}
-
-// Tables come faster than the closer takes the old ones apart: with this, a port has at most three times its
-// memory mapped, the present table, the one that replaces it, and one on its way out.
-bool GuestPort::Impl::must_wait_for_room() const {
-  return memory_policy_.mapped->used() / 2 > options_.memory_bytes;
-}
-
-// What the turn's messages have changed, in one pause.
-void GuestPort::Impl::end_turn() {
-  if (!apply_changes()) {
-    defer(kLateRetryNs);
-    return;
-  }
-  watch_for_writing();
-}
-
-bool GuestPort::Impl::apply_changes() {
-  if (attached_->session.has_changes()) {
-    pause_budget_.take(now_ns());
-    if (!attached_->session.apply(Patience::kShort)) {
-      note_late();
-      return false;
-    }
-    pauses_.add(1);
-    stuck_ = false;
-  }
-  (void)attached_->session.apply(Patience::kShort);  // lets go of what no worker had
-  show_attached();
-  return true;
-}
-
-void GuestPort::Impl::note_late() {
-  pauses_late_.add(1);
-  if (!std::exchange(stuck_, true) && log_budget_.take()) {
-    log::warn("port {}: a worker does not come to take changes of its rings; they wait", options_.name);
-  }
-}
-
-// Its socket is not read for a while: pauses have run out, or a worker does not come.
-void GuestPort::Impl::defer(std::uint64_t delay_ns) {
-  (void)loop_.modify(attached_->channel.fd(), EPOLLRDHUP);
-  attached_->waits_to_write = false;
-  attached_->resume_timer = loop_.once(delay_ns, [this] { resume(); });
-}
-
-void GuestPort::Impl::resume() {
-  attached_->resume_timer = 0;
-  if (!apply_changes()) {
-    defer(kLateRetryNs);
-    return;
-  }
-  if (attached_->held) {
-    Attached::Answer held = std::move(*attached_->held);
-    attached_->held.reset();
-    if (!finish_message(held.request, held.outcome)) {
-      return;
-    }
-  }
-  (void)loop_.modify(attached_->channel.fd(), EPOLLIN | EPOLLRDHUP);
-  watch_for_writing();
-}
-
-bool GuestPort::Impl::take_message(VhostMessage& message) {
-  messages_.add(1);
-  ++attached_->messages;
-  const std::uint32_t request = message.header.request;
-  VhostSession::Outcome outcome = attached_->session.handle(message);
-  message.fds.clear();  // those that nobody wanted
-  return outcome.waits ? populate(request) : conclude_message(request, outcome);
-}
-
-// The session goes on when the thread has done it; nothing else is heard from the front-end meanwhile but its
-// end.
-bool GuestPort::Impl::populate(std::uint32_t request) {
-  (void)apply_changes();  // what was said before, or when a worker comes
-  populator_.start(attached_->session.unpopulated(),
-                   [this, request](Result<void> populated) { on_populated(request, std::move(populated)); });
-  (void)loop_.modify(attached_->channel.fd(), EPOLLRDHUP);
-  attached_->waits_to_write = false;
-  attached_->populating = true;
-  return false;
-}
-
-void GuestPort::Impl::on_populated(std::uint32_t request, Result<void> populated) {
-  attached_->populating = false;
-  VhostSession::Outcome outcome = attached_->session.finish_memory(std::move(populated));
-  if (conclude_message(request, outcome)) {
-    (void)loop_.modify(attached_->channel.fd(), EPOLLIN | EPOLLRDHUP);
-    end_turn();
-  }
-}
-
-bool GuestPort::Impl::conclude_message(std::uint32_t request, VhostSession::Outcome& outcome) {
-  if (outcome.fault != VhostFault::kNone) {
-    count_fault(outcome.fault, outcome.sentence);
-  }
-  if (!outcome.reply && !outcome.close && !attached_->session.holds_memory()) {
-    return true;
-  }
-  // What was said before has happened when the answer goes out.
-  if (!apply_changes()) {
-    attached_->held.emplace(Attached::Answer{request, std::move(outcome)});
-    defer(kLateRetryNs);
-    return false;
-  }
-  return finish_message(request, outcome);
-}
-
-bool GuestPort::Impl::finish_message(std::uint32_t request, VhostSession::Outcome& outcome) {
-  attached_->session.complete(outcome);
-  if (outcome.reply && !answer(request, *outcome.reply)) {
-    return false;
-  }
-  if (outcome.close) {
-    detach(outcome.sentence);
-    return false;
-  }
-  return true;
-}
-
-bool GuestPort::Impl::answer(std::uint32_t request, const VhostSession::Payload& payload) {
-  if (attached_->channel.reply(request, payload)) {
-    return true;
-  }
-  cut_off(VhostFault::kUnread);
-  return false;
-}
-
-void GuestPort::Impl::count_fault(VhostFault fault, std::string_view sentence) {
-  faults_[static_cast<std::size_t>(fault)].add(1);
-  if (!std::exchange(attached_->fault_logged, true) && log_budget_.take()) {
-    log::warn("port {}: pid {}: {}", options_.name, attached_->who.pid, sentence);
-  }
-}
-
-void GuestPort::Impl::cut_off(VhostFault fault) {
-  const std::string_view why = fault == VhostFault::kUnread    ? "it does not read our answers"
-                               : fault == VhostFault::kStalled ? "the rest of a message did not come"
-                                                               : "what it sends is no message";
-  count_fault(fault, why);
-  detach(why);
-}
-
-void GuestPort::Impl::watch_for_writing() {
-  Attached& peer = *attached_;
-  if (peer.channel.has_unsent() != peer.waits_to_write) {
-    peer.waits_to_write = peer.channel.has_unsent();
-    const std::uint32_t events = EPOLLIN | EPOLLRDHUP | (peer.waits_to_write ? EPOLLOUT : 0u);
-    (void)loop_.modify(peer.channel.fd(), events);
-  }
-}
-
-void GuestPort::Impl::show_attached() {
-  const bool receives = attached_->session.receives();
-  if (receives != shown_attached_) {
-    shown_attached_ = receives;
-    host_.set_attached(options_.id, receives);
-    if (log_budget_.take()) {
-      log::info("port {}: the guest {}", options_.name, receives ? "receives" : "has stopped its queues");
-    }
-  }
-}
-
-void GuestPort::Impl::on_loss() {
-  if (loss_.take() && attached_ && !attached_->ending) {
-    memory_lost_.add(1);
-    if (log_budget_.take()) {
-      log::warn("port {}: pid {} has taken memory away that its guest uses", options_.name,
-                attached_->who.pid);
-    }
-    detach("its memory is lost");
   }
 }
 

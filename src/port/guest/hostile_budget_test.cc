@@ -229,5 +229,24 @@ TEST_F(Malicious_MemoryBudget, PagesThatTakeLongToClearAreRefused) {
   expect_unharmed();
 }
 
+// Not even its end finds memory at first.
+TEST_F(Malicious_MemoryBudget, AMessageThatFindsNoMemoryEndsItsSessionAndNothingElse) {
+  start();
+  for (std::uint32_t failures : {1u, 2u, 4u}) {
+    FrontEnd front = connect();
+    GoodGuest guest;
+    guest.bring_up(front);
+    ASSERT_TRUE(front.barrier());
+    host.out_of_memory = failures;
+    front.enable(0, false);
+    EXPECT_TRUE(front.wait_closed());
+    EXPECT_TRUE(bystander_front().barrier());
+    EXPECT_TRUE(turn_until([&] { return !port->info().connected && port->info().mapped_bytes == 0; }));
+    EXPECT_EQ(host.out_of_memory, 0u);
+  }
+  EXPECT_EQ(loop->out_of_memory(), 3u);
+  expect_unharmed();
+}
+
 }  // namespace
 }  // namespace sluice::test

@@ -1,7 +1,10 @@
 #include "port/guest/session.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <new>
+#include <thread>
 #include <utility>
 
 #include "base/check.h"
@@ -57,16 +60,37 @@ VhostSession::VhostSession(std::uint32_t queue_pairs, VringControl& control, con
 }
 
 VhostSession::~VhostSession() {
-  end(VringControl::Patience::kForEver);
+  for (;;) {
+    try {
+      end(VringControl::Patience::kForEver);
+      return;
+    } catch (const std::bad_alloc&) {
+      // No worker may be left in memory that goes: for that, others' memory is waited for.
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
 }
 
 bool VhostSession::end(VringControl::Patience patience) {
-  if (!ended_) {
-    ended_ = true;
-    stop_all();
-    later_for_all([this] { control_.set_memory(std::make_shared<const GuestMemory>()); });
+  if (!std::exchange(ended_, true)) {
+    pending_.reset();
+    changes_.clear();  // none of them matters any more
+    changed_.set();
+    for (Ring& ring : rings_) {
+      ring.running = false;
+    }
   }
   return apply(patience);
+}
+
+bool VhostSession::stop_for_good(VringControl::Patience patience) {
+  stopped_ =
+      stopped_ || control_.quiesce(changed_, patience, [this] { control_.stop_all(ring_count(), nothing_); });
+  if (stopped_) {
+    retired_fds_.clear();
+    retired_memory_.clear();
+  }
+  return stopped_;
 }
 
 void VhostSession::later(std::uint32_t ring, std::function<void()> change) {
@@ -81,6 +105,9 @@ void VhostSession::later_for_all(std::function<void()> change) {
 
 // Mapping and allocating were done before the workers pause; closing and unmapping are done after (D7).
 bool VhostSession::apply(VringControl::Patience patience) {
+  if (ended_) {
+    return stop_for_good(patience);
+  }
   if (changes_.empty()) {
     retired_fds_.clear();  // no worker had them
     return true;

@@ -35,6 +35,13 @@ class VringControl {
   enum class Patience : std::uint8_t { kShort, kForEver };
   virtual bool quiesce(const VringSet& rings, Patience patience, const std::function<void()>& change) = 0;
   virtual void set_memory(MemoryTable memory) = 0;
+  // Rings 0 .. `rings` - 1, then the memory: the end.
+  virtual void stop_all(std::uint32_t rings, MemoryTable nothing) {
+    for (std::uint32_t i = 0; i < rings; ++i) {
+      stop_ring(i);
+    }
+    set_memory(std::move(nothing));
+  }
   virtual void start_ring(std::uint32_t index, const VringSetup& setup) = 0;
   virtual VringBase stop_ring(std::uint32_t index) = 0;
   virtual void enable_ring(std::uint32_t index, bool enabled) = 0;
@@ -77,6 +84,7 @@ class VhostSession {
   // After apply(), before the reply goes out: what only the stopped ring knew.
   void complete(Outcome& outcome) const;
   // Stops everything and lets go of the memory. False: not now. The destructor does it whatever it takes.
+  // What it needs is there from the beginning: it is also how a session ends for want of memory.
   bool end(VringControl::Patience patience);
 
   std::uint64_t features() const { return features_; }
@@ -125,6 +133,7 @@ class VhostSession {
   Verdict use_memory(MemoryTable table);
   void swap_memory(MemoryTable next);
   void reset_device();
+  bool stop_for_good(VringControl::Patience patience);
 
   // session_rings.cc
   Verdict dispatch_ring(VhostMessage& message);
@@ -172,7 +181,8 @@ class VhostSession {
   VringSet changed_;
   std::vector<PeerFd> retired_fds_;
   std::vector<MemoryTable> retired_memory_;
-  bool ended_ = false;
+  const MemoryTable nothing_ = std::make_shared<const GuestMemory>();
+  bool ended_ = false, stopped_ = false;
 };
 
 }  // namespace sluice

@@ -56,6 +56,14 @@ class FakeRings final : public VringControl {
     expect_inside();
     rings[index].enabled = enabled;
   }
+  void stop_all(std::uint32_t count, MemoryTable nothing) override {
+    for (auto& [index, ring] : rings) {
+      if (index < count && ring.started) {
+        stop_ring(index);
+      }
+    }
+    set_memory(std::move(nothing));
+  }
   void set_call_fd(std::uint32_t index, int fd) override {
     expect_inside();
     rings[index].setup.call_fd = fd;

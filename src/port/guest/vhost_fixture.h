@@ -9,11 +9,13 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <string>
 #include <vector>
@@ -58,6 +60,10 @@ class InlineHost final : public GuestPortHost {
     if (late && patience == Patience::kShort) {
       return false;
     }
+    if (out_of_memory > 0) {
+      --out_of_memory;
+      std::rethrow_exception(std::make_exception_ptr(std::bad_alloc()));
+    }
     ++quiesces;
     paused += workers.size();
     change();
@@ -83,8 +89,9 @@ class InlineHost final : public GuestPortHost {
   std::map<std::uint16_t, Lane*> lanes;
   std::map<std::uint16_t, bool> attached;
   std::uint64_t quiesces = 0;
-  std::uint64_t paused = 0;  // workers, summed over all pauses
-  bool late = false;         // a worker does not come
+  std::uint64_t paused = 0;         // workers, summed over all pauses
+  bool late = false;                // a worker does not come
+  std::uint32_t out_of_memory = 0;  // so many pauses find no memory
 
  private:
   std::mutex mutex_;

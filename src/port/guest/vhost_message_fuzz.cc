@@ -55,6 +55,14 @@ class TouchingRings final : public VringControl {
     started_.erase(index);
     return base;
   }
+  void stop_all(std::uint32_t count, MemoryTable nothing) override {
+    for (std::uint32_t index = 0; index < count; ++index) {
+      if (started_.contains(index)) {
+        stop_ring(index);
+      }
+    }
+    set_memory(std::move(nothing));
+  }
   void enable_ring(std::uint32_t index, bool) override { SLUICE_CHECK(inside_ && started_.contains(index)); }
   void set_call_fd(std::uint32_t index, int) override { SLUICE_CHECK(inside_ && started_.contains(index)); }
   void set_kick_fd(std::uint32_t index, int) override { SLUICE_CHECK(inside_ && started_.contains(index)); }
