@@ -22,6 +22,7 @@ enum class ThreadKind : std::uint8_t {
   kCloser,     // drops memory and descriptors
   kWatch,      // looks whether workers move
   kPopulator,  // faults memory of guests in
+  kNicHelper,  // binds and closes the sockets of NICs' queues
 };
 
 std::string_view name_of(ThreadKind kind);

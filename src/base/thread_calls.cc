@@ -28,6 +28,10 @@ constexpr std::array kWatchCalls =
 // Closer::run() is for jobs that drop references, and nothing else.
 constexpr std::array kCloserCalls = std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL, "close"});
 
+// Sockets that control has made.
+constexpr std::array kNicHelperCalls =
+    std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL, "bind", "close"});
+
 constexpr std::array kWorkerCalls = std::to_array<std::string_view>({
     SLUICE_CALLS_OF_ALL,
     // Frames: to and from AF_XDP sockets, a tap, a packet socket; an app or a guest is woken.
@@ -55,9 +59,8 @@ constexpr std::array kWorkerCalls = std::to_array<std::string_view>({
     "epoll_pwait",
     "epoll_pwait2",
     "timerfd_settime",
-    // A queue whose pages come home on this thread: its socket is closed here, and asked until it is free.
+    // A set of descriptors to sleep on is closed when it is made anew.
     "close",
-    "bind",
 });
 
 // What a service that manages links, files of its own and sockets needs. No program is started, no other
@@ -220,6 +223,8 @@ std::string_view name_of(ThreadKind kind) {
       return "watch";
     case ThreadKind::kPopulator:
       return "populator";
+    case ThreadKind::kNicHelper:
+      return "nic-helper";
   }
   return "unknown";
 }
@@ -238,6 +243,8 @@ std::span<const std::string_view> calls_of(ThreadKind kind) {
       return kWatchCalls;
     case ThreadKind::kPopulator:
       return kPopulatorCalls;
+    case ThreadKind::kNicHelper:
+      return kNicHelperCalls;
   }
   return {};
 }

@@ -7,7 +7,9 @@
 //                    "link": true, "mode": "native"|"generic",
 //                    "af_xdp": "zerocopy"|"copy"|"mixed"|null, "queues": [0, 1], "counters": {..}}]
 //   show.queues    [{"nic": "eth1", "queue": 0, "owner": "host"|PORT, "worker": 0,
-//                    "mode": "zerocopy"|"copy", "counters": {..}}]
+//                    "state": "opening"|"open"|"closing"|"failed", "why": "the kernel has .."|null,
+//                    "state_ms": 12, "mode": "zerocopy"|"copy"|null, "counters": {..}}]
+//                  One row per queue; "mode" is null, and most counters are missing, while it is not open.
 //   show.ports     [{"name": "dns", "type": "app"|"guest"|"host", "id": 2, "state": "attached"|"detached"
 //                    (guest: as show.guests; host: "up"|"down"), "client": "dnsd"|null, "pid": 4711|null,
 //                    "uid": 103|null, "pages_held": 12|null, "page_limit": 4096|null, "uplink": "eth1"|null,

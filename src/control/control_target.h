@@ -26,6 +26,11 @@ class ControlTarget {
   // No worker is stuck: what the service manager's watchdog is told.
   virtual bool healthy() const { return true; }
 
+  // No queue of a NIC is opening or closing.
+  virtual bool settled() const { return true; }
+  // The queues that are not open, and why, in one line; "": all are.
+  virtual std::string not_open() const { return ""; }
+
   // The state that runs, which is not the file's when something was added since, or could not be carried out.
   virtual const Config& current() const = 0;
   // Brings what runs to `fresh`; an error says what could not be carried out, and current() what was.

@@ -27,15 +27,17 @@ sigset_t handled_signals() {
   return set;
 }
 
-std::string summary(const Config& config) {
-  return fmt::format("{} NICs, {} ports, {} rules", config.nics.size(), config.ports.size(),
-                     config.rules.size());
+std::string summary(const ControlTarget& target) {
+  const Config& config = target.current();
+  const std::string not_open = target.not_open();
+  return fmt::format("{} NICs, {} ports, {} rules{}{}", config.nics.size(), config.ports.size(),
+                     config.rules.size(), not_open.empty() ? "" : "; not open: ", not_open);
 }
 
 void reload_on_signal(ControlTarget& target, const std::string& config_path, ServiceManager& manager) {
   manager.reloading();
   if (auto done = reload(target, config_path); done) {
-    manager.ready(summary(target.current()));
+    manager.ready(summary(target));
   } else {
     log::error("reload: {}", done.error().message);
     manager.ready("the last reload failed: " + done.error().message);
@@ -86,8 +88,8 @@ Result<void> run_daemon(const DaemonOptions& options, const MakeTarget& make_tar
   });
   SLUICE_TRY(signals);
 
-  log::info("serving {} on {}", summary(*config), config->daemon.control);
-  manager.ready(summary(*config));
+  log::info("serving {} on {}", summary(**target), config->daemon.control);
+  manager.ready(summary(**target));
   (*loop)->run();
   manager.stopping();
   return {};

@@ -13,18 +13,29 @@ namespace sluice {
 
 namespace {
 
+// A daemon is ready, and ends, after so long at the latest, whatever the kernel does with its queues.
+constexpr std::uint64_t kReadyPatienceNs = 5'000'000'000;
+constexpr std::uint64_t kEndPatienceNs = 3'000'000'000;
+
 // How rules name what is neither kernel, drop nor an app.
 const std::string kNetdevPrefix = "netdev:";
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> Engine::create(const Config& config, EventLoop& loop, DoorKeeper& doors) {
+Result<std::unique_ptr<Engine>> Engine::create(const Config& config, EventLoop& loop, DoorKeeper& doors,
+                                               QueueKernel& kernel) {
   std::unique_ptr<Engine> engine(new Engine(loop, doors));
   engine->current_.daemon = config.daemon;
   engine->host_memory_ =
       std::make_unique<HostMemory>(config.daemon.page_bytes, huge_option(config.daemon.huge_pages));
   engine->guest_memory_ = std::make_shared<MemoryBudget>(config.daemon.guest_memory_bytes);
   SLUICE_TRY(engine->start_workers(config.daemon.workers));
+  auto keeper = QueueKeeper::create({.loop = &loop,
+                                     .host_memory = engine->host_memory_.get(),
+                                     .workers = engine->workers_,
+                                     .kernel = &kernel});
+  SLUICE_TRY(keeper);
+  engine->keeper_ = std::move(*keeper);
   std::vector<const Worker*> watched;
   for (const auto& worker : engine->workers_) {
     watched.push_back(worker.get());
@@ -38,7 +49,39 @@ Result<std::unique_ptr<Engine>> Engine::create(const Config& config, EventLoop& 
   }
   engine->watch_ = std::move(*watch);
   SLUICE_TRY(engine->apply(config));
+  SLUICE_TRY(engine->wait_for_queues());
   return engine;
+}
+
+// The start fails where the machine refuses a queue, and does not where the kernel is slow or another program
+// has one: that one is tried again.
+Result<void> Engine::wait_for_queues() {
+  if (!keeper_->wait_settled(kReadyPatienceNs)) {
+    log::warn("not open yet: {}", not_open());
+  }
+  std::string failures;
+  for (const auto& queue : keeper_->queues()) {
+    if (queue->state() == QueueState::kFailed && !queue->is_taken()) {
+      failures += fmt::format("{}nic {}, queue {}: {}", failures.empty() ? "" : "; ",
+                              queue->wish().options.netdev, raw(queue->wish().options.queue), queue->why());
+    }
+  }
+  if (!failures.empty()) {
+    return fail("{}", failures);
+  }
+  return {};
+}
+
+std::string Engine::not_open() const {
+  std::string list;
+  for (const auto& queue : keeper_->queues()) {
+    if (!queue->open()) {
+      list += fmt::format("{}{}:{} is {}{}{}", list.empty() ? "" : ", ", queue->wish().options.netdev,
+                          raw(queue->wish().options.queue), text_of(queue->state()),
+                          queue->why().empty() ? "" : ": ", queue->why());
+    }
+  }
+  return list;
 }
 
 Result<void> Engine::start_workers(const std::vector<WorkerOptions>& options) {
@@ -76,6 +119,10 @@ Engine::~Engine() {
   rebuild_switch();
   while (!nics_.empty()) {
     detach_nic(nics_.begin()->first);
+  }
+  if (keeper_ && !keeper_->finish(kEndPatienceNs)) {
+    // D7: what the kernel may still write to, and what its queues stand on, goes with the process.
+    [[maybe_unused]] auto* left = host_memory_.release();
   }
   doors_.stop_watching();
 }
@@ -292,7 +339,7 @@ Result<void> Engine::perform(const RemovePort& action) {
     NicUnit* unit = nic_by_id(owned.nic);
     if (unit != nullptr && !unit->queues().contains(owned.queue) &&
         !is_owned_in_target(unit->config().netdev, owned.queue)) {
-      SLUICE_TRY(unit->open_host_queue(owned.queue));
+      unit->open_host_queue(owned.queue);
     }
   }
   return {};

@@ -48,7 +48,8 @@ inline constexpr std::size_t kMaxNics = 64;
 class Engine final : public AppPortHost, public GuestPortHost, public ControlTarget {
  public:
   // Starts the workers and carries out the whole config. An error leaves nothing behind.
-  static Result<std::unique_ptr<Engine>> create(const Config& config, EventLoop& loop, DoorKeeper& doors);
+  static Result<std::unique_ptr<Engine>> create(const Config& config, EventLoop& loop, DoorKeeper& doors,
+                                                QueueKernel& kernel = QueueKernel::real());
   ~Engine() override;
 
   // ControlTarget. apply() checks first, so that a bad config changes nothing; when the machine refuses a
@@ -63,6 +64,8 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   nlohmann::json show_rules() override;
   nlohmann::json show_pools() override;
   nlohmann::json show_counters() override;
+  bool settled() const override { return keeper_->settled(); }
+  std::string not_open() const override;
   bool healthy() const override { return thread_watch_ == nullptr || thread_watch_->healthy(); }
 
  private:
@@ -78,7 +81,8 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   // AppPortHost.
   void set_pressure(PortId port, WorkerId worker, bool on) override;  // any worker's thread
   Result<void> open_queues(PortId port, Arena& arena, std::span<PagePool* const> pools) override;
-  void close_queues(PortId port) override;
+  bool queues_are_opening(PortId port) override;
+  void close_queues(PortId port, std::function<void()> closed) override;
 
   // One per kind of action (control/diff.h).
   Result<void> perform(const RestartNeeded& action);
@@ -106,6 +110,8 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
 
   nlohmann::json show_port(const std::string& name, PortId id,
                            const std::function<void(CounterVisitor&)>& visit);
+  nlohmann::json show_queue(const KeptQueue& queue) const;
+  std::string owner_name(const KeptQueue& queue) const;
   nlohmann::json show_app(const std::string& name);
   nlohmann::json show_guest_port(const std::string& name);
   nlohmann::json show_host(const std::string& name);
@@ -135,9 +141,10 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
 
   Result<void> start_workers(const std::vector<WorkerOptions>& options);
   Result<void> reserve_host_memory(const std::vector<Action>& actions);
+  Result<void> wait_for_queues();
   Result<void> attach_nic(const NicConfig& config);
   void detach_nic(const std::string& netdev);
-  Result<void> open_owned_queue(PortId owner, std::size_t index, NicUnit::Pool use);
+  void open_owned_queue(PortId owner, std::size_t index);
   Result<void> add_app(const PortConfig& config, PortId id);
   Result<void> add_guest(const PortConfig& config, PortId id);
   Result<void> add_host(const PortConfig& config, PortId id);
@@ -170,6 +177,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   std::vector<std::unique_ptr<Worker>> workers_;
   std::unique_ptr<HostMemory> host_memory_;
   std::shared_ptr<MemoryBudget> guest_memory_;  // of all guests together
+  std::unique_ptr<QueueKeeper> keeper_;
   PortNames names_;
   std::map<PortId, PortEntry> port_table_;  // what every NIC's program has been told
   std::map<std::string, NicId> nic_ids_;    // of every configured NIC, there or not

@@ -69,7 +69,7 @@ Result<void> Engine::add_app(const PortConfig& config, PortId id) {
   domain.queues = options->owned;
   domain.observe = config.observe;
   for (const OwnedQueue& owned : domain.queues) {
-    nic_by_id(owned.nic)->close_queue(owned.queue, NicUnit::Pool::kQuiet);
+    nic_by_id(owned.nic)->close_queue(owned.queue);
   }
   auto port = AppPort::create(std::move(*options), loop_, *this);
   SLUICE_TRY(port);
@@ -91,25 +91,26 @@ Result<void> Engine::open_queues(PortId port, Arena& arena, std::span<PagePool* 
   domain.umem = std::move(*umem);
   domain.pools.assign(pools.begin(), pools.end());
   for (std::size_t index = 0; index < domain.queues.size(); ++index) {
-    if (auto opened = open_owned_queue(port, index, NicUnit::Pool::kQuiet); !opened) {
-      close_queues(port);
-      return opened;
-    }
+    open_owned_queue(port, index);
   }
   return {};
 }
 
-Result<void> Engine::open_owned_queue(PortId owner, std::size_t index, NicUnit::Pool use) {
+void Engine::open_owned_queue(PortId owner, std::size_t index) {
   OwnedDomain& domain = domains_.at(owner);
   const OwnedQueue& owned = domain.queues[index];
-  NicUnit* unit = nic_by_id(owned.nic);
-  if (unit == nullptr) {
-    return {};  // away at present: opened when the NIC comes back
+  if (NicUnit* unit = nic_by_id(owned.nic)) {  // else away at present: opened when the NIC comes back
+    unit->open_owned_queue(owned.queue, owner, domain.observe, *domain.umem, *domain.pools[index]);
   }
-  return unit->open_owned_queue(owned.queue, owner, domain.observe, *domain.umem, *domain.pools[index], use);
 }
 
-void Engine::close_queues(PortId port) {
+bool Engine::queues_are_opening(PortId port) {
+  return std::ranges::any_of(keeper_->queues(), [port](const auto& queue) {
+    return queue->wish().owner == port && queue->state() == QueueState::kOpening;
+  });
+}
+
+void Engine::close_queues(PortId port, std::function<void()> closed) {
   OwnedDomain& domain = domains_.at(port);
   for (const OwnedQueue& owned : domain.queues) {
     NicUnit* unit = nic_by_id(owned.nic);
@@ -117,12 +118,18 @@ void Engine::close_queues(PortId port) {
       continue;
     }
     auto open = unit->queues().find(owned.queue);
-    if (open != unit->queues().end() && open->second.owner == port) {
-      unit->close_queue(owned.queue, NicUnit::Pool::kQuiet);
+    if (open != unit->queues().end() && open->second->wish().owner == port) {
+      unit->close_queue(owned.queue);
     }
   }
   domain.pools.clear();
-  domain.umem.reset();
+  // Also for those that a NIC left behind when it went.
+  std::shared_ptr<Umem> umem = std::move(domain.umem);
+  const Umem* used = umem.get();
+  keeper_->when_unused(used, [umem = std::move(umem), closed = std::move(closed)]() mutable {
+    umem.reset();
+    closed();
+  });
 }
 
 }  // namespace sluice

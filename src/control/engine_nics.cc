@@ -71,7 +71,7 @@ Result<void> Engine::attach_nic(const NicConfig& config) {
   wiring.id = nic_ids_.at(netdev);
   wiring.port = names_.all().at("nic:" + netdev);
   wiring.workers = workers_;
-  wiring.host_memory = host_memory_.get();
+  wiring.keeper = keeper_.get();
   auto attached = NicUnit::attach(config, wiring);
   if (!attached) {
     return std::unexpected(attached.error());
@@ -90,7 +90,7 @@ Result<void> Engine::attach_nic(const NicConfig& config) {
   }
   for (QueueId queue : unit.given_queues()) {
     if (!is_owned_in_target(netdev, queue)) {
-      SLUICE_TRY(unit.open_host_queue(queue));
+      unit.open_host_queue(queue);
     }
   }
   demuxes_[raw(unit.id())].store(&unit.demux());
@@ -108,14 +108,6 @@ void Engine::detach_nic(const std::string& netdev) {
   demuxes_[raw(unit.id())].store(nullptr);
   for (const auto& worker : workers_) {
     worker->call([](Worker::Tables&) {});  // no worker is inside set_pressure() with the old value any more
-  }
-  // Owned queues that are still open: the netdev has gone away under an attached app, whose lanes use the
-  // pools.
-  for (QueueId queue : unit.given_queues()) {
-    auto open = unit.queues().find(queue);
-    if (open != unit.queues().end() && open->second.owner) {
-      unit.close_queue(queue, NicUnit::Pool::kInUse);
-    }
   }
   nics_.erase(found);
 }
@@ -166,9 +158,7 @@ void Engine::nic_appeared(const std::string& netdev) {
       if (owned.nic != unit.id()) {
         continue;
       }
-      if (auto opened = open_owned_queue(port, index, NicUnit::Pool::kInUse); !opened) {
-        log::error("{}", opened.error().message);
-      }
+      open_owned_queue(port, index);
     }
   }
   if (auto set = perform(SetRules{netdev, rules_of(current_, netdev)}); !set) {

@@ -12,6 +12,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr std::uint64_t kBriefNs = 1'000'000'000;
+
 class JsonCounters final : public CounterVisitor {
  public:
   void counter(std::string_view name, std::uint64_t value) override {
@@ -48,8 +50,10 @@ class BroadcastCounters final : public CounterVisitor {
 
 json nic_counters(const NicUnit& unit) {
   JsonCounters counters;
-  for (const auto& [id, open] : unit.queues()) {
-    open.socket->visit(counters);
+  for (const auto& [id, queue] : unit.queues()) {
+    if (queue->open()) {
+      queue->socket()->visit(counters);
+    }
   }
   if (unit.broadcasts() != nullptr) {
     BroadcastCounters broadcasts(counters);
@@ -66,12 +70,14 @@ namespace {
 
 // What its sockets have become, as `show queues` says it for each.
 json af_xdp_mode(const NicUnit& unit) {
-  const auto& queues = unit.queues();
-  const auto zero_copy =
-      std::ranges::count_if(queues, [](const auto& queue) { return queue.second.socket->zero_copy(); });
-  return queues.empty()   ? json()
-         : zero_copy == 0 ? json("copy")
-                          : json(static_cast<std::size_t>(zero_copy) == queues.size() ? "zerocopy" : "mixed");
+  std::size_t open = 0, zero_copy = 0;
+  for (const auto& [id, queue] : unit.queues()) {
+    if (queue->open()) {
+      ++open;
+      zero_copy += queue->socket()->zero_copy() ? 1 : 0;
+    }
+  }
+  return open == 0 ? json() : zero_copy == 0 ? json("copy") : json(zero_copy == open ? "zerocopy" : "mixed");
 }
 
 }  // namespace
@@ -112,27 +118,52 @@ json Engine::show_nics() {
   return nics;
 }
 
-json Engine::show_queues() {
-  json queues = json::array();
-  for (const auto& [netdev, unit] : nics_) {
-    for (const auto& [id, open] : unit->queues()) {
-      std::string owner = "host";
-      for (const auto& [name, port] : apps_) {
-        if (open.owner == port->options().id) {
-          owner = name;
-        }
-      }
-      json counters = counters_of(*open.socket);
-      counters["drop_owned_queue"] = unit->demux().drops_on_owned_queue(id);
-      queues.push_back({{"nic", netdev},
-                        {"queue", raw(id)},
-                        {"owner", owner},
-                        {"worker", raw(open.worker)},
-                        {"mode", open.socket->zero_copy() ? "zerocopy" : "copy"},
-                        {"counters", std::move(counters)}});
+std::string Engine::owner_name(const KeptQueue& queue) const {
+  for (const auto& [name, port] : apps_) {
+    if (queue.wish().owner == port->options().id) {
+      return name;
     }
   }
-  return queues;
+  return queue.wish().owner ? "a port that is gone" : "host";
+}
+
+json Engine::show_queue(const KeptQueue& queue) const {
+  const QueueWish& wish = queue.wish();
+  json counters = queue.open() ? counters_of(*queue.socket()) : json::object();
+  if (auto unit = nics_.find(wish.options.netdev); unit != nics_.end()) {
+    counters["drop_owned_queue"] = unit->second->demux().drops_on_owned_queue(wish.options.queue);
+  }
+  return {{"nic", wish.options.netdev},
+          {"queue", raw(wish.options.queue)},
+          {"owner", owner_name(queue)},
+          {"state", text_of(queue.state())},
+          {"why", queue.why().empty() ? json() : json(queue.why())},
+          {"state_ms", (now_ns() - queue.since_ns()) / 1'000'000},
+          {"worker", raw(wish.worker)},
+          {"mode", queue.open() ? json(queue.socket()->zero_copy() ? "zerocopy" : "copy") : json()},
+          {"counters", std::move(counters)}};
+}
+
+// One row per queue: those that are wanted, and those that only close. A device that is gone takes its queues
+// along, which is worth a row where that does not end.
+json Engine::show_queues() {
+  json rows = json::array();
+  std::set<std::pair<std::string, QueueId>> wanted;
+  for (const auto& [netdev, unit] : nics_) {
+    for (const auto& [id, queue] : unit->queues()) {
+      rows.push_back(show_queue(*queue));
+      wanted.emplace(netdev, id);
+    }
+  }
+  for (const auto& queue : keeper_->queues()) {
+    const NicQueueOptions& options = queue->wish().options;
+    const bool brief = !nics_.contains(options.netdev) && now_ns() - queue->since_ns() < kBriefNs;
+    if (queue->state() == QueueState::kClosing && !brief &&
+        wanted.emplace(options.netdev, options.queue).second) {
+      rows.push_back(show_queue(*queue));
+    }
+  }
+  return rows;
 }
 
 // What all types of ports have in common; null is what a type does not have.
@@ -355,11 +386,9 @@ json Engine::show_pools() {
                      {"memory", name_of(pool.arena().page_kind())},
                      {"counters", counters_of(pool)}});
   };
-  for (const auto& [netdev, unit] : nics_) {
-    for (const auto& [id, open] : unit->queues()) {
-      if (open.host_pool) {
-        add(*open.host_pool, "host");
-      }
+  for (const auto& queue : keeper_->queues()) {
+    if (queue->host_pool() != nullptr) {
+      add(*queue->host_pool(), "host");
     }
   }
   for (const auto& [name, port] : apps_) {

@@ -76,9 +76,7 @@ void NicUnit::choose_mode() {
 NicUnit::~NicUnit() {
   close_broadcasts();
   while (!queues_.empty()) {
-    SLUICE_CHECK(!queues_.begin()->second.owner, "nic {}: queue {} is still owned", config_.netdev,
-                 raw(queues_.begin()->first));
-    close_queue(queues_.begin()->first, Pool::kQuiet);
+    close_queue(queues_.begin()->first);
   }
 }
 
@@ -97,80 +95,52 @@ bool NicUnit::native() const {
   return link_ && link_->native();
 }
 
-Result<void> NicUnit::open_host_queue(QueueId queue) {
-  NicQueueOptions options = queue_options(queue, mode_);
-  auto range = wiring_.host_memory->take(pages_for_queue(options, 0));
-  if (!range) {
-    return std::unexpected(range.error());
-  }
-  PagePoolOptions pool_options;
-  pool_options.name = fmt::format("{}:{}", config_.netdev, raw(queue));
-  pool_options.first = range->first;
-  pool_options.page_count = range->page_count;
-  pool_options.reuse = PagePoolOptions::Reuse::kOldestFirst;
-  auto pool = PagePool::create(*range->arena, pool_options);
-  if (!pool) {
-    wiring_.host_memory->give_back(*range);
-    return std::unexpected(pool.error());
-  }
-  OpenQueue open;
-  open.range = *range;
-  open.host_pool = std::move(*pool);
-  open.pool = open.host_pool.get();
-  return bring_up(queue, mode_, std::move(open), *range->umem, Pool::kQuiet);
+void NicUnit::open_host_queue(QueueId queue) {
+  want({.options = queue_options(queue, mode_)});
 }
 
 // D5: in driver zero-copy mode the NIC fills the owner's pages before the program decides whose packet it is.
 // In copy mode the kernel copies after the verdict.
-Result<void> NicUnit::open_owned_queue(QueueId queue, PortId owner, bool observe, Umem& umem, PagePool& pool,
-                                       Pool use) {
-  OpenQueue open;
-  open.owner = owner;
-  open.observe = observe;
-  open.pool = &pool;
-  return bring_up(queue, observe ? mode_ : BindMode::kCopy, std::move(open), umem, use);
+void NicUnit::open_owned_queue(QueueId queue, PortId owner, bool observe, Umem& umem, PagePool& pool) {
+  want({.options = queue_options(queue, observe ? mode_ : BindMode::kCopy),
+        .owner = owner,
+        .observe = observe,
+        .umem = &umem,
+        .pool = &pool});
 }
 
-Result<void> NicUnit::bring_up(QueueId queue, BindMode mode, OpenQueue open, Umem& umem, Pool use) {
+void NicUnit::want(QueueWish wish) {
+  const QueueId queue = wish.options.queue;
   SLUICE_CHECK(!queues_.contains(queue), "nic {}: queue {} is open", config_.netdev, raw(queue));
-  open.worker = worker_of(queue, wiring_.workers.size());
-  Worker& worker = *wiring_.workers[raw(open.worker)];
-  auto socket = NicQueue::open_empty(queue_options(queue, mode), umem, *open.pool);
-  if (!socket) {
-    if (open.range) {
-      open.host_pool.reset();
-      wiring_.host_memory->give_back(*open.range);
-    }
-    return with_context(fmt::format("nic {}, queue {}", config_.netdev, raw(queue)), socket.error());
-  }
-  open.socket = std::move(*socket);
-  NicQueue* lane = open.socket.get();
-  WorkerId served_by = open.worker;
-  if (use == Pool::kInUse) {
-    worker.call([lane](Worker::Tables&) { lane->fill(); });
-  } else {
-    lane->fill();
-  }
-  worker.call([lane](Worker::Tables& tables) { tables.queues.push_back(lane); });
-  queues_.emplace(queue, std::move(open));
-  choose_uplink_lane(served_by);
-  const OpenQueue& opened = queues_.at(queue);
-  demux_->set_queue_owner(queue, opened.observe ? std::nullopt : opened.owner);
+  wish.worker = worker_of(queue, wiring_.workers.size());
+  queues_[queue] =
+      &wiring_.keeper->open(std::move(wish), [this](KeptQueue& opened) { return serve(opened); });
+}
+
+Result<void> NicUnit::serve(KeptQueue& queue) {
+  NicQueue* lane = queue.socket();
+  const QueueWish& wish = queue.wish();
+  wiring_.workers[raw(wish.worker)]->call([lane](Worker::Tables& tables) {
+    lane->fill();  // here, for its owner's lanes may use the pool
+    tables.queues.push_back(lane);
+  });
+  choose_uplink_lane(wish.worker);
+  demux_->set_queue_owner(wish.options.queue, wish.observe ? std::nullopt : wish.owner);
   // Last: from here on the program sends packets here.
-  if (auto entered = demux_->set_socket(queue, lane->socket_fd()); !entered) {
-    close_queue(queue, use);
-    return std::unexpected(entered.error());
+  if (auto entered = demux_->set_socket(wish.options.queue, lane->socket_fd()); !entered) {
+    leave_worker(queue);
+    return entered;
   }
   return {};
 }
 
-// Frames for this NIC leave by the worker's first host queue: an owned queue's memory is its owner's to see
-// (D1).
-void NicUnit::choose_uplink_lane(WorkerId worker) {
+// Frames for this NIC leave by the worker's first host queue that is open: an owned queue's memory is its
+// owner's to see (D1).
+void NicUnit::choose_uplink_lane(WorkerId worker, const KeptQueue* leaving) {
   Lane* lane = nullptr;
-  for (const auto& [id, open] : queues_) {
-    if (open.worker == worker && !open.owner) {
-      lane = open.socket.get();
+  for (const auto& [id, queue] : queues_) {
+    if (queue->wish().worker == worker && !queue->wish().owner && queue->open() && queue != leaving) {
+      lane = queue->socket();
       break;
     }
   }
@@ -180,8 +150,10 @@ void NicUnit::choose_uplink_lane(WorkerId worker) {
 }
 
 bool NicUnit::worker_sends(WorkerId worker) const {
-  return std::any_of(queues_.begin(), queues_.end(),
-                     [&](const auto& entry) { return entry.second.worker == worker && !entry.second.owner; });
+  return std::any_of(queues_.begin(), queues_.end(), [&](const auto& entry) {
+    const QueueWish& wish = entry.second->wish();
+    return wish.worker == worker && !wish.owner;
+  });
 }
 
 Result<void> NicUnit::serve_members(std::span<const MacAddress> macs) {
@@ -197,8 +169,8 @@ Result<void> NicUnit::serve_members(std::span<const MacAddress> macs) {
   SLUICE_TRY(opened);
   SLUICE_TRY((*opened)->accept(macs));
   broadcasts_ = std::move(*opened);
-  auto first = std::ranges::find_if(queues_, [](const auto& entry) { return !entry.second.owner; });
-  broadcast_worker_ = first == queues_.end() ? WorkerId{0} : first->second.worker;
+  auto first = std::ranges::find_if(queues_, [](const auto& entry) { return !entry.second->wish().owner; });
+  broadcast_worker_ = first == queues_.end() ? WorkerId{0} : first->second->wish().worker;
   wiring_.workers[raw(broadcast_worker_)]->call(
       [this](Worker::Tables& tables) { tables.queues.push_back(broadcasts_.get()); });
   return {};
@@ -212,42 +184,28 @@ void NicUnit::close_broadcasts() {
   }
 }
 
-void NicUnit::leave_worker(QueueId queue, OpenQueue& open) {
-  // First the program stops sending here, then the worker stops looking.
-  if (auto cleared = demux_->clear_socket(queue); !cleared) {
-    log::warn("nic {}, queue {}: {}", config_.netdev, raw(queue), cleared.error().message);
+// First the program stops sending here, then the worker stops looking.
+void NicUnit::leave_worker(KeptQueue& queue) {
+  const QueueWish& wish = queue.wish();
+  if (auto cleared = demux_->clear_socket(wish.options.queue); !cleared) {
+    log::warn("nic {}, queue {}: {}", config_.netdev, raw(wish.options.queue), cleared.error().message);
   }
-  NicQueue* lane = open.socket.get();
-  PortId port = wiring_.port;
-  wiring_.workers[raw(open.worker)]->call([lane, port](Worker::Tables& tables) {
-    std::erase(tables.queues, lane);
-    if (tables.by_port[raw(port)] == lane) {
-      tables.by_port[raw(port)] = nullptr;
-    }
-  });
+  NicQueue* lane = queue.socket();
+  wiring_.workers[raw(wish.worker)]->call(
+      [lane](Worker::Tables& tables) { std::erase(tables.queues, lane); });
+  choose_uplink_lane(wish.worker, &queue);
 }
 
-void NicUnit::close_queue(QueueId queue, Pool use) {
+void NicUnit::close_queue(QueueId queue) {
   auto found = queues_.find(queue);
   if (found == queues_.end()) {
     return;
   }
-  OpenQueue& open = found->second;
-  leave_worker(queue, open);
-  // Closing takes the kernel milliseconds (synchronize_net), so it is done here unless the owner's lane, on
-  // the worker's thread, still uses the pool that the socket's pages come home to (D7).
-  if (use == Pool::kInUse) {
-    wiring_.workers[raw(open.worker)]->call([&open](Worker::Tables&) { open.socket.reset(); });
-  } else {
-    open.socket.reset();
+  if (found->second->open()) {
+    leave_worker(*found->second);
   }
-  WorkerId worker = open.worker;
-  open.host_pool.reset();  // CHECKs that every page came home
-  if (open.range) {
-    wiring_.host_memory->give_back(*open.range);
-  }
+  wiring_.keeper->close(*found->second);
   queues_.erase(found);
-  choose_uplink_lane(worker);
 }
 
 }  // namespace sluice

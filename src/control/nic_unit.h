@@ -14,7 +14,7 @@
 #include "base/ids.h"
 #include "base/result.h"
 #include "control/config.h"
-#include "control/host_memory.h"
+#include "control/queue_keeper.h"
 #include "demux/demux.h"
 #include "memory/pool.h"
 #include "port/nic/broadcast_queue.h"
@@ -37,23 +37,22 @@ class NicUnit {
     NicId id{0};
     PortId port{0};  // what an app's uplink names
     std::span<const std::unique_ptr<Worker>> workers;
-    HostMemory* host_memory = nullptr;
+    QueueKeeper* keeper = nullptr;
   };
 
   // Loads the program, attaches it (everything passes to the kernel), opens no queue yet.
   static Result<std::unique_ptr<NicUnit>> attach(const NicConfig& config, const Wiring& wiring);
-  // Everything passes to the kernel again, then the queues close, then the program goes. Owned queues must be
-  // closed.
+  // The queues begin to close, the program goes, and everything passes to the kernel again.
   ~NicUnit();
 
   // Which of the queues that we were given have an owner is the engine's knowledge; the rest are the host's.
-  // Is the pool of an owned queue used by its owner's lanes at this time, on the worker's thread?
-  enum class Pool : std::uint8_t { kQuiet, kInUse };
-  Result<void> open_host_queue(QueueId queue);
-  // `observe`: what is for other ports comes by this queue, too, and the owner can read it.
-  Result<void> open_owned_queue(QueueId queue, PortId owner, bool observe, Umem& umem, PagePool& pool,
-                                Pool use);
-  void close_queue(QueueId queue, Pool use);
+  // Each begins to open; what becomes of it: queues(). One that fails is tried again.
+  void open_host_queue(QueueId queue);
+  // `observe`: what is for other ports comes by this queue, too, and the owner can read it. The UMEM and the
+  // pool live until QueueKeeper::when_unused().
+  void open_owned_queue(QueueId queue, PortId owner, bool observe, Umem& umem, PagePool& pool);
+  // It begins to close: neither the program nor the worker uses it when this returns.
+  void close_queue(QueueId queue);
 
   // For the ports with addresses of their own behind this NIC: it takes in packets for these addresses, and
   // brings what the wire says to everybody to the worker of its first host queue. None: no longer.
@@ -72,26 +71,19 @@ class NicUnit {
   const std::vector<QueueId>& given_queues() const { return given_; }
   bool native() const;
   NicQueueOptions queue_options(QueueId queue, BindMode mode) const;
-  bool worker_sends(WorkerId worker) const;  // it serves a host queue of this NIC
+  bool worker_sends(WorkerId worker) const;  // it serves a host queue of this NIC, once that is open
 
-  struct OpenQueue {
-    WorkerId worker{0};
-    std::optional<PortId> owner;             // none: host
-    bool observe = false;                    // of owned queues
-    std::optional<HostMemory::Range> range;  // host queues only
-    std::unique_ptr<PagePool> host_pool;     // host queues only
-    PagePool* pool = nullptr;
-    std::unique_ptr<NicQueue> socket;  // after the pool: closes first
-  };
-  const std::map<QueueId, OpenQueue>& queues() const { return queues_; }
+  // Those that are wanted, open or not.
+  const std::map<QueueId, KeptQueue*>& queues() const { return queues_; }
 
  private:
   NicUnit(const NicConfig& config, const Wiring& wiring) : config_(config), wiring_(wiring) {}
   Result<void> start();
   void choose_mode();
-  Result<void> bring_up(QueueId queue, BindMode mode, OpenQueue open, Umem& umem, Pool use);
-  void leave_worker(QueueId queue, OpenQueue& open);
-  void choose_uplink_lane(WorkerId worker);
+  void want(QueueWish wish);
+  Result<void> serve(KeptQueue& queue);
+  void leave_worker(KeptQueue& queue);
+  void choose_uplink_lane(WorkerId worker, const KeptQueue* leaving = nullptr);
   void close_broadcasts();
 
   NicConfig config_;
@@ -101,7 +93,7 @@ class NicUnit {
   std::vector<QueueId> given_;
   std::unique_ptr<Demux> demux_;
   std::optional<XdpLink> link_;
-  std::map<QueueId, OpenQueue> queues_;
+  std::map<QueueId, KeptQueue*> queues_;
   std::unique_ptr<BroadcastQueue> broadcasts_;
   WorkerId broadcast_worker_{0};
 };

@@ -165,15 +165,17 @@ std::string render_queues(const json& result) {
   Table table({{"NIC"},
                {"QUEUE", kRight},
                {"OWNER"},
+               {"STATE"},
                {"WORKER", kRight},
                {"MODE"},
                {"RX PACKETS", kRight},
                {"TX PACKETS", kRight},
-               {"DROPS", kRight}});
+               {"DROPS", kRight},
+               {"WHY"}});
   for (const json& queue : result) {
-    table.row({cell(queue, "nic"), id_cell(queue, "queue"), cell(queue, "owner"), id_cell(queue, "worker"),
-               cell(queue, "mode"), counter(queue, "rx_packets"), counter(queue, "tx_packets"),
-               counter_sum(queue, "drop_")});
+    table.row({cell(queue, "nic"), id_cell(queue, "queue"), cell(queue, "owner"), cell(queue, "state"),
+               id_cell(queue, "worker"), cell(queue, "mode"), counter(queue, "rx_packets"),
+               counter(queue, "tx_packets"), counter_sum(queue, "drop_"), cell(queue, "why")});
   }
   return or_nothing(table, "queues");
 }

@@ -40,10 +40,13 @@ TEST(Render, ShowsTheOtherTables) {
       "NIC   DRIVER  MAC                 MTU  LINK  XDP     AF_XDP    QUEUES  RX PACKETS  TX PACKETS  DROPS\n"
       "eth1  veth    02:00:00:00:00:01  9000  up    native  zerocopy  0,1          1,000           1      "
       "0\n");
-  EXPECT_EQ(render_queues(json::parse(
-                R"([{"nic":"eth1","queue":0,"owner":"host","worker":0,"mode":"copy","counters":{}}])")),
-            "NIC   QUEUE  OWNER  WORKER  MODE  RX PACKETS  TX PACKETS  DROPS\n"
-            "eth1      0  host        0  copy           -           -      0\n");
+  EXPECT_EQ(
+      render_queues(json::parse(
+          R"([{"nic":"eth1","queue":0,"owner":"host","state":"open","why":null,"worker":0,"mode":"copy","counters":{}},
+      {"nic":"eth1","queue":1,"owner":"dns","state":"failed","why":"no memory","worker":1,"mode":null,"counters":{}}])")),
+      "NIC   QUEUE  OWNER  STATE   WORKER  MODE  RX PACKETS  TX PACKETS  DROPS  WHY\n"
+      "eth1      0  host   open         0  copy           -           -      0  -\n"
+      "eth1      1  dns    failed       1  -              -           -      0  no memory\n");
   EXPECT_EQ(render_rules(json::parse(
                 R"([{"id":7,"nic":"eth1","match":"","to":"dns","priority":-1,"shed":true,"packets":10,
       "bytes":6400}])")),

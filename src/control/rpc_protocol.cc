@@ -122,6 +122,10 @@ void RpcMethods::add(std::string name, std::vector<RpcParam> params, RpcHandler 
   methods_[std::move(name)] = Method{std::move(params), std::move(handler)};
 }
 
+void RpcMethods::add_slow(std::string name, std::vector<RpcParam> params, RpcHandler handler) {
+  methods_[std::move(name)] = Method{std::move(params), std::move(handler), true};
+}
+
 json RpcMethods::call(const json& request, const json& id) const {
   const std::string& name = request["method"].get_ref<const std::string&>();
   auto method = methods_.find(name);
@@ -137,6 +141,7 @@ json RpcMethods::call(const json& request, const json& id) const {
   if (!params) {
     return rpc_error(id, RpcCode::kInvalidParams, name + ": " + params.error().message);
   }
+  slow_ |= method->second.slow;
   try {  // the border to what the libraries below may throw
     auto result = method->second.handler(*params);
     if (!result) {
@@ -185,6 +190,7 @@ std::optional<std::string> RpcMethods::handle(std::string_view text) const {
   if (!has_room(kRoomForReply + kRoomPerByte * text.size())) {
     throw std::bad_alloc();
   }
+  slow_ = false;
   if (too_deep(text)) {
     return rpc_text(
         rpc_error(nullptr, RpcCode::kInvalidRequest, fmt::format("nested deeper than {} levels", kMaxDepth)));

@@ -18,6 +18,7 @@ namespace sluice {
 inline constexpr std::size_t kMaxRequestBytes = std::size_t{1} << 20;  // one line (D6)
 inline constexpr std::size_t kMaxReplyBytes = std::size_t{32} << 20;   // 65536 rules of `show.rules` fit
 inline constexpr std::size_t kMaxBatch = 256;                          // requests in one batch (D6)
+inline constexpr std::uint64_t kMaxHeldNs = 3'000'000'000;             // a reply, for what it says to be so
 inline constexpr int kMaxDepth = 32;                                   // of nesting; a port or a rule needs 4
 
 enum class RpcCode : int {
@@ -45,6 +46,14 @@ class RpcMethods {
   // Parameters by name, or by position in the order of `params`; the handler gets them by name, checked.
   void add(std::string name, std::vector<RpcParam> params, RpcHandler handler);
 
+  // Methods whose change may need a while to be in effect: their replies are held back until `settled` says
+  // so, or for kMaxHeldNs.
+  void hold_until(std::function<bool()> settled) { settled_ = std::move(settled); }
+  void add_slow(std::string name, std::vector<RpcParam> params, RpcHandler handler);
+  // After handle(): is its reply to be held back?
+  bool is_held() const { return slow_ && !is_settled(); }
+  bool is_settled() const { return !settled_ || settled_(); }
+
   // The reply to one request or batch, without a newline; none for notifications alone. Throws
   // std::bad_alloc where there is no room for it, and nothing else.
   std::optional<std::string> handle(std::string_view request) const;
@@ -53,11 +62,14 @@ class RpcMethods {
   struct Method {
     std::vector<RpcParam> params;
     RpcHandler handler;
+    bool slow = false;
   };
   std::optional<nlohmann::json> handle_one(const nlohmann::json& request) const;
   nlohmann::json call(const nlohmann::json& request, const nlohmann::json& id) const;
 
   std::map<std::string, Method, std::less<>> methods_;
+  std::function<bool()> settled_;
+  mutable bool slow_ = false;  // the last line had a slow method in it
 };
 
 // {"jsonrpc":"2.0","error":{...},"id":id}

@@ -8,6 +8,9 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <utility>
+
+#include "base/clock.h"
 
 namespace sluice {
 
@@ -16,6 +19,7 @@ namespace {
 constexpr std::size_t kReadBytes = 65536;  // per turn and client (D6)
 constexpr int kLinesPerTurn = 16;          // likewise
 constexpr int kAcceptsPerTurn = 16;
+constexpr std::uint64_t kHeldLookNs = 2'000'000;  // at whether a held reply may go
 
 // The last folder only: what is above it is the system's.
 Result<void> make_folder(const std::string& path) {
@@ -98,12 +102,14 @@ void RpcServer::run_out_of_memory(ClientIt client) {
 void RpcServer::drop(ClientIt client) {
   loop_.cancel(client->stall_timer);
   loop_.cancel(client->resume_timer);
+  loop_.cancel(client->held_timer);
   loop_.remove(client->fd.get());
   clients_.erase(client);
 }
 
 void RpcServer::on_event(ClientIt client, std::uint32_t events) {
-  if ((events & EPOLLERR) != 0 || ((events & EPOLLIN) != 0 && !read_input(*client))) {
+  const bool left = (events & EPOLLHUP) != 0 && !client->held.empty();  // nobody waits for the reply any more
+  if (left || (events & EPOLLERR) != 0 || ((events & EPOLLIN) != 0 && !read_input(*client))) {
     drop(client);
     return;
   }
@@ -145,7 +151,7 @@ bool RpcServer::write_output(Client& client) {
 
 void RpcServer::serve_lines(ClientIt client) {
   int lines = 0;
-  while (client->output.empty() && !client->closing && lines < kLinesPerTurn) {
+  while (client->output.empty() && client->held.empty() && !client->closing && lines < kLinesPerTurn) {
     auto line = client->input.next();
     if (!line) {
       break;
@@ -155,12 +161,20 @@ void RpcServer::serve_lines(ClientIt client) {
       continue;  // an empty line asks for nothing
     }
     if (auto reply = methods_.handle(*line)) {
+      if (methods_.is_held()) {
+        hold(client, std::move(*reply) + "\n");
+        break;
+      }
       client->output = std::move(*reply) + "\n";
       if (!write_output(*client)) {
         drop(client);
         return;
       }
     }
+  }
+  if (!client->held.empty()) {
+    watch(client);
+    return;
   }
   bool more = lines == kLinesPerTurn && client->output.empty();
   if (!more && client->output.empty() && client->input.too_long() && !client->closing) {
@@ -190,10 +204,28 @@ void RpcServer::serve_lines(ClientIt client) {
   watch(client);
 }
 
+void RpcServer::hold(ClientIt client, std::string reply) {
+  client->held = std::move(reply);
+  client->held_until_ns = now_ns() + kMaxHeldNs;
+  client->held_timer = loop_.every(kHeldLookNs, [this, client] { look_at_held(client); });
+}
+
+void RpcServer::look_at_held(ClientIt client) {
+  if (methods_.is_settled() || now_ns() >= client->held_until_ns) {
+    loop_.cancel(std::exchange(client->held_timer, 0));
+    client->output = std::exchange(client->held, {});
+    if (!write_output(*client)) {
+      drop(client);
+      return;
+    }
+    serve_lines(client);
+  }
+}
+
 // Reads only from who has taken its replies (and has no lines waiting); gives up on who takes nothing.
 void RpcServer::watch(ClientIt client) {
   bool has_output = !client->output.empty();
-  bool reads = !has_output && client->resume_timer == 0 && !client->input_ended;
+  bool reads = !has_output && client->held.empty() && client->resume_timer == 0 && !client->input_ended;
   std::uint32_t events = (has_output ? std::uint32_t{EPOLLOUT} : 0u) | (reads ? std::uint32_t{EPOLLIN} : 0u);
   if (events != client->watched) {
     client->watched = events;

@@ -45,6 +45,9 @@ class RpcServer {
     std::uint32_t watched = 0;  // events asked for
     EventLoop::TimerId stall_timer = 0;
     EventLoop::TimerId resume_timer = 0;
+    std::string held;  // a reply that waits until what it says is so
+    std::uint64_t held_until_ns = 0;
+    EventLoop::TimerId held_timer = 0;
     bool closing = false;  // when its output is gone
     bool input_ended = false;
   };
@@ -57,6 +60,8 @@ class RpcServer {
   void on_event(ClientIt client, std::uint32_t events);
   bool read_input(Client& client);
   void serve_lines(ClientIt client);
+  void hold(ClientIt client, std::string reply);
+  void look_at_held(ClientIt client);
   bool write_output(Client& client);
   void watch(ClientIt client);
   void drop(ClientIt client);

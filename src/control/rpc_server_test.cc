@@ -134,6 +134,50 @@ TEST_F(RpcServerTest, Crash_ClientThatDiesInTheMiddleIsForgotten) {
   EXPECT_TRUE(serve_until([&] { return server_->client_count() == 0; }));
 }
 
+TEST_F(RpcServerTest, AReplyWaitsUntilWhatItSaysIsSoAndOthersAreServedMeanwhile) {
+  bool settled = true;
+  methods_.hold_until([&settled] { return settled; });
+  methods_.add_slow("change", {}, [&settled](const json&) -> Result<json> {
+    settled = false;
+    return "changed";
+  });
+  start();
+  std::atomic<bool> answered = false;
+  std::thread waits([&] {
+    auto client = RpcClient::connect(path_, 20'000);
+    EXPECT_EQ(client->call("change").value(), "changed");
+    answered = true;
+  });
+  EXPECT_TRUE(serve_until([&] { return !settled; }));
+  with_client([](RpcClient& client) { EXPECT_EQ(client.call("echo", {{"text", "x"}}).value(), "x"); });
+  EXPECT_FALSE(answered);
+  settled = true;
+  EXPECT_TRUE(serve_until([&] { return answered.load(); }));
+  waits.join();
+}
+
+TEST_F(RpcServerTest, WhoLeavesWhileItsReplyIsHeldBackIsForgottenAndWhoWaitsLongIsAnswered) {
+  bool changed = false;
+  methods_.hold_until([] { return false; });
+  methods_.add_slow("change", {}, [&changed](const json&) -> Result<json> {
+    changed = true;
+    return "changed";
+  });
+  start();
+  UniqueFd client(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path_.copy(address.sun_path, sizeof(address.sun_path) - 1);
+  ASSERT_EQ(::connect(client.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  const std::string line = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"change\"}\n";
+  ASSERT_EQ(::write(client.get(), line.data(), line.size()), static_cast<ssize_t>(line.size()));
+  EXPECT_TRUE(serve_until([&] { return changed; }));
+  EXPECT_EQ(server_->client_count(), 1u);
+  client.reset();
+  EXPECT_TRUE(serve_until([&] { return server_->client_count() == 0; }));
+  with_client([](RpcClient& other) { EXPECT_EQ(other.call("change").value(), "changed"); });
+}
+
 TEST_F(RpcServerTest, Malicious_D6_ClientThatTakesNothingIsCutOffAndTheOthersAreServed) {
   start({.stall_timeout_ns = 50'000'000});
   auto slow = RpcClient::connect(path_).value();

@@ -197,9 +197,10 @@ void serve(RpcMethods& methods, ControlTarget& target, std::string config_path) 
   };
   auto act = [&](std::string_view name, std::vector<RpcParam> params,
                  Result<json> (*action)(ControlTarget&, const json&)) {
-    methods.add(std::string(name), std::move(params),
-                [&target, action](const json& given) { return action(target, given); });
+    methods.add_slow(std::string(name), std::move(params),
+                     [&target, action](const json& given) { return action(target, given); });
   };
+  methods.hold_until([&target] { return target.settled(); });
   show(api::kShowNics, &ControlTarget::show_nics);
   show(api::kShowQueues, &ControlTarget::show_queues);
   show(api::kShowPorts, &ControlTarget::show_ports);
@@ -238,8 +239,8 @@ void serve(RpcMethods& methods, ControlTarget& target, std::string config_path) 
   act(api::kPortAdd, std::move(port_params),
       [](ControlTarget& t, const json& params) { return port_add(t, params); });
   act(api::kPortDel, {{"name"}}, port_del);
-  methods.add(std::string(api::kReload), {},
-              [&target, config_path](const json&) { return reload(target, config_path); });
+  methods.add_slow(std::string(api::kReload), {},
+                   [&target, config_path](const json&) { return reload(target, config_path); });
   methods.add(std::string(api::kVersion), {}, [](const json&) -> Result<json> {
     return json{{"version", SLUICE_VERSION}, {"app_abi", SLUICE_APP_VERSION}};
   });

@@ -243,7 +243,7 @@ TEST_F(ControlInTraffic, EveryShowCommandAnswersInTheShapeThatIsPromised) {
   EXPECT_EQ(nics[0]["queues"], json::array({0}));
   EXPECT_TRUE(is_counters(nics[0]["counters"])) << nics.dump();
   ASSERT_EQ(queues.size(), 1u);
-  expect_keys(queues[0], {"nic", "queue", "owner", "worker", "mode", "counters"});
+  expect_keys(queues[0], {"nic", "queue", "owner", "state", "why", "state_ms", "worker", "mode", "counters"});
   EXPECT_EQ(queues[0]["owner"], "dns");
   EXPECT_EQ(queues[0]["mode"], "copy");
   EXPECT_TRUE(is_counters(queues[0]["counters"])) << queues.dump();

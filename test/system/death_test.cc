@@ -62,6 +62,11 @@ class Crash_System : public SystemTest {
     next->expect_all_once();
   }
 
+  std::size_t open_queues() {
+    const nlohmann::json queues = daemon().show("queues");
+    return static_cast<std::size_t>(
+        std::ranges::count_if(queues, [](const auto& queue) { return queue["state"] == "open"; }));
+  }
   // Packets flow to the program.
   void expect_traffic(App& app, const char* when) {
     std::uint64_t before = app.received();
@@ -134,7 +139,7 @@ TEST_F(Crash_System, ANicThatVanishesInTrafficAndComesBackServesItsProgramsAgain
     EXPECT_TRUE(daemon().show("queues").empty());
     EXPECT_EQ(daemon().port("good")["state"], "attached");
     make_wire();
-    ASSERT_TRUE(eventually([&] { return daemon().show("queues").size() == 2; })) << daemon().log();
+    ASSERT_TRUE(eventually([&] { return open_queues() == 2; })) << daemon().log();
     if (round == 0) {
       fds = open_descriptors(daemon().pid());
     }
@@ -150,6 +155,57 @@ TEST_F(Crash_System, ANicThatVanishesInTrafficAndComesBackServesItsProgramsAgain
   EXPECT_TRUE(ping(wire_ns(), "10.77.0.1").lossless());
 }
 
+// The flapping NIC's queues are closed and opened over and over; the other NIC's program, on the same
+// workers, loses nothing, and control answers all the while.
+TEST_F(Crash_System, ANicThatFlapsUnderAnAppStopsNobodyElse) {
+  VethPair other = make_second_wire();
+  start(nic_table() + nic_table("nic1") + app_port("victim", "uplink = \"nic0\"\nqueues = [\"nic0:1\"]") +
+        app_port("calm", "uplink = \"nic1\"") + udp_rule(kVictim, "victim", "nic = \"nic0\"") +
+        udp_rule(kGood, "calm", "nic = \"nic1\""));
+  UdpFrame to_calm = other.to_nic();
+  to_calm.destination_port = kGood;
+  App::Options options;
+  options.socket = daemon().path("calm.sock");
+  options.expected = udp_frame(to_calm);
+  options.sequences = kAnyNumber;
+  options.name = "calm-app";
+  auto calm = need(App::attach(std::move(options)));
+  LiveFramesOptions live;
+  live.frame = udp_frame(to_calm);
+  live.allowed = calm->allowed(0);
+  live.packets_per_second = 10'000;
+  auto flow_to_calm = need(LiveFrames::create(other, std::move(live)));
+  flow_to_calm->start();
+  auto victim = attach("victim", kVictim, kAnyNumber);
+  std::uint64_t answers = 0;
+  for (int round = 0; round < 6; ++round) {
+    const std::uint64_t before = calm->received();
+    {
+      auto to_victim = endless(kVictim, 1);
+      expect_traffic(*victim, "before the NIC goes");
+      pair().remove();
+    }
+    ASSERT_TRUE(eventually([&] {
+      ++answers;
+      return daemon().show("nics")[0]["ifindex"].is_null();
+    })) << daemon().log();
+    make_wire();
+    ASSERT_TRUE(eventually([&] {
+      ++answers;
+      return open_queues() == 3;
+    })) << daemon().log();
+    EXPECT_TRUE(eventually([&] { return calm->received() > before + 100; }));
+  }
+  EXPECT_GE(answers, 12u);
+  auto sent = flow_to_calm->stop();
+  ASSERT_TRUE(sent) << sent.error().message;
+  calm->expect_all_once(*sent);
+  EXPECT_EQ(victim->attaches() + calm->attaches(), 2u) << "no session ended";
+  EXPECT_EQ(victim->wrong(), 0u);
+  auto to_victim = endless(kVictim, 1);
+  expect_traffic(*victim, "at the end");
+}
+
 TEST_F(Crash_System, ANicThatIsRenamedIsGoneUntilItHasItsNameAgain) {
   start(shared_);
   auto good = attach("good", kGood, kAnyNumber);
@@ -160,7 +216,7 @@ TEST_F(Crash_System, ANicThatIsRenamedIsGoneUntilItHasItsNameAgain) {
   EXPECT_EQ(nic_ns().command("ip -d link show other").output.find("prog/xdp"), std::string::npos);
   renamed = nic_ns().command("ip link set other down; ip link set other name nic0; ip link set nic0 up");
   ASSERT_TRUE(renamed.ok()) << renamed.output;
-  ASSERT_TRUE(eventually([&] { return daemon().show("queues").size() == 2; })) << daemon().log();
+  ASSERT_TRUE(eventually([&] { return open_queues() == 2; })) << daemon().log();
   auto to_good = endless(kGood, 0);
   expect_traffic(*good, "with its name again");
 }

@@ -23,7 +23,7 @@ class Engine final : public AppPortHost {
     pool = pools[0];
     return {};
   }
-  void close_queues(PortId) override {}
+  void close_queues(PortId, std::function<void()> closed) override { closed(); }
   Lane* lane = nullptr;
   Arena* arena = nullptr;
   PagePool* pool = nullptr;

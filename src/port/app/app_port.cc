@@ -25,7 +25,8 @@
 namespace sluice {
 
 namespace {
-constexpr std::uint64_t kReopenNs = 1'000'000'000;  // between tries to serve owned queues again
+constexpr std::uint64_t kReopenNs = 1'000'000'000;   // between tries to serve owned queues again
+constexpr std::uint64_t kWelcomeLookNs = 1'000'000;  // at queues that an app waits for
 constexpr std::uint64_t kStallChecksPerTimeout = 4;
 constexpr std::uint64_t kMinStallCheckNs = 1'000'000;
 }  // namespace
@@ -54,6 +55,14 @@ class AppPort::Impl final : public PressureSink {
     EventLoop::TimerId timeout = 0;
   };
   using PendingIt = std::list<Pending>::iterator;
+  // Has said hello and may come in; its queues are opening.
+  struct Waiting {
+    UniqueFd socket;
+    Peer peer;
+    Hello hello;
+    std::uint64_t until_ns = 0;
+    EventLoop::TimerId timer = 0;
+  };
   struct Attached {
     UniqueFd socket;
     Session who;
@@ -73,6 +82,10 @@ class AppPort::Impl final : public PressureSink {
   void on_hello(PendingIt pending);
   UniqueFd take_pending(PendingIt pending);
   void answer(UniqueFd socket, const Peer& peer, const Hello& hello);
+  void let_in(UniqueFd socket, const Peer& peer, const Hello& hello);
+  void wait_for_queues(UniqueFd socket, const Peer& peer, const Hello& hello);
+  void look_at_waiting();
+  void drop_waiting();
   void refuse(int socket, sluice_app_status status, const ucred& peer, const std::string& sentence);
 
   Result<void> attach(UniqueFd socket, const ucred& peer, const std::string& client);
@@ -81,7 +94,7 @@ class AppPort::Impl final : public PressureSink {
   Result<void> serve();
   void detach(std::string_view why);
   bool served() const { return attached_ && !attached_->lanes.empty(); }
-  bool session_has_ended() const;
+  static bool has_ended(const UniqueFd& socket);
   void check_stall();
 
  public:
@@ -108,7 +121,9 @@ class AppPort::Impl final : public PressureSink {
   std::list<Pending> pending_;  // oldest first
   std::unique_ptr<SessionMemory> memory_;
   KeptMemory kept_;
+  std::optional<Waiting> waiting_;    // only while nobody is attached
   std::optional<Attached> attached_;  // behind memory_: lanes go first
+  bool ending_ = false;
   std::vector<StallWatch> stall_;
   EventLoop::TimerId stall_timer_ = 0, reopen_timer_ = 0;
 
@@ -147,9 +162,10 @@ AppPort::Impl::~Impl() {
   while (!pending_.empty()) {
     take_pending(pending_.begin());
   }
+  drop_waiting();
+  ending_ = true;
   if (attached_) {
     detach("the port is removed");
-    loop_.cancel(reopen_timer_);
   }
   drop_memory();
 }
@@ -239,13 +255,17 @@ void AppPort::Impl::answer(UniqueFd socket, const Peer& peer, const Hello& hello
     return;
   }
   // A client that was killed and started again may be here before the loop has seen the end of the old one.
-  if (attached_ && session_has_ended()) {
+  if (attached_ && has_ended(attached_->socket)) {
     detach("the app closed");
   }
-  if (attached_) {
+  if (waiting_ && has_ended(waiting_->socket)) {
+    drop_waiting();
+  }
+  if (attached_ || waiting_) {
     refused_.add(1);
     refuse(socket.get(), SLUICE_APP_BUSY, who,
-           fmt::format("port {} is in use by pid {}", options_.name, attached_->who.pid));
+           fmt::format("port {} is in use by pid {}", options_.name,
+                       attached_ ? attached_->who.pid : waiting_->peer.who.pid));
     return;
   }
   if (const std::size_t kept = kept_.count(); kept >= kMaxKeptSessions) {
@@ -255,6 +275,38 @@ void AppPort::Impl::answer(UniqueFd socket, const Peer& peer, const Hello& hello
                        kept, options_.name));
     return;
   }
+  if (memory_ && host_.queues_are_opening(options_.id)) {
+    wait_for_queues(std::move(socket), peer, hello);
+    return;
+  }
+  let_in(std::move(socket), peer, hello);
+}
+
+void AppPort::Impl::wait_for_queues(UniqueFd socket, const Peer& peer, const Hello& hello) {
+  waiting_.emplace(Waiting{
+      .socket = std::move(socket), .peer = peer, .hello = hello, .until_ns = now_ns() + kWelcomeWaitsNs});
+  waiting_->timer = loop_.every(kWelcomeLookNs, [this] { look_at_waiting(); });
+}
+
+void AppPort::Impl::look_at_waiting() {
+  if (has_ended(waiting_->socket)) {
+    drop_waiting();
+  } else if (now_ns() >= waiting_->until_ns || !host_.queues_are_opening(options_.id)) {
+    Waiting waiting = std::move(*waiting_);
+    drop_waiting();
+    let_in(std::move(waiting.socket), waiting.peer, waiting.hello);
+  }
+}
+
+void AppPort::Impl::drop_waiting() {
+  if (waiting_) {
+    loop_.cancel(waiting_->timer);
+    waiting_.reset();
+  }
+}
+
+void AppPort::Impl::let_in(UniqueFd socket, const Peer& peer, const Hello& hello) {
+  const ucred& who = peer.who;
   auto for_refusal = socket.duplicate();  // attach() takes the socket; a refusal still needs it
   Result<void> done;
   try {
@@ -390,8 +442,8 @@ Result<void> AppPort::Impl::welcome() {
   return {};
 }
 
-bool AppPort::Impl::session_has_ended() const {
-  pollfd state{.fd = attached_->socket.get(), .events = POLLRDHUP, .revents = 0};
+bool AppPort::Impl::has_ended(const UniqueFd& socket) {
+  pollfd state{.fd = socket.get(), .events = POLLRDHUP, .revents = 0};
   return ::poll(&state, 1, 0) > 0;
 }
 
@@ -418,7 +470,7 @@ void AppPort::Impl::detach(std::string_view why) {
   attached_.reset();
   kept_.add(memory_->take_watched_files());
   drop_memory();  // D2: no other session sees this arena
-  if (!options_.owned.empty()) {
+  if (!options_.owned.empty() && !ending_) {
     if (auto made = make_memory(); !made) {
       reopen_later(made.error());
     }
@@ -468,11 +520,17 @@ void AppPort::Impl::drop_memory() {
   if (!memory_) {
     return;
   }
-  if (!options_.owned.empty()) {
-    host_.close_queues(options_.id);  // D7: only now nothing writes into the pages that come home
+  std::shared_ptr<SessionMemory> memory = std::move(memory_);
+  auto drop = [holder = options_.id, memory]() mutable {
+    memory->reclaim(holder);
+    memory.reset();
+  };
+  memory.reset();
+  if (options_.owned.empty()) {
+    drop();
+  } else {
+    host_.close_queues(options_.id, std::move(drop));  // D7: not before nothing writes into the pages
   }
-  memory_->reclaim(options_.id);
-  memory_.reset();
 }
 
 void AppPort::Impl::reopen_later(const Error& error) {

@@ -59,6 +59,10 @@ struct AppPortOptions {
   ArenaOptions::Huge huge = ArenaOptions::Huge::kIfAny;  // pages of the RX arena
 };
 
+// An app that comes while its port's queues are opening waits for its welcome so long at most; libsluice
+// waits 1 s unless told otherwise. After that it is let in, and its packets come when the queues are open.
+inline constexpr std::uint64_t kWelcomeWaitsNs = 500'000'000;
+
 // Connections that have not said hello yet. One more, and the oldest of them is let go (D6).
 inline constexpr std::size_t kMaxPendingHellos = 32;
 // What an app port asks of the engine that wires everything. Calls come on the control thread.
@@ -72,11 +76,14 @@ class AppPortHost {
   virtual void set_attached(PortId port, bool attached) = 0;
   // Any worker thread, on a change only.
   virtual void set_pressure(PortId port, WorkerId worker, bool on) = 0;
-  // Owned queues: bind their sockets to this arena / close them. `pools` is parallel to
-  // AppPortOptions::owned. After close_queues() nothing writes into the arena any more (D7), and its pages
-  // are back in `pools`.
+  // Owned queues: they begin to open over this arena, and are tried again where that fails. `pools` is
+  // parallel to AppPortOptions::owned.
   virtual Result<void> open_queues(PortId port, Arena& arena, std::span<PagePool* const> pools) = 0;
-  virtual void close_queues(PortId port) = 0;
+  // Some of them are opening, or waiting to: an app that is let in now would not get their packets yet.
+  virtual bool queues_are_opening(PortId) { return false; }
+  // They begin to close. `closed` is called, at once or later, also when the port is gone by then, when
+  // nothing writes into the arena any more (D7) and its pages are back in their pools.
+  virtual void close_queues(PortId port, std::function<void()> closed) = 0;
 };
 
 class AppPort {

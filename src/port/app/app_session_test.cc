@@ -313,6 +313,56 @@ TEST_F(OwnedQueues, AreClosedBeforePagesComeHomeAndOpenedAgainOverAFreshArena) {
   EXPECT_TRUE(all_zero(*peer));
 }
 
+TEST_F(OwnedQueues, TheirMemoryStaysUntilTheKernelIsDoneWithItAlsoAfterTheEndOfThePort_D7) {
+  start();
+  host.closes_later = true;
+  attach().reset();
+  wait_detached();
+  ASSERT_EQ(host.closing.size(), 1u);
+  auto next = attach();
+  EXPECT_TRUE(all_zero(*next)) << "another arena (D2)";
+  port.reset();
+  ASSERT_EQ(host.closing.size(), 2u);
+  for (const auto& closed : host.closing) {
+    closed();  // CHECKs that every page is home
+  }
+}
+
+TEST_F(OwnedQueues, AnAppWaitsForQueuesThatAreOpeningAndNobodyElseDoes) {
+  start();
+  host.opening = true;
+  UniqueFd socket = connect_to(options.socket);
+  sluice_app_hello hello = good_hello();
+  ASSERT_TRUE(send_raw(socket.get(), &hello, sizeof(hello)));
+  // One more is answered meanwhile: the first has the port.
+  auto busy = say(&hello, sizeof(hello));
+  ASSERT_TRUE(busy);
+  EXPECT_EQ(busy->welcome.status, SLUICE_APP_BUSY);
+  EXPECT_FALSE(port->session());
+  host.opening = false;
+  auto answer = answer_of(socket.get());
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->welcome.status, SLUICE_APP_OK);
+  EXPECT_TRUE(port->session());
+}
+
+TEST_F(OwnedQueues, AnAppThatDiesWaitingLeavesThePortToTheNext) {
+  start();
+  host.opening = true;
+  sluice_app_hello hello = good_hello();
+  UniqueFd socket = connect_to(options.socket);
+  ASSERT_TRUE(send_raw(socket.get(), &hello, sizeof(hello)));
+  EXPECT_EQ(say(&hello, sizeof(hello))->welcome.status, SLUICE_APP_BUSY);
+  socket.reset();
+  UniqueFd next = connect_to(options.socket);
+  ASSERT_TRUE(send_raw(next.get(), &hello, sizeof(hello)));
+  // Never open: it is let in all the same.
+  auto answer = answer_of(next.get());
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->welcome.status, SLUICE_APP_OK);
+  EXPECT_EQ(counter("attaches"), 1u);
+}
+
 TEST_F(OwnedQueues, ThatCannotBeOpenedAgainAreTriedAgainAndTheAppIsToldWhy) {
   start();
   attach().reset();

@@ -50,7 +50,8 @@ class FakeHost final : public AppPortHost {
     }
     return {};
   }
-  void close_queues(PortId) override {
+  bool queues_are_opening(PortId) override { return opening; }
+  void close_queues(PortId, std::function<void()> closed) override {
     EXPECT_TRUE(lanes.empty()) << "workers let go of the lanes before the queues are closed";
     events.push_back("close");
     for (auto [pool, page] : posted) {
@@ -59,6 +60,11 @@ class FakeHost final : public AppPortHost {
     posted.clear();
     owned.clear();
     open_arena = nullptr;
+    if (closes_later) {
+      closing.push_back(std::move(closed));
+    } else {
+      closed();
+    }
   }
 
   std::map<int, Lane*> lanes;
@@ -66,6 +72,9 @@ class FakeHost final : public AppPortHost {
   int pressure_changes = 0;
   bool attached = false;
   bool refuse_queues = false;
+  bool opening = false;
+  bool closes_later = false;
+  std::vector<std::function<void()>> closing;  // what was closed, and the kernel is not done with
   std::vector<std::string> events;
   Arena* open_arena = nullptr;
   std::vector<PagePool*> owned;

@@ -48,8 +48,6 @@ class NicQueue final : public Queue {
   // Errors: queue out of range, in use by another socket, no zero copy where mode asks for it, frames that do
   // not fit a page.
   static Result<std::unique_ptr<NicQueue>> open(const NicQueueOptions& options, Umem& umem, PagePool& pool);
-  static Result<std::unique_ptr<NicQueue>> open_empty(const NicQueueOptions& options, Umem& umem,
-                                                      PagePool& pool);  // without fill()
 
   // Control thread: checks what can be known before, and makes what closing will need.
   static Result<std::unique_ptr<NicQueue>> prepare(const NicQueueOptions& options, Umem& umem, PagePool& pool,
@@ -66,6 +64,7 @@ class NicQueue final : public Queue {
   // Control thread: what has come of it. kBusy: another pool has the queue, next_bind() again later;
   // kOtherwise: sharing did not work, next_bind() now does without. An error is final.
   Result<Bound> bound(int error);
+  bool is_bound() const { return bound_; }
   std::string explain_bind(int error) const;
 
   // The pool's thread. Posts the first pages, also for a queue that only sends: some drivers leak without

@@ -87,17 +87,8 @@ Result<std::unique_ptr<NicQueue>> NicQueue::prepare(const NicQueueOptions& optio
   return queue;
 }
 
-Result<std::unique_ptr<NicQueue>> NicQueue::open(const NicQueueOptions& options, Umem& umem, PagePool& pool) {
-  auto queue = open_empty(options, umem, pool);
-  if (queue) {
-    (*queue)->fill();
-  }
-  return queue;
-}
-
 // One deadline for both ways, by sharing and by a registration.
-Result<std::unique_ptr<NicQueue>> NicQueue::open_empty(const NicQueueOptions& options, Umem& umem,
-                                                       PagePool& pool) {
+Result<std::unique_ptr<NicQueue>> NicQueue::open(const NicQueueOptions& options, Umem& umem, PagePool& pool) {
   auto made = prepare(options, umem, pool);
   SLUICE_TRY(made);
   NicQueue& queue = **made;
@@ -126,6 +117,7 @@ Result<std::unique_ptr<NicQueue>> NicQueue::open_empty(const NicQueueOptions& op
     log::warn("{} queue {}: another socket, or the kernel taking one down, had it for {} ms",
               queue.options_.netdev, raw(queue.options_.queue), waited_ns / 1'000'000);
   }
+  queue.fill();
   return made;
 }
 
