@@ -105,8 +105,10 @@ Result<void> Engine::start_workers(const std::vector<WorkerOptions>& options) {
 }
 
 Engine::~Engine() {
-  if (stall_timer_ != 0) {
-    loop_.cancel(stall_timer_);
+  for (EventLoop::TimerId timer : {stall_timer_, retry_timer_, rest_timer_}) {
+    if (timer != 0) {
+      loop_.cancel(timer);
+    }
   }
   // Ports first, since their sessions use queues and lanes; what is still owned goes with its port.
   apps_.clear();
@@ -148,6 +150,8 @@ Result<void> Engine::apply(const Config& fresh) {
   });
   forget_unused_netdevs();
   current_ = target_;
+  retry_later();
+  let_ids_rest();
   if (!failures.empty()) {
     return fail("{}", failures);
   }
@@ -265,8 +269,11 @@ Result<void> Engine::replace_rules(const std::string& netdev, const std::vector<
     rules.push_back(entry.rule);
   }
   SLUICE_TRY(unit.demux().replace_rules(rules));
+  // The new rules run whatever becomes of these.
   for (RuleSlot slot : table.commit(std::move(*plan))) {
-    SLUICE_TRY(unit.demux().clear_rule_count(slot));
+    if (auto cleared = unit.demux().clear_rule_count(slot); !cleared) {
+      log::warn("nic {}: the count of rule {} goes on: {}", netdev, raw(slot), cleared.error().message);
+    }
   }
   return {};
 }
@@ -287,14 +294,21 @@ void Engine::forget_unused_netdevs() {
   }
   for (const std::string& name : unused) {
     PortId id = names_.all().at(name);
-    for (auto& [netdev, unit] : nics_) {
-      if (auto cleared = unit->demux().set_port(id, PortEntry{}); !cleared) {
-        log::warn("nic {}: {}", netdev, cleared.error().message);
-      }
-    }
     port_table_.erase(id);
-    names_.give_back(name);
+    std::string failures;
+    give_back_port(name, failures);
   }
+}
+
+// Not before every program has been told: one that was not would still send to the entry.
+bool Engine::give_back_port(const std::string& name, std::string& failures) {
+  const PortId id = names_.forget(name);
+  if (can_be_told(id, PortEntry{}, failures)) {
+    names_.give_back(id);
+    return true;
+  }
+  untold_.insert(id);
+  return false;
 }
 
 Result<void> Engine::perform(const AddPort& action) {
@@ -330,17 +344,18 @@ Result<void> Engine::perform(const RemovePort& action) {
   forget_stall(action.name, id);
   std::vector<OwnedQueue> queues = std::move(domains_[id].queues);
   domains_.erase(id);
-  for (auto& [netdev, unit] : nics_) {
-    SLUICE_TRY(unit->demux().set_port(id, PortEntry{}));
-  }
   port_table_.erase(id);
-  names_.give_back(action.name);
+  std::string failures;
+  const bool told = give_back_port(action.name, failures);
   for (const OwnedQueue& owned : queues) {
     NicUnit* unit = nic_by_id(owned.nic);
     if (unit != nullptr && !unit->queues().contains(owned.queue) &&
         !is_owned_in_target(unit->config().netdev, owned.queue)) {
       unit->open_host_queue(owned.queue);
     }
+  }
+  if (!told) {
+    return fail("it is gone, but not from every NIC's program, which is tried again: {}", failures);
   }
   return {};
 }

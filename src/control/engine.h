@@ -6,6 +6,7 @@
 //   engine_nics.cc    NICs attached, detached, lost and found again
 //   engine_apps.cc    ports of type "app", and the queues that they own
 //   engine_switch.cc  ports of type "guest" and "host", and the switch between them
+//   engine_retry.cc   what a step could not do is tried again; ids rest before they are used again
 //   engine_show.cc    what it says of itself
 //
 // Control thread only, but for set_pressure(), which workers call.
@@ -43,7 +44,7 @@
 
 namespace sluice {
 
-inline constexpr std::size_t kMaxNics = 64;
+inline constexpr std::uint16_t kMaxNics = 64;
 
 class Engine final : public AppPortHost, public GuestPortHost, public ControlTarget {
  public:
@@ -144,6 +145,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   Result<void> wait_for_queues();
   Result<void> attach_nic(const NicConfig& config);
   void detach_nic(const std::string& netdev);
+  void give_back_nic(const std::string& netdev);
   void open_owned_queue(PortId owner, std::size_t index);
   Result<void> add_app(const PortConfig& config, PortId id);
   Result<void> add_guest(const PortConfig& config, PortId id);
@@ -153,6 +155,17 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   void add_member(const std::string& name, Member member);
   void remove_member(const std::string& name);
   void remove_host(const std::string& name);
+  // engine_retry.cc
+  void retry_later();
+  void retry();
+  void retry_nics();
+  void tell_programs();
+  bool can_be_told(PortId id, const PortEntry& entry, std::string& failures);
+  void log_once(const std::string& what, const Error& error);
+  void let_ids_rest();
+  void look_at_rest();
+  bool frames_are_gone();
+
   void settle(const std::function<void(const std::string&, const Error&)>& failed);
   Result<void> refresh_uplink(const std::string& netdev);
   Result<void> replace_rules(const std::string& netdev, const std::vector<RuleConfig>& wanted);
@@ -163,6 +176,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   Result<AppPortOptions> app_options(const PortConfig& port, const std::optional<std::string>& uplink);
   Result<PortId> port_of_rule(const std::string& to);
   void forget_unused_netdevs();
+  bool give_back_port(const std::string& name, std::string& failures);
   bool is_trusted(PortId port) const;
   bool is_owned_in_target(const std::string& netdev, QueueId queue) const;
   NicUnit* nic_by_id(NicId id);
@@ -189,6 +203,14 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   std::unique_ptr<const Switch> switch_;   // what the workers have
   std::set<std::string> unsettled_;        // NICs whose members have changed since settle()
   bool switch_changed_ = false;
+  std::set<std::string> unruled_;            // NICs that came back and could not be given their rules
+  std::set<PortId> untold_;                  // removed ports whose entry some NIC's program still has
+  std::map<std::string, std::string> said_;  // what is wrong, by what: said once
+  EventLoop::TimerId retry_timer_ = 0;
+  std::uint64_t nic_retry_ns_ = 0, nic_retry_pause_ns_ = 0;
+  RestingIds free_nic_ids_{0, kMaxNics};
+  std::vector<std::uint64_t> rest_begun_;  // turns of the workers, when the present round began
+  EventLoop::TimerId rest_timer_ = 0;
   std::map<std::string, Stall> stalls_;  // by port
   EventLoop::TimerId stall_timer_ = 0;
   std::unique_ptr<ThreadWatch> thread_watch_;

@@ -34,22 +34,17 @@ Result<void> Engine::reserve_host_memory(const std::vector<Action>& actions) {
 
 Result<void> Engine::perform(const AddNic& action) {
   const std::string& netdev = action.nic.netdev;
-  std::uint16_t id = 0;
-  while (std::any_of(nic_ids_.begin(), nic_ids_.end(),
-                     [id](const auto& entry) { return raw(entry.second) == id; })) {
-    ++id;
+  auto id = free_nic_ids_.take();
+  if (!id) {
+    return free_nic_ids_.any_resting()
+               ? fail("packets of a removed NIC are still under way, and no other id is free; try again")
+               : fail("more than {} NICs", kMaxNics);
   }
-  if (id >= kMaxNics) {
-    return fail("more than {} NICs", kMaxNics);
-  }
+  nic_ids_[netdev] = NicId{*id};
   auto port = names_.take("nic:" + netdev);
-  if (!port) {
-    return std::unexpected(port.error());
-  }
-  nic_ids_[netdev] = NicId{id};
-  if (auto attached = attach_nic(action.nic); !attached) {
-    nic_ids_.erase(netdev);
-    names_.give_back("nic:" + netdev);
+  auto attached = port ? attach_nic(action.nic) : std::unexpected(port.error());
+  if (!attached) {
+    give_back_nic(netdev);
     return attached;
   }
   unsettled_.insert(netdev);
@@ -60,9 +55,15 @@ Result<void> Engine::perform(const RemoveNic& action) {
   detach_nic(action.netdev);
   rules_.erase(action.netdev);
   unsettled_.erase(action.netdev);
-  nic_ids_.erase(action.netdev);
-  names_.give_back("nic:" + action.netdev);
+  unruled_.erase(action.netdev);
+  give_back_nic(action.netdev);
   return {};
+}
+
+void Engine::give_back_nic(const std::string& netdev) {
+  free_nic_ids_.give_back(raw(nic_ids_.at(netdev)));
+  nic_ids_.erase(netdev);
+  names_.give_back("nic:" + netdev);
 }
 
 Result<void> Engine::attach_nic(const NicConfig& config) {
@@ -148,9 +149,11 @@ void Engine::nic_appeared(const std::string& netdev) {
     return;
   }
   if (auto attached = attach_nic(config->second); !attached) {
-    log::error("nic {} is back, but cannot be used: {}", netdev, attached.error().message);
+    log_once(fmt::format("nic {} is back, but cannot be used", netdev), attached.error());
+    retry_later();
     return;
   }
+  nic_retry_pause_ns_ = 0;
   NicUnit& unit = *nics_.at(netdev);
   for (auto& [port, domain] : domains_) {
     for (std::size_t index = 0; index < domain.pools.size(); ++index) {
@@ -161,12 +164,8 @@ void Engine::nic_appeared(const std::string& netdev) {
       open_owned_queue(port, index);
     }
   }
-  if (auto set = perform(SetRules{netdev, rules_of(current_, netdev)}); !set) {
-    log::error("nic {}: {}", netdev, set.error().message);
-  }
-  if (auto served = refresh_uplink(netdev); !served) {
-    log::error("nic {}: {}", netdev, served.error().message);
-  }
+  unruled_.insert(netdev);
+  retry();
 }
 
 // A netdev that rules lead to may have a new ifindex, or none.

@@ -111,8 +111,50 @@ TEST(PortNames, AnIdBelongsToItsNameUntilItIsGivenBack) {
   EXPECT_EQ(names.take("dns").value(), dns);
   EXPECT_NE(names.take("web").value(), dns);
   names.give_back("dns");
-  EXPECT_EQ(names.take("mail").value(), dns);
+  EXPECT_NE(names.take("mail").value(), dns);
   EXPECT_EQ(names.take("kernel").value(), PortId::kKernel);
+}
+
+TEST(PortNames, AnIdRestsUntilARoundThatBeganAfterItsReturnHasEndedAndTheOldestIsTakenFirst) {
+  PortNames names;
+  std::vector<PortId> ids;
+  for (std::uint16_t i = kFirstFreePortId; i < kMaxPorts; ++i) {
+    ids.push_back(names.take(fmt::format("p{}", i)).value());
+  }
+  names.give_back("p2");
+  names.resting().begin_round();
+  names.give_back("p3");
+  auto none = names.take("next");
+  ASSERT_FALSE(none);
+  EXPECT_EQ(none.error().message,
+            "no room for port next at this moment: packets of removed ports are still under way; try again");
+  names.resting().end_round();
+  EXPECT_TRUE(names.resting().any_resting()) << "p3 came back in the middle of the round";
+  EXPECT_EQ(names.take("next").value(), ids[0]);
+  EXPECT_FALSE(names.take("more"));
+  names.resting().begin_round();
+  names.resting().end_round();
+  EXPECT_EQ(names.take("more").value(), ids[1]);
+  EXPECT_FALSE(names.resting().any_resting());
+}
+
+TEST(PortNames, AnEntryThatNoProgramCouldBeToldOfIsNotUsedAgain) {
+  PortNames names;
+  PortId dns = names.take("dns").value();
+  EXPECT_EQ(names.forget("dns"), dns);
+  EXPECT_FALSE(names.all().contains("dns"));
+  names.resting().begin_round();
+  names.resting().end_round();
+  std::uint32_t taken = 0;
+  while (auto id = names.take(fmt::format("p{}", taken))) {
+    EXPECT_NE(*id, dns);
+    ++taken;
+  }
+  EXPECT_EQ(taken, kMaxPorts - kFirstFreePortId - 1u);
+  names.give_back(dns);
+  names.resting().begin_round();
+  names.resting().end_round();
+  EXPECT_EQ(names.take("late").value(), dns);
 }
 
 TEST(PortNames, SayWhenThePortTableIsFull) {

@@ -6,7 +6,10 @@
 #include <csignal>
 #include <filesystem>
 
+#include "memory/arena.h"
+#include "memory/pool.h"
 #include "port/app/app_peer.h"
+#include "port/nic/queue.h"
 #include "test/system/fixture.h"
 
 namespace sluice::test {
@@ -105,6 +108,43 @@ TEST_F(Refusal, ZeroCopyThatTheDriverDoesNotHaveIsAnErrorWhenItIsAskedFor) {
   expect_refused(nic_table("nic0", "mode = \"zerocopy\"") + app_port("dns") + udp_rule(kDns, "dns"),
                  {"nic0", "no AF_XDP zero copy on this queue", "mode = \"auto\""});
   EXPECT_FALSE(nic_has_xdp());
+}
+
+// An AF_XDP socket of another program on the NIC's queue.
+struct OtherProgram {
+  explicit OtherProgram(int ifindex)
+      : arena(need(Arena::create({.name = "other", .page_count = 4096}))),
+        umem(need(Umem::create(arena))),
+        pool(need(PagePool::create(arena, {.name = "other", .page_count = 4096}))),
+        queue(
+            need(NicQueue::open({.netdev = "nic0", .ifindex = ifindex, .ring_entries = 512}, *umem, *pool))) {
+  }
+  Arena arena;
+  std::unique_ptr<Umem> umem;
+  std::unique_ptr<PagePool> pool;
+  std::unique_ptr<NicQueue> queue;
+};
+
+TEST_F(Refusal, AQueueThatAnotherProgramHasIsSaidWhileEverythingElseIsServed) {
+  auto other = nic_ns().in([&] { return std::make_unique<OtherProgram>(pair().nic_ifindex()); });
+  start(nic_table() + app_port("dns", "queues = [\"nic0:0\"]") + udp_rule(kDns, "dns"));
+  EXPECT_NE(daemon().log().find("not open: nic0:0 is opening: "), std::string::npos) << daemon().log();
+  nlohmann::json queue = daemon().show("queues")[0];
+  EXPECT_TRUE(queue["state"] == "opening" || queue["state"] == "failed") << queue.dump();
+  EXPECT_NE(queue["why"].get<std::string>().find("another AF_XDP socket"), std::string::npos) << queue.dump();
+  // A program may come and go meanwhile, a reload is answered, and the end is no slower for it.
+  for (int round = 0; round < 3; ++round) {
+    auto app = attach("dns", kDns, 0);
+    EXPECT_EQ(daemon().port("dns")["state"], "attached");
+  }
+  EXPECT_TRUE(daemon().call("reload"));
+  ASSERT_TRUE(eventually([&] { return daemon().show("queues")[0]["state"] == "failed"; })) << daemon().log();
+  auto app = attach("dns", kDns, 500);
+  other.reset();
+  ASSERT_TRUE(eventually([&] { return daemon().show("queues")[0]["state"] == "open"; })) << daemon().log();
+  auto to_dns = flow(kDns, {.count = 500, .allowed = app->allowed()});
+  to_dns->start();
+  app->expect_all_once();
 }
 
 TEST_F(Refusal, ASecondDaemonOnTheSameControlSocketEndsAndTheFirstServesOn) {
