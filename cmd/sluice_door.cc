@@ -4,6 +4,7 @@
 
 #include "base/closer.h"
 #include "base/fd.h"
+#include "door/one_message.h"
 #include "door/undertaker.h"
 #include "door/zygote.h"
 #include "port/guest/guest_door.h"
@@ -16,6 +17,8 @@ void run_door(DoorKind kind, int channel, int peer) {
   switch (kind) {
     case DoorKind::kGuest:
       return run_guest_door(channel, peer);
+    case DoorKind::kOneMessage:
+      return run_message_door(channel, peer);
     case DoorKind::kUndertaker:
       return run_undertaker(channel);
   }

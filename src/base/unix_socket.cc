@@ -253,4 +253,12 @@ bool refuse_descriptors(int socket) {
   return ::setsockopt(socket, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof(off)) == 0;
 }
 
+bool kernel_refuses_descriptors() {
+  static const bool refuses = [] {
+    const UniqueFd socket = make_socket(SOCK_STREAM);
+    return socket && refuse_descriptors(socket.get());
+  }();
+  return refuses;
+}
+
 }  // namespace sluice

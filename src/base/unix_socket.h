@@ -59,5 +59,7 @@ Result<ucred> peer_credentials(int socket);
 // From here on nobody can send descriptors to this socket: their sendmsg(2) says EPERM. Accepted sockets have
 // it from their listener. False: this kernel cannot (before Linux 6.16).
 bool refuse_descriptors(int socket);
+// Whether it can, asked once.
+bool kernel_refuses_descriptors();
 
 }  // namespace sluice

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/unix_socket.h"
 #include "control/engine.h"
 
 namespace sluice {
@@ -71,6 +72,7 @@ Result<void> Engine::add_app(const PortConfig& config, PortId id) {
   for (const OwnedQueue& owned : domain.queues) {
     nic_by_id(owned.nic)->close_queue(owned.queue);
   }
+  options->doors = kernel_refuses_descriptors() ? nullptr : &doors_;
   auto port = AppPort::create(std::move(*options), loop_, *this);
   SLUICE_TRY(port);
   apps_[config.name] = std::move(*port);

@@ -8,15 +8,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <filesystem>
 #include <utility>
 
 #include "base/clock.h"
-#include "base/closer.h"
 #include "base/fd_passing.h"
 #include "base/log.h"
+#include "base/unix_socket.h"
+#include "door/undertaker.h"
 
 namespace sluice {
 
@@ -24,6 +26,7 @@ namespace {
 
 constexpr std::uint64_t kTickNs = 250'000'000;
 constexpr const char* kProgramName = "sluice-door";
+constexpr const char* kUndertakers = "closing sockets";  // Door::who
 
 Result<std::pair<UniqueFd, UniqueFd>> make_channel(int flags) {
   int ends[2];
@@ -69,9 +72,17 @@ Result<std::unique_ptr<DoorKeeper>> DoorKeeper::start(const std::string& program
 }
 
 void DoorKeeper::stop_watching() {
+  for (Ending& ending : ending_) {
+    bury(std::move(ending.door.channel));
+  }
+  ending_.clear();
   if (undertaker_) {
     drop_undertaker();
   }
+  for (UniqueFd& left : unburied_) {
+    (void)left.release();  // the kernel closes it with the process, and does not wait then
+  }
+  unburied_.clear();
   if (timer_ != 0) {
     loop_->cancel(std::exchange(timer_, 0));
   }
@@ -130,10 +141,10 @@ Result<UniqueFd> DoorKeeper::ask_for(DoorKind kind, std::uint32_t id, int peer) 
 }
 
 Result<Door> DoorKeeper::open(DoorKind kind, const std::string& who, UniqueFd peer) {
-  if (stuck(who) >= kMostStuckDoorsOfOne || stuck_ >= kMostStuckDoors) {
+  if (stuck(who) >= kMostStuckDoorsOfOne || stuck_for_ports() >= kMostStuckDoors) {
     bury(std::move(peer));
     return fail("{} doors of {} and {} in all wait in the kernel for what their peers sent; end those peers",
-                stuck(who), who, stuck_);
+                stuck(who), who, stuck_for_ports());
   }
   const std::uint32_t id = ++last_id_;
   auto channel = ask_for(kind, id, peer.get());
@@ -169,33 +180,55 @@ void DoorKeeper::bury(UniqueFd socket) {
   watch();
 }
 
+// False: none can be had at present.
+bool DoorKeeper::has_undertaker() {
+  if (undertaker_) {
+    return true;
+  }
+  if (stuck(kUndertakers) >= kMostStuckDoors) {
+    return false;
+  }
+  const std::uint32_t id = ++last_id_;
+  auto channel = ask_for(DoorKind::kUndertaker, id, -1);
+  if (!channel) {
+    return false;
+  }
+  undertaker_ = std::make_unique<Undertaker>();
+  undertaker_->door = Door{.id = id, .channel = std::move(*channel), .who = kUndertakers};
+  (void)refuse_descriptors(undertaker_->door.channel.get());
+  if (loop_ != nullptr) {
+    (void)loop_->add(undertaker_->door.channel.get(), EPOLLIN, [this](std::uint32_t) {
+      look_at_undertaker(now_ns());
+      bury_more();
+    });
+  }
+  return true;
+}
+
 void DoorKeeper::bury_more() {
   const std::uint64_t now = now_ns();
-  while (!unburied_.empty() && stuck_ < kMostStuckDoors) {
-    if (!undertaker_) {
-      const std::uint32_t id = ++last_id_;
-      auto channel = ask_for(DoorKind::kUndertaker, id, -1);
-      if (!channel) {
-        return;
-      }
-      undertaker_ = std::make_unique<Undertaker>();
-      undertaker_->door = Door{.id = id, .channel = std::move(*channel), .who = "refused connections"};
-      if (loop_ != nullptr) {
-        (void)loop_->add(undertaker_->door.channel.get(), EPOLLIN, [this](std::uint32_t) {
-          look_at_undertaker(now_ns());
-          bury_more();
-        });
-      }
-    }
+  bool replaced = false;
+  while (!unburied_.empty() && has_undertaker()) {
+    std::array<int, kMostBuriedAtOnce> fds;
+    const std::size_t count = std::min(unburied_.size(), fds.size());
+    std::transform(unburied_.begin(), unburied_.begin() + static_cast<std::ptrdiff_t>(count), fds.begin(),
+                   [](const UniqueFd& socket) { return socket.get(); });
     const char byte = 0;
-    const int fd = unburied_.front().get();
-    if (!send_with(undertaker_->door.channel.get(), byte, std::span(&fd, 1))) {
-      return;  // it is full, or gone: the next tick looks
+    if (!send_with(undertaker_->door.channel.get(), byte, std::span(fds).first(count))) {
+      if (unburied_.size() < kMostUnburied || std::exchange(replaced, true)) {
+        return;  // it is full, or gone: the next tick looks
+      }
+      const std::uint32_t full = undertaker_->door.id;
+      drop_undertaker();
+      kill(full);
+      continue;
     }
-    if (undertaker_->under_way++ == 0) {
+    if (undertaker_->under_way.empty()) {
       undertaker_->heard_since_ns = now;
     }
-    unburied_.pop_front();  // not the last reference: the undertaker's message has one
+    undertaker_->under_way.push_back(count);
+    // Not the last references: the undertaker's message has them too.
+    unburied_.erase(unburied_.begin(), unburied_.begin() + static_cast<std::ptrdiff_t>(count));
   }
 }
 
@@ -203,19 +236,16 @@ void DoorKeeper::look_at_undertaker(std::uint64_t now) {
   if (!undertaker_) {
     return;
   }
-  std::array<char, 64> answers;
-  while (undertaker_->under_way > 0) {
-    const ssize_t got = ::recv(undertaker_->door.channel.get(), answers.data(), answers.size(), MSG_DONTWAIT);
-    if (got <= 0) {
-      break;
-    }
-    --undertaker_->under_way;
+  char answer = 0;
+  while (!undertaker_->under_way.empty() &&
+         ::recv(undertaker_->door.channel.get(), &answer, 1, MSG_DONTWAIT) > 0) {
     undertaker_->heard_since_ns = now;
-    buried_.add(1);
+    buried_.add(undertaker_->under_way.front());
+    undertaker_->under_way.pop_front();
   }
   if (hung_up(undertaker_->door.channel.get())) {
     drop_undertaker();
-  } else if (undertaker_->under_way > 0 && now - undertaker_->heard_since_ns > kDoorEndsNs) {
+  } else if (!undertaker_->under_way.empty() && now - undertaker_->heard_since_ns > kDoorEndsNs) {
     drop_undertaker();  // it waits for what it closes; another one closes the rest
   }
 }
@@ -241,7 +271,7 @@ void DoorKeeper::tick() {
   look_at_undertaker(now);
   look_at_endings(now);
   bury_more();
-  const bool quiet = ending_.empty() && unburied_.empty() && (!undertaker_ || undertaker_->under_way == 0);
+  const bool quiet = ending_.empty() && unburied_.empty() && (!undertaker_ || undertaker_->under_way.empty());
   if (quiet) {
     loop_->cancel(std::exchange(timer_, 0));
   }
@@ -256,7 +286,9 @@ void DoorKeeper::look_at_endings(std::uint64_t now) {
         --stuck_of_[who];
         log::info("{}: a door that was stuck has ended", who);
       }
-      Closer::of_process().close(ending->door.channel.release());  // with memory that it passed on, unread
+      if (ending->door.who != kUndertakers) {
+        bury(std::move(ending->door.channel));  // with what it passed on and nobody has read
+      }
       ending = ending_.erase(ending);
       continue;
     }
@@ -275,6 +307,10 @@ void DoorKeeper::look_at_endings(std::uint64_t now) {
     }
     ++ending;
   }
+}
+
+std::uint32_t DoorKeeper::stuck_for_ports() const {
+  return stuck_ - stuck(kUndertakers);
 }
 
 std::uint32_t DoorKeeper::stuck(const std::string& who) const {

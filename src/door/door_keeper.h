@@ -24,6 +24,9 @@ inline constexpr std::uint32_t kMostStuckDoorsOfOne = 4;
 inline constexpr std::uint32_t kMostStuckDoors = 64;
 // How long a door has to end by itself, and then to die.
 inline constexpr std::uint64_t kDoorEndsNs = 1'000'000'000;
+// Sockets that wait to be closed. At so many an undertaker that takes no more is killed, and with it goes
+// what it has; so the daemon never holds more of them.
+inline constexpr std::size_t kMostUnburied = 256;
 
 class DoorKeeper final : public Doors {
  public:
@@ -54,8 +57,8 @@ class DoorKeeper final : public Doors {
   };
   struct Undertaker {
     Door door;
-    std::uint64_t under_way = 0;       // sockets sent and not answered for
-    std::uint64_t heard_since_ns = 0;  // its last answer, or when it got work
+    std::deque<std::size_t> under_way;  // sockets per datagram that was sent and is not answered for
+    std::uint64_t heard_since_ns = 0;   // its last answer, or when it got work
   };
 
   explicit DoorKeeper(std::string program) : program_(std::move(program)) {}
@@ -67,6 +70,8 @@ class DoorKeeper final : public Doors {
   void look_at_endings(std::uint64_t now);
   void look_at_undertaker(std::uint64_t now);
   void bury_more();
+  bool has_undertaker();
+  std::uint32_t stuck_for_ports() const;
   void drop_undertaker();
 
   const std::string program_;

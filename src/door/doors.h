@@ -21,6 +21,7 @@ namespace sluice {
 
 enum class DoorKind : std::uint32_t {
   kGuest,       // vhost-user: port/guest/guest_door.h
+  kOneMessage,  // reads one message, as bytes: one_message.h
   kUndertaker,  // closes what it is sent: undertaker.h
 };
 
@@ -47,6 +48,8 @@ class PeerSocket {
  public:
   PeerSocket() = default;
   PeerSocket(UniqueFd fd, Doors& doors) : fd_(std::move(fd)), doors_(&doors) {}
+  // Without doors: one to which the kernel lets nobody send descriptors, so that it is closed here.
+  PeerSocket(UniqueFd fd, Doors* doors) : fd_(std::move(fd)), doors_(doors) {}
   PeerSocket(PeerSocket&&) noexcept = default;
   PeerSocket& operator=(PeerSocket&& other) noexcept {
     reset();
@@ -59,10 +62,12 @@ class PeerSocket {
   int get() const { return fd_.get(); }
   explicit operator bool() const { return static_cast<bool>(fd_); }
   UniqueFd release() { return std::move(fd_); }
+  Result<UniqueFd> duplicate() const { return fd_.duplicate(); }
   void reset() {
-    if (fd_) {
+    if (fd_ && doors_ != nullptr) {
       doors_->bury(std::move(fd_));
     }
+    fd_.reset();
   }
 
  private:

@@ -15,7 +15,7 @@ namespace sluice {
 void run_undertaker(int channel) {
   for (;;) {
     char byte = 0;
-    alignas(cmsghdr) std::byte control[CMSG_SPACE(sizeof(int))];
+    alignas(cmsghdr) std::byte control[CMSG_SPACE(kMostBuriedAtOnce * sizeof(int))];
     iovec bytes{&byte, 1};
     msghdr header{};
     header.msg_iov = &bytes;

@@ -9,6 +9,16 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 CODE = r"^(src|client|cmd|examples|test|bench)/.*\.(cc|h)$"
 SRC = r"^(src|client)/(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$"
 OWN = SRC.replace("(src|client)", "src")  # libsluice hands out objects through C
+# Who may receive descriptors, and of whom.
+RECEIVERS = "|".join([
+    r"base/fd_passing", r"base/peer_fd",  # the calls themselves, and what a descriptor is
+    r"door/undertaker", r"door/zygote",  # of the daemon
+    r"door/one_message",  # in a door; without room for descriptors
+    r"port/guest/transport",  # in a door
+    r"port/guest/guest_door",  # in the daemon, of a door
+    r"port/app/handshake",  # without room for descriptors
+    r"memory/reader_attack", r"port/app/app_peer",  # tests'
+])
 TESTS = r"(_test\.cc|^test/.*\.(cc|h))$"
 
 # rule, files, what is banned (comments and strings are gone by then), what to write instead
@@ -24,6 +34,10 @@ BANS = [
     ("shell", SRC, r"\b(system|popen)\s*\(", "the system call or netlink request itself"),
     ("throw", r"^src/(base|stats|memory|ring|demux|port|worker)/(?!.*_(test|fuzz|bench)\.cc$)", r"\bthrow\b", "Result<T> for the world, a counted fault for a peer, SLUICE_CHECK for our own bug"),
     ("lock", r"^src/(ring|memory)/(?!.*_(test|fuzz|bench)\.cc$)", r"\bstd::(mutex|shared_mutex|lock_guard|unique_lock|scoped_lock)\b", "one owner thread, or the return ring of the pool"),
+    # D8: what a peer sends is touched where the page on doors says so, and nowhere else.
+    ("recvmsg", rf"^src/(?!{RECEIVERS})(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$", r"\b(recvmsg|recvmmsg|received_fds)\s*\(|\bSCM_RIGHTS\b", "recv(2), or a door (src/door/doors.h) where descriptors may come"),
+    ("peer-fd", OWN, r"UniqueFd[ \w]*[({].*(received_fds|\bfds\[|\.fds\b|peer_fd|PeerFd)", "PeerFd of base/peer_fd.h: its kind is known before anything else is asked, and its end waits for nobody"),
+    ("peer-stat", r"^src/(door|port/guest)/(?!memory_table\.cc)(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$", r"(?<!\w)(fstat|fstatfs|statx|lseek|ioctl)\s*\(", "PeerFd::kind(): a file's server may not answer this; memory_table.cc asks it of memory alone"),
     ("detach", CODE, r"\.detach\(\)", "a joined std::thread or std::jthread"),
 ]
 

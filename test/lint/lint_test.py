@@ -16,6 +16,9 @@ FOUND = [  # rule, path, text
     ("shell", "src/a/a.cc", "system(command);"),
     ("throw", "src/port/nic/a.cc", "throw 1;"),
     ("lock", "src/ring/a.h", "#pragma once\nstd::mutex m;"),
+    ("recvmsg", "src/control/a.cc", "ssize_t got = ::recvmsg(fd, &header, 0);"),
+    ("peer-fd", "src/door/zygote.cc", "UniqueFd mine(received_fds(header)[0]);"),
+    ("peer-stat", "src/port/guest/session.cc", "if (::fstat(fd.get(), &status) < 0) {"),
     ("detach", "src/a/a.cc", "thread.detach();"),
     ("sleep", "src/a/a_test.cc", "usleep(10);"),
     ("guard", "src/a/a.h", "int x;"),
@@ -31,6 +34,8 @@ FOUND = [  # rule, path, text
     ("counter", "docs/a.md", "`drop_nothing_is_called_so`"),
 ]
 FINE = [  # path, text
+    ("src/door/undertaker.cc", "const ssize_t got = ::recvmsg(channel, &header, 0);\nfor (int fd : received_fds(header)) {"),
+    ("src/port/guest/memory_table.cc", "if (::fstat(file.get(), &status) < 0) {"),
     ("src/a/a.cc", "// new assert(x) volatile\nauto s = \"delete new malloc(\";"),
     ("src/a/a.cc", "return std::unique_ptr<Thing>(new Thing(1));"),
     ("src/a/a.cc", "Thing(const Thing&) = delete;\nstatic_assert(true);\nasm volatile(\"\");"),

@@ -69,7 +69,7 @@ Result<void> Daemon::start(const std::string& text) {
 
 Result<void> Daemon::start() {
   SLUICE_CHECK(process_.pid() <= 0, "it runs already");
-  auto process = launch({}, path("log"));
+  auto process = launch(prefix_, path("log"));
   SLUICE_TRY(process);
   process_ = std::move(*process);
   bool ready = eventually([&] { return has_ended(process_.pid()) || call("version"); });

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -36,6 +37,8 @@ class Daemon {
   // The text stands behind `[daemon]` and its `control`; '@' is the folder. As a file, for the next start or
   // reload.
   void write_config(const std::string& text);
+  // The command that starts it, from here on.
+  void run_by(std::vector<std::string> prefix) { prefix_ = std::move(prefix); }
   // Returns when the control socket answers. An error is what the daemon said.
   Result<void> start(const std::string& text);
   Result<void> start();
@@ -65,6 +68,7 @@ class Daemon {
 
   const NetNs& ns_;
   TempFolder folder_;
+  std::vector<std::string> prefix_;
   Process process_;
   std::optional<RpcClient> client_;
 };

@@ -123,6 +123,28 @@ TEST_F(Malicious_Descriptor, OfASocketThatLingersDoesNotHoldUpTheDaemonWhereverI
   expect_ends_and_starts_again();
 }
 
+// Before Linux 6.16 its sender is not refused: a door reads the hello that it comes with.
+TEST_F(Malicious_Descriptor, OnAnOldKernelASocketThatLingersInAHelloHoldsUpNobody) {
+  daemon().run_by({OLD_KERNEL});
+  start(nic_table() + app_port("dns") + guest("vm2"));
+  std::list<LingeringSocket> lingering;
+  std::list<FrontEnd> peers;
+  for (const bool closes : {false, true, false, true}) {
+    auto socket = connect_to_path(socket_of("dns"), SOCK_SEQPACKET);
+    ASSERT_TRUE(socket) << socket.error().message;
+    FrontEnd& raw = peers.emplace_back(std::move(*socket));
+    const std::array<std::byte, sizeof(sluice_app_hello)> hello{};
+    lingering.emplace_back([&](int fd) { raw.send_bytes(hello, std::span(&fd, 1)); });
+    if (closes) {
+      raw.close();
+    }
+    expect_served();
+  }
+  EXPECT_TRUE(eventually([&] { return counter("daemon.doors_opened") >= 4; })) << daemon().log();
+  expect_served();
+  expect_ends_and_starts_again();
+}
+
 TEST_F(Malicious_Descriptor, ADaemonThatIsKilledLeavesNoDoorBehind) {
   start(nic_table() + guest("vm1") + guest("vm2"));
   FrontEnd front = front_end("vm1");

@@ -245,6 +245,10 @@ class Sender {
     if (came.size() <= kFirstWake) {
       return EPROTO;
     }
+    const sluice_app_mapped mapped{.magic = SLUICE_APP_MAGIC, .version = SLUICE_APP_VERSION, .reserved = 0};
+    if (::send(socket_, &mapped, sizeof mapped, MSG_NOSIGNAL) < 0) {
+      return errno;
+    }
     FuseOrder wake = order;
     wake.bytes = 8;
     return send_file(came[kFirstWake], wake);

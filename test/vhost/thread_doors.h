@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "door/doors.h"
+#include "door/one_message.h"
 #include "port/guest/guest_door.h"
 
 namespace sluice::test {
@@ -26,13 +27,18 @@ class ThreadDoors final : public Doors {
   }
 
   Result<Door> open(DoorKind kind, const std::string& who, UniqueFd peer) override {
-    SLUICE_CHECK(kind == DoorKind::kGuest);
+    SLUICE_CHECK(kind != DoorKind::kUndertaker);
     int ends[2];
     SLUICE_CHECK(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0, "errno {}", errno);
     SLUICE_CHECK(::fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0, "errno {}", errno);
     const std::uint32_t id = ++last_id_;
-    threads_[id] = std::thread([channel = ends[1], socket = peer.release()] {
-      run_guest_door(channel, socket);
+    threads_[id] = std::thread([kind, channel = ends[1], socket = peer.release()] {
+      if (kind == DoorKind::kGuest) {
+        run_guest_door(channel, socket);
+      } else {
+        run_message_door(channel, socket);
+        ::close(socket);
+      }
       ::close(channel);
     });
     return Door{.id = id, .channel = UniqueFd(ends[0]), .who = who};

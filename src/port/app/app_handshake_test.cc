@@ -8,19 +8,40 @@
 
 #include "port/app/app_test_fixture.h"
 #include "port/app/handshake.h"
+#include "test/vhost/thread_doors.h"
 
 namespace sluice::test {
 namespace {
 
-class Handshake : public AppPortTest {};
-class Malicious_Handshake : public AppPortTest {};
+// The same on a kernel that keeps descriptors off a socket, and on one that cannot: there a door reads what
+// a program says.
+enum class HelloBy : std::uint8_t { kDaemon, kDoor };
+class HelloTest : public AppPortTest, public ::testing::WithParamInterface<HelloBy> {
+ protected:
+  HelloTest() {
+    if (GetParam() == HelloBy::kDoor) {
+      options.doors = &doors;
+    }
+  }
+  ~HelloTest() override { port.reset(); }
+  ThreadDoors doors;
+};
+class Handshake : public HelloTest {};
+class Malicious_Handshake : public HelloTest {};
+
+std::string name_of(const ::testing::TestParamInfo<HelloBy>& info) {
+  return info.param == HelloBy::kDaemon ? "ReadByTheDaemon" : "ReadByADoor";
+}
+const auto kBoth = ::testing::Values(HelloBy::kDaemon, HelloBy::kDoor);
+INSTANTIATE_TEST_SUITE_P(, Handshake, kBoth, name_of);
+INSTANTIATE_TEST_SUITE_P(, Malicious_Handshake, kBoth, name_of);
 
 std::size_t open_descriptors() {
   auto folder = std::filesystem::directory_iterator("/proc/self/fd");
   return static_cast<std::size_t>(std::distance(begin(folder), end(folder)));
 }
 
-TEST_F(Handshake, TellsTheAppItsLanesItsMemoryAndItsAddress) {
+TEST_P(Handshake, TellsTheAppItsLanesItsMemoryAndItsAddress) {
   options.workers = {WorkerId{0}, WorkerId{3}};
   options.worker_sends = {false, true};
   options.pages = 1001;
@@ -48,7 +69,7 @@ TEST_F(Handshake, TellsTheAppItsLanesItsMemoryAndItsAddress) {
   EXPECT_EQ(session->client, "resolver");
 }
 
-TEST_F(Handshake, ASecondAppIsToldWhoIsThere) {
+TEST_P(Handshake, ASecondAppIsToldWhoIsThere) {
   start();
   auto first = attach();
   sluice_app_hello hello = good_hello();
@@ -60,7 +81,7 @@ TEST_F(Handshake, ASecondAppIsToldWhoIsThere) {
   EXPECT_TRUE(port->session()) << "the first one stays";
 }
 
-TEST_F(Handshake, AUserWhoIsNotAllowedIsDenied) {
+TEST_P(Handshake, AUserWhoIsNotAllowedIsDenied) {
   options.policy.uids = {::geteuid() + 4711};
   start();
   sluice_app_hello hello = good_hello();
@@ -73,7 +94,7 @@ TEST_F(Handshake, AUserWhoIsNotAllowedIsDenied) {
   EXPECT_FALSE(port->session());
 }
 
-TEST_F(Handshake, AnotherVersionIsToldOursWhateverItsLength) {
+TEST_P(Handshake, AnotherVersionIsToldOursWhateverItsLength) {
   start();
   struct {
     sluice_app_hello hello = good_hello();
@@ -89,7 +110,7 @@ TEST_F(Handshake, AnotherVersionIsToldOursWhateverItsLength) {
   }
 }
 
-TEST_F(Malicious_Handshake, GarbageOfAnyLengthIsABadHelloAndLeavesNothingBehind) {
+TEST_P(Malicious_Handshake, GarbageOfAnyLengthIsABadHelloAndLeavesNothingBehind) {
   start();
   std::mt19937 random(1);
   std::size_t before = open_descriptors();
@@ -107,7 +128,7 @@ TEST_F(Malicious_Handshake, GarbageOfAnyLengthIsABadHelloAndLeavesNothingBehind)
   EXPECT_TRUE(attach());
 }
 
-TEST_F(Malicious_Handshake, AHelloThatIsNearlyRightIsStillABadHello) {
+TEST_P(Malicious_Handshake, AHelloThatIsNearlyRightIsStillABadHello) {
   start();
   struct {
     sluice_app_hello hello = good_hello();
@@ -126,7 +147,7 @@ TEST_F(Malicious_Handshake, AHelloThatIsNearlyRightIsStillABadHello) {
   EXPECT_EQ(status_of(sizeof(message.hello)), SLUICE_APP_BAD_HELLO);
 }
 
-TEST_F(Malicious_Handshake, DescriptorsInAHelloNeverEnterTheDaemon) {
+TEST_P(Malicious_Handshake, DescriptorsInAHelloNeverEnterTheDaemon) {
   start();
   std::size_t before = open_descriptors();
   UniqueFd socket = connect_to(options.socket);
@@ -144,14 +165,14 @@ TEST_F(Malicious_Handshake, DescriptorsInAHelloNeverEnterTheDaemon) {
   EXPECT_LE(open_descriptors(), before + 3) << "our socket, the memfd, and who has not said hello";
 }
 
-TEST_F(Malicious_Handshake, ANameThatIsNotPrintableIsMadeSo) {
+TEST_P(Malicious_Handshake, ANameThatIsNotPrintableIsMadeSo) {
   start();
   auto peer = attach("\x1b[2Jevil\n");
   ASSERT_TRUE(peer);
   EXPECT_EQ(port->session()->client, "?[2Jevil?");
 }
 
-TEST_F(Malicious_Handshake, HalfAHandshakeIsTimedOutAndBlocksNobody) {
+TEST_P(Malicious_Handshake, HalfAHandshakeIsTimedOutAndBlocksNobody) {
   options.hello_timeout_ns = 50'000'000;
   start();
   UniqueFd silent = connect_to(options.socket);
@@ -166,7 +187,7 @@ TEST_F(Malicious_Handshake, HalfAHandshakeIsTimedOutAndBlocksNobody) {
   EXPECT_TRUE(port->session());
 }
 
-TEST_F(Malicious_Handshake, AStormOfSilentConnectionsIsBoundedAndDoesNotShutOthersOut) {
+TEST_P(Malicious_Handshake, AStormOfSilentConnectionsIsBoundedAndDoesNotShutOthersOut) {
   start();
   std::size_t before = open_descriptors();
   std::vector<UniqueFd> storm;
@@ -180,7 +201,7 @@ TEST_F(Malicious_Handshake, AStormOfSilentConnectionsIsBoundedAndDoesNotShutOthe
   EXPECT_TRUE(attach());
 }
 
-TEST_F(Handshake, WhoClosesInsteadOfSayingHelloIsForgotten) {
+TEST_P(Handshake, WhoClosesInsteadOfSayingHelloIsForgotten) {
   start();
   std::size_t before = open_descriptors();
   for (int i = 0; i < 100; ++i) {
@@ -190,7 +211,7 @@ TEST_F(Handshake, WhoClosesInsteadOfSayingHelloIsForgotten) {
   ASSERT_TRUE(turn_until([&] { return open_descriptors() == before; }));
 }
 
-TEST_F(Malicious_Handshake, WhatAnAppSaysAfterItsHelloIsNotRead) {
+TEST_P(Malicious_Handshake, WhatAnAppSaysAfterItsHelloIsNotRead) {
   start();
   auto peer = attach();
   std::string noise(1000, 'x');
@@ -219,7 +240,7 @@ std::string punch_write_and_map(int fd, std::size_t bytes) {
   return said;
 }
 
-TEST_F(Malicious_Handshake, WhatAnAppWritesCannotBePunchedOrMappedAgainOnceItIsServed) {
+TEST_P(Malicious_Handshake, WhatAnAppWritesCannotBePunchedOrMappedAgainOnceItIsServed) {
   start();
   auto peer = attach();
   ASSERT_TRUE(peer);
@@ -244,7 +265,7 @@ TEST_F(Malicious_Handshake, WhatAnAppWritesCannotBePunchedOrMappedAgainOnceItIsS
   EXPECT_EQ(inflight(), 0u);
 }
 
-TEST_F(Malicious_Handshake, UntilAnAppHasMappedItsMemoryNoWorkerReadsIt) {
+TEST_P(Malicious_Handshake, UntilAnAppHasMappedItsMemoryNoWorkerReadsIt) {
   start();
   UniqueFd socket = connect_to(options.socket);
   auto answer = hello_to_welcome(socket.get());
@@ -265,7 +286,7 @@ TEST_F(Malicious_Handshake, UntilAnAppHasMappedItsMemoryNoWorkerReadsIt) {
   EXPECT_TRUE(port->session());
 }
 
-TEST_F(Malicious_Handshake, WhoNeverMapsItsMemoryIsLetGoAndTheNextIsServed) {
+TEST_P(Malicious_Handshake, WhoNeverMapsItsMemoryIsLetGoAndTheNextIsServed) {
   options.hello_timeout_ns = 50'000'000;
   start();
   UniqueFd socket = connect_to(options.socket);
@@ -277,7 +298,7 @@ TEST_F(Malicious_Handshake, WhoNeverMapsItsMemoryIsLetGoAndTheNextIsServed) {
   EXPECT_EQ(counter("attaches"), 1u);
 }
 
-TEST_F(Malicious_Handshake, WhoSaysAnythingElseThanThatItHasMappedIsLetGo) {
+TEST_P(Malicious_Handshake, WhoSaysAnythingElseThanThatItHasMappedIsLetGo) {
   start();
   const sluice_app_mapped good = AppPeer::mapped_message();
   std::vector<std::pair<sluice_app_mapped, std::size_t>> wrong(5, {good, sizeof(good)});
@@ -298,7 +319,7 @@ TEST_F(Malicious_Handshake, WhoSaysAnythingElseThanThatItHasMappedIsLetGo) {
   EXPECT_TRUE(attach());
 }
 
-TEST_F(Malicious_Handshake, WhoSealsItsFilesByItselfIsNotServed) {
+TEST_P(Malicious_Handshake, WhoSealsItsFilesByItselfIsNotServed) {
   start();
   UniqueFd socket = connect_to(options.socket);
   auto answer = hello_to_welcome(socket.get());
@@ -313,7 +334,7 @@ TEST_F(Malicious_Handshake, WhoSealsItsFilesByItselfIsNotServed) {
   EXPECT_TRUE(attach());
 }
 
-TEST_F(Handshake, AClientOfTheVersionBeforeIsToldOurs) {
+TEST_P(Handshake, AClientOfTheVersionBeforeIsToldOurs) {
   start();
   sluice_app_hello hello = good_hello();
   hello.version = 1;
@@ -323,7 +344,7 @@ TEST_F(Handshake, AClientOfTheVersionBeforeIsToldOurs) {
   EXPECT_STREQ(answer->welcome.message, "the client speaks version 1, this daemon version 2");
 }
 
-TEST_F(Handshake, EverybodyMayConnectAndThePathGoesWithThePort) {
+TEST_P(Handshake, EverybodyMayConnectAndThePathGoesWithThePort) {
   start();
   struct stat status;
   ASSERT_EQ(::stat(options.socket.c_str(), &status), 0);
@@ -332,7 +353,7 @@ TEST_F(Handshake, EverybodyMayConnectAndThePathGoesWithThePort) {
   EXPECT_NE(::stat(options.socket.c_str(), &status), 0);
 }
 
-TEST_F(Handshake, AStaleSocketIsTakenOverALivingOneIsNot) {
+TEST_P(Handshake, AStaleSocketIsTakenOverALivingOneIsNot) {
   start();
   auto second = AppPort::create(options, *loop, host);
   ASSERT_FALSE(second);
@@ -349,7 +370,7 @@ TEST_F(Handshake, AStaleSocketIsTakenOverALivingOneIsNot) {
   EXPECT_TRUE(attach());
 }
 
-TEST_F(Handshake, OptionsThatDoNotFitAreRefusedInASentence) {
+TEST_P(Handshake, OptionsThatDoNotFitAreRefusedInASentence) {
   auto error_of = [&](auto change) {
     AppPortOptions bad = options;
     change(bad);
@@ -364,7 +385,7 @@ TEST_F(Handshake, OptionsThatDoNotFitAreRefusedInASentence) {
             std::string::npos);
 }
 
-TEST_F(Handshake, AnAppThatIsKilledAndStartedAgainIsNotTakenForASecondOne) {
+TEST_P(Handshake, AnAppThatIsKilledAndStartedAgainIsNotTakenForASecondOne) {
   start();
   auto first = attach();
   // The new one is there before the loop has seen the end of the old one.

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/log_budget.h"
+#include "door/one_message.h"
 #include "port/acceptor.h"
 #include "port/app/app_lane.h"
 #include "port/app/handshake.h"
@@ -50,22 +51,24 @@ class AppPort::Impl final : public PressureSink {
  private:
   // Has connected, has not said hello.
   struct Pending {
-    UniqueFd socket;
+    PeerSocket socket;
     Peer peer;
     EventLoop::TimerId timeout = 0;
+    std::optional<Door> door;  // reads its hello now
   };
   using PendingIt = std::list<Pending>::iterator;
   // Has said hello and may come in; its queues are opening.
   struct Waiting {
-    UniqueFd socket;
+    PeerSocket socket;
     Peer peer;
     Hello hello;
     std::uint64_t until_ns = 0;
     EventLoop::TimerId timer = 0;
   };
   struct Attached {
-    UniqueFd socket;
+    PeerSocket socket;
     Session who;
+    std::optional<Door> door;                     // reads whether it has mapped its memory, now
     EventLoop::TimerId mapping_timer = 0;         // until it says that it has mapped its memory
     std::vector<std::unique_ptr<AppLane>> lanes;  // none before: nothing of what the app writes is read
   };
@@ -77,24 +80,31 @@ class AppPort::Impl final : public PressureSink {
 
   void pressure(WorkerId worker, bool on) override { host_.set_pressure(options_.id, worker, on); }
 
-  void admit(UniqueFd socket, Peer peer);
-  void wait_for_hello(UniqueFd socket, Peer peer);
+  void admit(PeerSocket socket, Peer peer);
+  void wait_for_hello(PeerSocket socket, Peer peer);
+  Result<void> watch_pending(PendingIt pending);
+  void on_mapped_door();
+  void take_mapped(MappedRead read);
   void on_hello(PendingIt pending);
-  UniqueFd take_pending(PendingIt pending);
-  void answer(UniqueFd socket, const Peer& peer, const Hello& hello);
-  void let_in(UniqueFd socket, const Peer& peer, const Hello& hello);
-  void wait_for_queues(UniqueFd socket, const Peer& peer, const Hello& hello);
+  void on_door(PendingIt pending);
+  Result<void> open_door(const PeerSocket& socket, std::optional<Door>& door, EventLoop::Callback on_said);
+  void end_door(std::optional<Door>& door);
+  void take_hello(PendingIt pending, HelloRead read, const Hello& hello);
+  PeerSocket take_pending(PendingIt pending);
+  void answer(PeerSocket socket, const Peer& peer, const Hello& hello);
+  void let_in(PeerSocket socket, const Peer& peer, const Hello& hello);
+  void wait_for_queues(PeerSocket socket, const Peer& peer, const Hello& hello);
   void look_at_waiting();
   void drop_waiting();
   void refuse(int socket, sluice_app_status status, const ucred& peer, const std::string& sentence);
 
-  Result<void> attach(UniqueFd socket, const ucred& peer, const std::string& client);
+  Result<void> attach(PeerSocket socket, const ucred& peer, const std::string& client);
   Result<void> welcome();
   void on_session();
   Result<void> serve();
   void detach(std::string_view why);
   bool served() const { return attached_ && !attached_->lanes.empty(); }
-  static bool has_ended(const UniqueFd& socket);
+  static bool has_ended(int socket);
   void check_stall();
 
  public:
@@ -141,13 +151,14 @@ Result<void> AppPort::Impl::start() {
     std::uint64_t period = std::max(options_.stall_timeout_ns / kStallChecksPerTimeout, kMinStallCheckNs);
     stall_timer_ = loop_.every(period, [this] { check_stall(); });
   }
-  auto acceptor = Acceptor::create(
-      {.port = options_.name,
-       .path = options_.socket,
-       .type = SOCK_SEQPACKET,
-       .policy = options_.policy,
-       .refuses_descriptors = true},
-      loop_, log_budget_, [this](UniqueFd socket, Peer peer) { admit(std::move(socket), std::move(peer)); });
+  auto acceptor = Acceptor::create({.port = options_.name,
+                                    .path = options_.socket,
+                                    .type = SOCK_SEQPACKET,
+                                    .policy = options_.policy,
+                                    .refuses_descriptors = options_.doors == nullptr},
+                                   loop_, log_budget_, [this](UniqueFd socket, Peer peer) {
+                                     admit(PeerSocket(std::move(socket), options_.doors), std::move(peer));
+                                   });
   SLUICE_TRY(acceptor);
   acceptor_ = std::move(*acceptor);
   return {};
@@ -167,12 +178,19 @@ AppPort::Impl::~Impl() {
   if (attached_) {
     detach("the port is removed");
   }
+  if (acceptor_ && options_.doors != nullptr) {
+    options_.doors->bury(acceptor_->release());  // with the connections that nobody has taken
+  }
   drop_memory();
 }
 
 // ---- connections
 
-void AppPort::Impl::admit(UniqueFd socket, Peer peer) {
+void AppPort::Impl::admit(PeerSocket socket, Peer peer) {
+  if (options_.doors != nullptr) {
+    wait_for_hello(std::move(socket), std::move(peer));
+    return;
+  }
   Hello hello;
   switch (read_hello(socket.get(), hello)) {
     case HelloRead::kNotYet:
@@ -188,7 +206,7 @@ void AppPort::Impl::admit(UniqueFd socket, Peer peer) {
 
 // Who it is, is known before it says a word. Strangers wait too, for a socket that is closed with a hello
 // unread in it takes our answer with it; but they never take the place of one who may come in.
-void AppPort::Impl::wait_for_hello(UniqueFd socket, Peer peer) {
+void AppPort::Impl::wait_for_hello(PeerSocket socket, Peer peer) {
   if (pending_.size() == kMaxPendingHellos) {
     auto victim =
         std::find_if(pending_.begin(), pending_.end(), [](const Pending& p) { return !p.peer.allowed(); });
@@ -202,33 +220,95 @@ void AppPort::Impl::wait_for_hello(UniqueFd socket, Peer peer) {
     refused_.add(1);
     take_pending(victim);
   }
-  int fd = socket.get();
-  PendingIt pending = pending_.insert(pending_.end(), Pending{std::move(socket), std::move(peer)});
-  auto watched = loop_.add(
-      fd, EPOLLIN | EPOLLRDHUP, [this, pending](std::uint32_t) { on_hello(pending); },
-      [this, pending] { take_pending(pending); });
-  if (!watched) {
+  PendingIt pending = pending_.emplace(pending_.end(), std::move(socket), std::move(peer));
+  if (!watch_pending(pending)) {
     pending_.erase(pending);
     return;
   }
   pending->timeout = loop_.once(options_.hello_timeout_ns, [this, pending] {
     hello_timeouts_.add(1);
-    UniqueFd late = take_pending(pending);
+    PeerSocket late = take_pending(pending);
     send_refusal(late.get(), SLUICE_APP_BAD_HELLO, "no hello came in time");
   });
 }
 
-UniqueFd AppPort::Impl::take_pending(PendingIt pending) {
+Result<void> AppPort::Impl::watch_pending(PendingIt pending) {
+  return loop_.add(
+      pending->socket.get(), EPOLLIN | EPOLLRDHUP, [this, pending](std::uint32_t) { on_hello(pending); },
+      [this, pending] { take_pending(pending); });
+}
+
+PeerSocket AppPort::Impl::take_pending(PendingIt pending) {
+  end_door(pending->door);
   loop_.remove(pending->socket.get());
   loop_.cancel(pending->timeout);
-  UniqueFd socket = std::move(pending->socket);
+  PeerSocket socket = std::move(pending->socket);
   pending_.erase(pending);
   return socket;
 }
 
 void AppPort::Impl::on_hello(PendingIt pending) {
+  if (options_.doors != nullptr) {
+    auto asked =
+        open_door(pending->socket, pending->door, [this, pending](std::uint32_t) { on_door(pending); });
+    if (!asked) {
+      refused_.add(1);
+      if (log_budget_.take()) {
+        log::error("port {}: {}", options_.name, asked.error().message);
+      }
+      take_pending(pending);
+    }
+    return;
+  }
   Hello hello;
-  switch (read_hello(pending->socket.get(), hello)) {
+  const HelloRead read = read_hello(pending->socket.get(), hello);
+  take_hello(pending, read, hello);
+}
+
+// There is something to read, so a process that reads it need not wait: who says nothing costs none.
+Result<void> AppPort::Impl::open_door(const PeerSocket& socket, std::optional<Door>& door,
+                                      EventLoop::Callback on_said) {
+  auto theirs = socket.duplicate();
+  SLUICE_TRY(theirs);
+  auto opened = options_.doors->open(DoorKind::kOneMessage, options_.name, std::move(*theirs));
+  SLUICE_TRY(opened);
+  loop_.remove(socket.get());
+  door = std::move(*opened);
+  return loop_.add(door->channel.get(), EPOLLIN | EPOLLRDHUP, std::move(on_said));
+}
+
+void AppPort::Impl::on_door(PendingIt pending) {
+  OneMessage message;
+  if (!hear_message_door(pending->door->channel.get(), message)) {
+    return;
+  }
+  end_door(pending->door);
+  Hello hello;
+  switch (message.report.what) {
+    case MessageReport::What::kRead:
+      take_hello(pending, judge_read(message.bytes, message.report.had_descriptors != 0, hello), hello);
+      return;
+    case MessageReport::What::kNotYet:
+      if (watch_pending(pending)) {
+        return;
+      }
+      break;
+    case MessageReport::What::kClosed:
+      break;
+  }
+  take_pending(pending);
+}
+
+void AppPort::Impl::end_door(std::optional<Door>& door) {
+  if (door) {
+    loop_.remove(door->channel.get());
+    options_.doors->end(std::move(*door));
+    door.reset();
+  }
+}
+
+void AppPort::Impl::take_hello(PendingIt pending, HelloRead read, const Hello& hello) {
+  switch (read) {
     case HelloRead::kNotYet:
       return;
     case HelloRead::kClosed:
@@ -242,7 +322,7 @@ void AppPort::Impl::on_hello(PendingIt pending) {
   }
 }
 
-void AppPort::Impl::answer(UniqueFd socket, const Peer& peer, const Hello& hello) {
+void AppPort::Impl::answer(PeerSocket socket, const Peer& peer, const Hello& hello) {
   const ucred& who = peer.who;
   if (!peer.allowed()) {
     denied_.add(1);
@@ -255,10 +335,10 @@ void AppPort::Impl::answer(UniqueFd socket, const Peer& peer, const Hello& hello
     return;
   }
   // A client that was killed and started again may be here before the loop has seen the end of the old one.
-  if (attached_ && has_ended(attached_->socket)) {
+  if (attached_ && has_ended(attached_->socket.get())) {
     detach("the app closed");
   }
-  if (waiting_ && has_ended(waiting_->socket)) {
+  if (waiting_ && has_ended(waiting_->socket.get())) {
     drop_waiting();
   }
   if (attached_ || waiting_) {
@@ -282,14 +362,14 @@ void AppPort::Impl::answer(UniqueFd socket, const Peer& peer, const Hello& hello
   let_in(std::move(socket), peer, hello);
 }
 
-void AppPort::Impl::wait_for_queues(UniqueFd socket, const Peer& peer, const Hello& hello) {
+void AppPort::Impl::wait_for_queues(PeerSocket socket, const Peer& peer, const Hello& hello) {
   waiting_.emplace(Waiting{
       .socket = std::move(socket), .peer = peer, .hello = hello, .until_ns = now_ns() + kWelcomeWaitsNs});
   waiting_->timer = loop_.every(kWelcomeLookNs, [this] { look_at_waiting(); });
 }
 
 void AppPort::Impl::look_at_waiting() {
-  if (has_ended(waiting_->socket)) {
+  if (has_ended(waiting_->socket.get())) {
     drop_waiting();
   } else if (now_ns() >= waiting_->until_ns || !host_.queues_are_opening(options_.id)) {
     Waiting waiting = std::move(*waiting_);
@@ -305,9 +385,10 @@ void AppPort::Impl::drop_waiting() {
   }
 }
 
-void AppPort::Impl::let_in(UniqueFd socket, const Peer& peer, const Hello& hello) {
+void AppPort::Impl::let_in(PeerSocket socket, const Peer& peer, const Hello& hello) {
   const ucred& who = peer.who;
-  auto for_refusal = socket.duplicate();  // attach() takes the socket; a refusal still needs it
+  auto second = socket.duplicate();  // attach() takes the socket; a refusal still needs it
+  const PeerSocket for_refusal(second ? std::move(*second) : UniqueFd(), options_.doors);
   Result<void> done;
   try {
     done = attach(std::move(socket), who, hello.client);
@@ -323,7 +404,7 @@ void AppPort::Impl::let_in(UniqueFd socket, const Peer& peer, const Hello& hello
       log::error("port {}: cannot attach pid {}: {}", options_.name, who.pid, done.error().message);
     }
     if (for_refusal) {
-      send_refusal(for_refusal->get(), SLUICE_APP_FAILED, done.error().message);
+      send_refusal(for_refusal.get(), SLUICE_APP_FAILED, done.error().message);
     }
   }
 }
@@ -350,7 +431,7 @@ LanePolicy AppPort::Impl::policy(std::size_t lane) const {
   return policy;
 }
 
-Result<void> AppPort::Impl::attach(UniqueFd socket, const ucred& peer, const std::string& client) {
+Result<void> AppPort::Impl::attach(PeerSocket socket, const ucred& peer, const std::string& client) {
   if (!memory_) {
     SLUICE_TRY(make_memory());
   }
@@ -385,7 +466,41 @@ void AppPort::Impl::on_session() {
     detach("the app closed");
     return;
   }
-  switch (read_mapped(attached_->socket.get())) {
+  if (options_.doors == nullptr) {
+    take_mapped(read_mapped(attached_->socket.get()));
+    return;
+  }
+  auto asked = open_door(attached_->socket, attached_->door, [this](std::uint32_t) { on_mapped_door(); });
+  if (!asked) {
+    refused_.add(1);
+    detach(asked.error().message);
+  }
+}
+
+void AppPort::Impl::on_mapped_door() {
+  OneMessage message;
+  if (!hear_message_door(attached_->door->channel.get(), message)) {
+    return;
+  }
+  end_door(attached_->door);
+  if (!loop_.add(attached_->socket.get(), EPOLLIN | EPOLLRDHUP, [this](std::uint32_t) { on_session(); })) {
+    detach("its socket cannot be watched");
+    return;
+  }
+  switch (message.report.what) {
+    case MessageReport::What::kRead:
+      take_mapped(judge_mapped(message.bytes, message.report.had_descriptors != 0));
+      return;
+    case MessageReport::What::kNotYet:
+      return;
+    case MessageReport::What::kClosed:
+      detach("the app closed");
+      return;
+  }
+}
+
+void AppPort::Impl::take_mapped(MappedRead read) {
+  switch (read) {
     case MappedRead::kNotYet:
       return;
     case MappedRead::kClosed:
@@ -442,8 +557,8 @@ Result<void> AppPort::Impl::welcome() {
   return {};
 }
 
-bool AppPort::Impl::has_ended(const UniqueFd& socket) {
-  pollfd state{.fd = socket.get(), .events = POLLRDHUP, .revents = 0};
+bool AppPort::Impl::has_ended(int socket) {
+  pollfd state{.fd = socket, .events = POLLRDHUP, .revents = 0};
   return ::poll(&state, 1, 0) > 0;
 }
 
@@ -463,6 +578,7 @@ void AppPort::Impl::detach(std::string_view why) {
     }
     counters_[i].pages_lent.set(0);
   }
+  end_door(attached_->door);
   loop_.remove(attached_->socket.get());
   if (log_budget_.take()) {
     log::info("port {}: detached pid {}: {}", options_.name, attached_->who.pid, why);

@@ -14,6 +14,7 @@
 #include "base/ids.h"
 #include "base/mac.h"
 #include "base/result.h"
+#include "door/doors.h"
 #include "memory/arena.h"
 #include "memory/ledger.h"
 #include "memory/pool.h"
@@ -56,6 +57,9 @@ struct AppPortOptions {
       0;  // a lane's whole share is held so long without a return: cut off; 0: never
   std::uint64_t hello_timeout_ns =
       2'000'000'000;  // who connects and says nothing, or never maps its memory, is let go
+  // Who reads what programs say and closes their sockets, on a kernel that cannot keep descriptors off them
+  // (base/unix_socket.h). None: this process does both.
+  Doors* doors = nullptr;
   ArenaOptions::Huge huge = ArenaOptions::Huge::kIfAny;  // pages of the RX arena
 };
 

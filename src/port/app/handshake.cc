@@ -85,14 +85,18 @@ HelloRead read_hello(int socket, Hello& hello) {
   if (bytes < 0) {
     return nothing_yet(bytes) ? HelloRead::kNotYet : HelloRead::kClosed;
   }
+  return judge_read(std::span(message).first(static_cast<std::size_t>(bytes)), had_descriptors, hello);
+}
+
+HelloRead judge_read(std::span<const std::byte> message, bool had_descriptors, Hello& hello) {
   if (had_descriptors) {
     hello = refused(SLUICE_APP_BAD_HELLO, "a hello carries no descriptors");
     return HelloRead::kJudged;
   }
-  if (bytes == 0) {
+  if (message.empty()) {
     return HelloRead::kClosed;  // an empty message looks the same and deserves the same
   }
-  hello = judge_hello(std::span(message).first(static_cast<std::size_t>(bytes)));
+  hello = judge_hello(message);
   return HelloRead::kJudged;
 }
 
@@ -103,11 +107,15 @@ MappedRead read_mapped(int socket) {
   if (bytes <= 0) {
     return nothing_yet(bytes) ? MappedRead::kNotYet : MappedRead::kClosed;
   }
+  return judge_mapped(std::span(message).first(static_cast<std::size_t>(bytes)), had_descriptors);
+}
+
+MappedRead judge_mapped(std::span<const std::byte> message, bool had_descriptors) {
   sluice_app_mapped mapped{};
-  if (bytes != static_cast<ssize_t>(sizeof(mapped)) || had_descriptors) {
+  if (message.size() != sizeof(mapped) || had_descriptors) {
     return MappedRead::kWrong;
   }
-  std::memcpy(&mapped, message, sizeof(mapped));
+  std::memcpy(&mapped, message.data(), sizeof(mapped));
   return mapped.magic == SLUICE_APP_MAGIC && mapped.version == SLUICE_APP_VERSION && mapped.reserved == 0
              ? MappedRead::kMapped
              : MappedRead::kWrong;

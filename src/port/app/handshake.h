@@ -26,10 +26,13 @@ Hello judge_hello(std::span<const std::byte> message);
 // without a control buffer the kernel drops them and says MSG_CTRUNC (recvmsg(2)), which is a bad hello.
 enum class HelloRead : std::uint8_t { kNotYet, kClosed, kJudged };
 HelloRead read_hello(int socket, Hello& hello);
+// The same of what somebody else has read (door/one_message.h).
+HelloRead judge_read(std::span<const std::byte> message, bool had_descriptors, Hello& hello);
 
 // Likewise the app's word that it has mapped its memory. kWrong: it said something else.
 enum class MappedRead : std::uint8_t { kNotYet, kClosed, kWrong, kMapped };
 MappedRead read_mapped(int socket);
+MappedRead judge_mapped(std::span<const std::byte> message, bool had_descriptors);
 
 // Says no. Best effort: who does not listen does not hear.
 void send_refusal(int socket, sluice_app_status status, const std::string& sentence);

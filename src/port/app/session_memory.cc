@@ -132,7 +132,7 @@ Result<std::unique_ptr<SessionMemory>> SessionMemory::create(const AppPortOption
   memory->arena_fd_ = std::move(*arena_fd);
   SLUICE_TRY(memory->make_pools(options));
   SLUICE_TRY(memory->make_segments(options));
-  SLUICE_TRY(memory->make_wakers());
+  SLUICE_TRY(memory->make_wakers(options.doors));
   SLUICE_TRY(memory->watch_files());
   return memory;
 }
@@ -189,16 +189,17 @@ Result<void> SessionMemory::make_segments(const AppPortOptions& options) {
   return keep(create_peer_writable(options.name + "-tx", geometry_.tx_arena_bytes, PROT_READ), tx_arena_);
 }
 
-Result<void> SessionMemory::make_wakers() {
+Result<void> SessionMemory::make_wakers(Doors* doors) {
   for (std::uint32_t lane = 0; lane < geometry_.lane_count; ++lane) {
     Waker waker;
     int ends[2];
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) {
       return fail_errno(errno, "cannot make the socket that wakes the app");
     }
-    waker.app_ours.reset(ends[0]);
+    waker.app_ours = PeerSocket(UniqueFd(ends[0]), doors);
     waker.app_theirs.reset(ends[1]);
     // What an app sends here lies unread until the session ends: descriptors would be closed by this thread.
+    // Where the kernel cannot refuse them, the socket is closed elsewhere.
     refuse_descriptors(ends[0]);
     refuse_descriptors(ends[1]);
     waker.daemon.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));

@@ -10,6 +10,7 @@
 #include "abi/app.h"
 #include "base/fd.h"
 #include "base/result.h"
+#include "door/doors.h"
 #include "memory/arena.h"
 #include "memory/ledger.h"
 #include "memory/pool.h"
@@ -71,11 +72,11 @@ class SessionMemory {
   SessionMemory() = default;
   Result<void> make_pools(const AppPortOptions& options);
   Result<void> make_segments(const AppPortOptions& options);
-  Result<void> make_wakers();
+  Result<void> make_wakers(Doors* doors);
   Result<void> watch_files();
 
   struct Waker {
-    UniqueFd app_ours;    // we send here
+    PeerSocket app_ours;  // we send here
     UniqueFd app_theirs;  // the app's end
     UniqueFd daemon;      // eventfd
   };
