@@ -23,6 +23,7 @@ enum class ThreadKind : std::uint8_t {
   kWatch,      // looks whether workers move
   kPopulator,  // faults memory of guests in
   kNicHelper,  // binds and closes the sockets of NICs' queues
+  kWaker,      // wakes apps and guests that are dear to wake
 };
 
 std::string_view name_of(ThreadKind kind);

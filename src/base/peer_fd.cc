@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <string_view>
 
+#include "base/burial.h"
 #include "base/closer.h"
 
 namespace sluice {
@@ -70,7 +71,7 @@ PeerFd& PeerFd::operator=(PeerFd&& other) noexcept {
 void PeerFd::reset() {
   if (fd_ >= 0) {
     if (is_eventfd()) {
-      ::close(fd_);
+      bury(UniqueFd(fd_));
     } else {
       Closer::of_process().close(fd_);  // the last reference to memory frees all of it
     }

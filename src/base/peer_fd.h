@@ -30,7 +30,8 @@ class PeerFd {
   PeerFd(PeerFd&& other) noexcept
       : fd_(std::exchange(other.fd_, -1)), kind_(std::exchange(other.kind_, Kind::kNone)) {}
   PeerFd& operator=(PeerFd&& other) noexcept;
-  // Never waits: the last reference to memory is dropped by the closer (base/closer.h).
+  // Never waits: the last reference to memory is dropped by the closer (base/closer.h), that to an eventfd
+  // elsewhere (base/burial.h).
   ~PeerFd() { reset(); }
 
   int get() const { return fd_; }

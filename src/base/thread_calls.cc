@@ -31,6 +31,10 @@ constexpr std::array kCloserCalls = std::to_array<std::string_view>({SLUICE_CALL
 // Sockets that control has made.
 constexpr std::array kNicHelperCalls =
     std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL, "bind", "close"});
+// A socket or an eventfd of a peer, and its own bell.
+constexpr std::array kWakerCalls =
+    std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL, "read", "poll", "ppoll", "sendto", "io_setup",
+                                     "io_destroy", "io_submit", "io_getevents", "getrusage"});
 
 constexpr std::array kWorkerCalls = std::to_array<std::string_view>({
     SLUICE_CALLS_OF_ALL,
@@ -225,6 +229,8 @@ std::string_view name_of(ThreadKind kind) {
       return "populator";
     case ThreadKind::kNicHelper:
       return "nic-helper";
+    case ThreadKind::kWaker:
+      return "waker";
   }
   return "unknown";
 }
@@ -245,6 +251,8 @@ std::span<const std::string_view> calls_of(ThreadKind kind) {
       return kPopulatorCalls;
     case ThreadKind::kNicHelper:
       return kNicHelperCalls;
+    case ThreadKind::kWaker:
+      return kWakerCalls;
   }
   return {};
 }

@@ -15,7 +15,8 @@
 //                    "uid": 103|null, "pages_held": 12|null, "page_limit": 4096|null, "uplink": "eth1"|null,
 //                    "queues": ["eth1:1"], "counters": {..}}]
 //                  Also "busy_us": what it cost the workers, "busy_us_by_worker": [..], "service":
-//                  "served"|"throttled" (docs/worker.md).
+//                  "served"|"throttled" (docs/worker.md), "descriptors": how many it has now. An app and a
+//                  guest also have "wakes": "direct"|"by waker", who wakes it.
 //                  "mac": [..]. "uplink" is null for what cannot send, as an app without "mac".
 //                  A guest and a host also have "vlan", "mode": "bridge"|"vepa"|"private"; a host also
 //                  "netdev".

@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "base/check.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "port/guest/call_sender.h"
 
@@ -19,6 +20,17 @@ constexpr std::uint64_t kEndPatienceNs = 3'000'000'000;
 
 // How rules name what is neither kernel, drop nor an app.
 const std::string kNetdevPrefix = "netdev:";
+
+std::unique_ptr<Waker> make_waker(const std::vector<WorkerOptions>& workers) {
+  Waker::Options options;
+  for (const WorkerOptions& worker : workers) {
+    if (worker.cpu) {
+      options.cpus_of_workers.push_back(*worker.cpu);
+    }
+  }
+  options.prepare = [] { (void)CallSender::of_this_thread(); };
+  return std::make_unique<Waker>(options);
+}
 
 }  // namespace
 
@@ -36,6 +48,7 @@ Result<std::unique_ptr<Engine>> Engine::create(const Config& config, EventLoop& 
                                      .kernel = &kernel});
   SLUICE_TRY(keeper);
   engine->keeper_ = std::move(*keeper);
+  engine->waker_ = make_waker(config.daemon.workers);
   std::vector<const Worker*> watched;
   for (const auto& worker : engine->workers_) {
     watched.push_back(worker.get());
@@ -134,6 +147,7 @@ Result<void> Engine::apply(const Config& fresh) {
   std::vector<Action> actions = diff(current_, fresh);
   target_ = after_diff(current_, fresh);
   SLUICE_TRY(reserve_host_memory(actions));
+  warn_of_few_descriptors(target_);
   std::string failures;
   for (const Action& action : actions) {
     auto done = std::visit([this](const auto& step) { return perform(step); }, action);
@@ -156,6 +170,15 @@ Result<void> Engine::apply(const Config& fresh) {
     return fail("{}", failures);
   }
   return {};
+}
+
+// All ports may be attached at once. Who comes when there are too few is refused; better to hear it now.
+void Engine::warn_of_few_descriptors(const Config& config) const {
+  const std::uint64_t needed = descriptors_needed(config, workers_.size());
+  if (needed > descriptor_limit()) {
+    log::warn("{} ports need {} descriptors when all are attached, {} are allowed; raise LimitNOFILE",
+              config.ports.size(), needed, descriptor_limit());
+  }
 }
 
 // A step failed: what it was to bring is not part of the state that runs, nor is what depends on it.
@@ -319,9 +342,11 @@ Result<void> Engine::perform(const AddPort& action) {
   }
   set_attached(*id, false);
   thread_watch_->name_port(*id, config.name);
-  auto added = config.type == "guest"  ? add_guest(config, *id)
-               : config.type == "host" ? add_host(config, *id)
-                                       : add_app(config, *id);
+  auto room = need_descriptors(port_descriptors(config, workers_.size()));
+  auto added = !room                    ? std::move(room)
+               : config.type == "guest" ? add_guest(config, *id)
+               : config.type == "host"  ? add_host(config, *id)
+                                        : add_app(config, *id);
   if (!added) {
     target_.ports.erase(config.name);  // so that its queues become the host's
     if (auto undone = perform(RemovePort{config.name}); !undone) {

@@ -38,6 +38,7 @@
 #include "port/guest/guest_port.h"
 #include "port/host/host_port.h"
 #include "port/nic/nic_watch.h"
+#include "port/waker.h"
 #include "worker/flow_rules.h"
 #include "worker/switch.h"
 #include "worker/worker.h"
@@ -45,6 +46,12 @@
 namespace sluice {
 
 inline constexpr std::uint16_t kMaxNics = 64;
+
+// Descriptors: of a port that nobody uses, of whoever is attached to it, and of all that a config can have at
+// one time (engine_descriptors.cc).
+std::uint64_t port_descriptors(const PortConfig& port, std::size_t workers);
+std::uint64_t session_descriptors(const PortConfig& port, std::size_t workers);
+std::uint64_t descriptors_needed(const Config& config, std::size_t workers);
 
 class Engine final : public AppPortHost, public GuestPortHost, public ControlTarget {
  public:
@@ -95,6 +102,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   Result<void> perform(const AddNic& action);
   Result<void> perform(const AddPort& action);
   void undo_in_target(const Action& failed);
+  void warn_of_few_descriptors(const Config& config) const;
 
   // engine_stall.cc: what ports cost the workers.
   struct Stall {
@@ -214,6 +222,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   std::map<std::string, Stall> stalls_;  // by port
   EventLoop::TimerId stall_timer_ = 0;
   std::unique_ptr<ThreadWatch> thread_watch_;
+  std::unique_ptr<Waker> waker_;
   // After all that their sessions use: they go first.
   std::map<std::string, std::unique_ptr<AppPort>> apps_;
   std::map<std::string, std::unique_ptr<GuestPort>> guests_;

@@ -22,6 +22,7 @@ Result<AppPortOptions> Engine::app_options(const PortConfig& port, const std::op
   options.source_macs = port.mac;
   options.vlan = port.vlan;
   options.trust = port.trust;
+  options.waker = waker_.get();
   auto limits = make_source_limits(port.source_ip, port.frame_rate, port.broadcast_rate);
   if (!limits) {
     return std::unexpected(limits.error());

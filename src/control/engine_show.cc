@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/closer.h"
+#include "base/descriptors.h"
 #include "control/engine.h"
 #include "worker/port_meter.h"
 
@@ -166,6 +167,14 @@ json Engine::show_queues() {
   return rows;
 }
 
+namespace {
+
+const char* wakes_text(const WakePrice& price) {
+  return price.dear() ? "by waker" : "direct";
+}
+
+}  // namespace
+
 // What all types of ports have in common; null is what a type does not have.
 json Engine::show_port(const std::string& name, PortId id,
                        const std::function<void(CounterVisitor&)>& visit) {
@@ -197,6 +206,7 @@ json Engine::show_port(const std::string& name, PortId id,
             {"page_limit", nullptr},
             {"uplink", uplink ? json(*uplink) : json()},
             {"queues", json::array()},
+            {"descriptors", port_descriptors(config, workers_.size())},
             {"counters", counters.take()}};
   show_costs(port, name, id);
   json macs = json::array();
@@ -216,6 +226,10 @@ json Engine::show_app(const std::string& name) {
   const AppPortOptions& options = app.options();
   json port = show_port(name, options.id, [&app](CounterVisitor& visitor) { app.visit(visitor); });
   auto session = app.session();
+  port["wakes"] = wakes_text(app.wake_price());
+  if (session) {
+    port["descriptors"] = port["descriptors"].get<std::uint64_t>() + app_session_descriptors(workers_.size());
+  }
   port["state"] = session ? "attached" : "detached";
   if (session) {
     port["client"] = session->client;
@@ -273,6 +287,11 @@ json Engine::show_guest_port(const std::string& name) {
   GuestPort::Info info = guest.info();
   json port =
       show_port(name, guest.options().id, [&guest](CounterVisitor& visitor) { guest.visit(visitor); });
+  port["wakes"] = wakes_text(guest.call_price());
+  if (info.connected) {
+    port["descriptors"] =
+        port["descriptors"].get<std::uint64_t>() + guest_session_descriptors(guest.options().queue_pairs);
+  }
   port["state"] = state_of(info);
   if (info.connected) {
     port["pid"] = info.pid;
@@ -424,6 +443,10 @@ json Engine::show_counters() {
   daemon["out_of_memory"] = loop_.out_of_memory();
   daemon["guest_memory_bytes"] = guest_memory_->used();
   daemon["guest_memory_limit_bytes"] = guest_memory_->limit();
+  daemon["descriptors_used"] = descriptors_used();
+  daemon["descriptors_needed"] = descriptors_needed(current_, workers_.size());
+  daemon["descriptors_limit"] = descriptor_limit();
+  daemon["waker_targets"] = waker_->targets();
   daemon["closer_done"] = Closer::of_process().done();
   daemon["closer_waiting"] = Closer::of_process().waiting();
   daemon["closer_overflowed"] = Closer::of_process().overflowed();

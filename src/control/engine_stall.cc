@@ -20,6 +20,7 @@ const char* state_text(StallPolicy::State state) {
 
 // Looks again when the shortest window ends.
 void Engine::watch_stalls() {
+  waker_->reap();
   const std::uint64_t now = now_ns();
   std::uint64_t next = now + kLongestBetweenLooksNs;
   for (const auto& [name, config] : current_.ports) {

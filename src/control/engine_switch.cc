@@ -86,6 +86,7 @@ Result<void> Engine::add_guest(const PortConfig& config, PortId id) {
   options.all_memory = guest_memory_;
   options.sealed_memory = config.sealed_memory;
   options.populate = config.populate;
+  options.waker = waker_.get();
   auto port = GuestPort::create(std::move(options), loop_, *this, doors_);
   SLUICE_TRY(port);
   guests_[config.name] = std::move(*port);

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "base/burial.h"
 #include "base/clock.h"
 #include "base/fd_passing.h"
 #include "base/log.h"
@@ -69,6 +70,15 @@ Result<std::unique_ptr<DoorKeeper>> DoorKeeper::start(const std::string& program
   std::unique_ptr<DoorKeeper> keeper(new DoorKeeper(program));
   SLUICE_TRY(keeper->start_zygote());
   return keeper;
+}
+
+DoorKeeper::~DoorKeeper() {
+  bury_by({});
+}
+
+void DoorKeeper::watch_on(EventLoop& loop) {
+  loop_ = &loop;
+  bury_by([this](UniqueFd fd) { bury(std::move(fd)); });
 }
 
 void DoorKeeper::stop_watching() {
@@ -216,7 +226,7 @@ void DoorKeeper::bury_more() {
     const char byte = 0;
     if (!send_with(undertaker_->door.channel.get(), byte, std::span(fds).first(count))) {
       if (unburied_.size() < kMostUnburied || std::exchange(replaced, true)) {
-        return;  // it is full, or gone: the next tick looks
+        break;  // it is full, or gone: the next tick looks
       }
       const std::uint32_t full = undertaker_->door.id;
       drop_undertaker();
@@ -227,8 +237,12 @@ void DoorKeeper::bury_more() {
       undertaker_->heard_since_ns = now;
     }
     undertaker_->under_way.push_back(count);
-    // Not the last references: the undertaker's message has them too.
+    // Not the last references: the undertaker keeps its own until it is told.
     unburied_.erase(unburied_.begin(), unburied_.begin() + static_cast<std::ptrdiff_t>(count));
+    undertaker_->owed_word = true;
+  }
+  if (undertaker_ && undertaker_->owed_word) {
+    undertaker_->owed_word = !send_with(undertaker_->door.channel.get(), char{}, {});
   }
 }
 

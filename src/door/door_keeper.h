@@ -34,10 +34,11 @@ class DoorKeeper final : public Doors {
   static std::string default_program();
   // Starts the zygote. Before the process has threads, descriptors or privileges that it should not inherit.
   static Result<std::unique_ptr<DoorKeeper>> start(const std::string& program);
-  ~DoorKeeper() override = default;  // every door sees the end of its channel; nobody is waited for
+  ~DoorKeeper() override;  // every door sees the end of its channel; nobody is waited for
 
   // From here on ends are watched, until stop_watching(), which the loop's end may not precede.
-  void watch_on(EventLoop& loop) { loop_ = &loop; }
+  // Until this goes, it is who buries (base/burial.h).
+  void watch_on(EventLoop& loop);
   void stop_watching();
 
   Result<Door> open(DoorKind kind, const std::string& who, UniqueFd peer) override;
@@ -59,6 +60,7 @@ class DoorKeeper final : public Doors {
     Door door;
     std::deque<std::size_t> under_way;  // sockets per datagram that was sent and is not answered for
     std::uint64_t heard_since_ns = 0;   // its last answer, or when it got work
+    bool owed_word = false;             // that ours are closed
   };
 
   explicit DoorKeeper(std::string program) : program_(std::move(program)) {}

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <span>
+#include <vector>
 
 #include "base/fd_passing.h"
 #include "door/channel.h"
@@ -13,6 +14,8 @@
 namespace sluice {
 
 void run_undertaker(int channel) {
+  std::vector<int> kept;
+  std::size_t datagrams = 0;  // that brought them
   for (;;) {
     char byte = 0;
     alignas(cmsghdr) std::byte control[CMSG_SPACE(kMostBuriedAtOnce * sizeof(int))];
@@ -29,11 +32,20 @@ void run_undertaker(int channel) {
     if (got <= 0) {
       return;
     }
-    for (int fd : received_fds(header)) {
+    const auto fds = received_fds(header);
+    if (!fds.empty()) {
+      kept.insert(kept.end(), fds.begin(), fds.end());
+      ++datagrams;
+      continue;
+    }
+    for (int fd : kept) {
       ::close(fd);  // with all that waits in it: this may take for ever
     }
-    if (!tell_daemon(channel, std::as_bytes(std::span(&byte, 1)))) {
-      return;
+    kept.clear();
+    for (; datagrams > 0; --datagrams) {
+      if (!tell_daemon(channel, std::as_bytes(std::span(&byte, 1)))) {
+        return;
+      }
     }
   }
 }

@@ -1,5 +1,11 @@
-// The undertaker: the door that closes sockets for the daemon (doors.h). It says one byte for each datagram
-// of them. One that waits is killed, and a process that ends waits for no socket that lingers.
+// The undertaker: the door that closes descriptors for the daemon (doors.h).
+//
+//   daemon -> undertaker   a datagram with descriptors: keep them
+//                          one without: the daemon has closed its own of all these, close them
+//   undertaker -> daemon   a byte for each datagram whose descriptors are closed
+//
+// In this order the daemon's is never the last reference, however fast the undertaker is. One that waits is
+// killed, and a process that ends waits for no socket that lingers.
 #pragma once
 
 #include <cstddef>

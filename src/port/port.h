@@ -111,7 +111,7 @@ class Lane {
 
   // May this lane rest? It then gets prepare_sleep(), and neither tx_burst() nor poll() until woken(), which
   // comes when its descriptor is readable or after frames were delivered to it. For lanes whose peer wakes
-  // them with certainty, with nothing put off.
+  // them with certainty, with nothing put off, and for those without a descriptor that only deliver.
   virtual bool may_rest() const { return false; }
 
   LaneActivity activity;

@@ -56,12 +56,15 @@ void ActiveLanes::watch_anew(std::span<const Entry> all) {
 
 // False: out of descriptors or memory, or two lanes share one descriptor. The lane stays active then.
 bool ActiveLanes::watch(Lane& lane) {
+  if (lane.wake_fd() < 0) {  // work comes to it by delivery alone
+    lane.activity.serial = serial_;
+    return true;
+  }
   if (!watched_) {
     watched_.reset(::epoll_create1(EPOLL_CLOEXEC));
   }
   epoll_event event{.events = EPOLLIN, .data = {.ptr = &lane}};
-  if (!watched_ || lane.wake_fd() < 0 ||
-      ::epoll_ctl(watched_.get(), EPOLL_CTL_ADD, lane.wake_fd(), &event) != 0) {
+  if (!watched_ || ::epoll_ctl(watched_.get(), EPOLL_CTL_ADD, lane.wake_fd(), &event) != 0) {
     return false;
   }
   lane.activity.serial = serial_;
@@ -98,7 +101,9 @@ void ActiveLanes::wake(Lane& lane) {
   LaneActivity& activity = lane.activity;
   SLUICE_CHECK(activity.resting, "port {} does not rest", raw(activity.port));
   if (activity.serial == serial_) {
-    ::epoll_ctl(watched_.get(), EPOLL_CTL_DEL, lane.wake_fd(), nullptr);
+    if (lane.wake_fd() >= 0) {
+      ::epoll_ctl(watched_.get(), EPOLL_CTL_DEL, lane.wake_fd(), nullptr);
+    }
     lanes_resting_.set(--resting_);
   }
   activity.resting = false;

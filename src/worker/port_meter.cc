@@ -1,21 +1,6 @@
 #include "worker/port_meter.h"
 
-#include <sys/resource.h>
-#include <time.h>
-
-#include <algorithm>
-
 namespace sluice {
-
-PortMeter::Usage PortMeter::usage() {
-  timespec cpu{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
-  rusage used{};
-  ::getrusage(RUSAGE_THREAD, &used);
-  return {.cpu_ns = static_cast<std::uint64_t>(cpu.tv_sec) * 1'000'000'000u +
-                    static_cast<std::uint64_t>(cpu.tv_nsec),
-          .blocked = static_cast<std::uint64_t>(used.ru_nvcsw)};
-}
 
 void PortMeter::suspect(std::uint16_t port, std::uint64_t now) {
   if (port < kMaxPorts) {
@@ -34,7 +19,7 @@ void PortMeter::look_closely() {
     --suspects_;
     return;
   }
-  before_ = usage();
+  before_ = ThreadUsage::now();
   looked_ = true;
 }
 
@@ -47,11 +32,8 @@ void PortMeter::end_slow_call(std::uint64_t ticks) {
   }
   slow_calls_[place_].add(1);
   if (looked_ && from_ >= kMaxPorts) {
-    const Usage after = usage();
     const auto wall_ns = static_cast<std::uint64_t>(static_cast<double>(ticks) / ticks_per_ns());
-    // Blocked: it waited for something that this port's memory or descriptors made it wait for.
-    const std::uint64_t cost_ns =
-        after.blocked != before_.blocked ? wall_ns : std::min(wall_ns, after.cpu_ns - before_.cpu_ns);
+    const std::uint64_t cost_ns = ThreadUsage::now().cost_since(before_, wall_ns);
     if (cost_ns > kSlowCallNs) {
       charged_us_[place_].add((cost_ns - kSlowCallNs) / 1000);
     }

@@ -16,6 +16,7 @@
 #include <cstdint>
 
 #include "base/ids.h"
+#include "base/thread_usage.h"
 #include "base/ticks.h"
 #include "stats/counter.h"
 
@@ -111,12 +112,7 @@ class PortMeter {
   std::atomic<std::int32_t> throttled_{0};
   mutable std::array<std::uint32_t, kMaxPorts> divider_;
 
-  // What the kernel says of this thread, at the beginning of a suspect's call.
-  struct Usage {
-    std::uint64_t cpu_ns = 0, blocked = 0;
-  };
-  static Usage usage();
-  Usage before_;
+  ThreadUsage before_;   // at the beginning of a suspect's call
   bool looked_ = false;  // before_ is of the present call
   std::uint32_t suspects_ = 0;
   std::array<std::uint64_t, kMaxPorts> suspect_until_;  // 0: none

@@ -77,6 +77,18 @@ TEST_F(GuestsInDaemon, TheHostsOwnDeviceTalksToTheWireAndTheKernelKeepsTheNic) {
   EXPECT_EQ(daemon().port("host0")["state"], "up");
 }
 
+TEST_F(GuestsInDaemon, TapsAndGuestsThatNobodyUsesAreNotPolledAndWakeUpWithTheirTraffic) {
+  start(nic_table() + app_port("dns") + udp_rule(kDns, "dns") + host_port() +
+        guest_port("vm0", "52:54:00:00:00:01"));
+  Stream stream = stream_to("dns", kDns);  // the worker makes turns
+  for (std::uint64_t round = 1; round <= 2; ++round) {
+    ASSERT_TRUE(eventually([&] { return daemon().counter("worker.0.lanes_resting") == 2; }));
+    EXPECT_TRUE(ping(wire_ns(), "10.79.0.1", 2).lossless());
+    EXPECT_GE(daemon().counter("worker.0.lane_rouses"), round);
+  }
+  stream.expect_nothing_lost();
+}
+
 TEST_F(GuestsInDaemon, APortWithAVlanGetsWhatHasItsTagAndNothingElse) {
   start(nic_table() + host_port("vlan = 7"));
   EXPECT_EQ(implicit_rule("host0")["match"], "dst_mac 52:54:00:00:00:02 vlan_id 7");

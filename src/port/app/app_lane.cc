@@ -1,7 +1,7 @@
 #include "port/app/app_lane.h"
 
+#include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,6 +24,12 @@ constexpr std::uint32_t kMinFrameBytes = 14;  // an Ethernet header
 constexpr std::uint32_t kCopyOffset = 256;
 
 }  // namespace
+
+bool AppWake::wake() {
+  const std::uint64_t one = 1;
+  [[maybe_unused]] ssize_t sent = ::send(fd(), &one, sizeof(one), MSG_DONTWAIT | MSG_NOSIGNAL);
+  return true;
+}
 
 AppLane::AppLane(LaneMemory memory, const LanePolicy& policy, AppLaneCounters& counters, PressureSink& sink)
     : memory_(std::move(memory)),
@@ -407,12 +413,15 @@ void AppLane::wake_app() {
   }
   wake_under_way_ = true;
   taken_at_wake_ = taken;
-  // A socket and not an eventfd: both ends of an eventfd are one open file, so an app could clear its
-  // O_NONBLOCK, fill the counter and make this call wait. MSG_DONTWAIT is ours alone. A full socket means it
-  // has been woken already.
-  const std::uint64_t one = 1;
-  [[maybe_unused]] ssize_t sent = ::send(memory_.wake_app, &one, sizeof(one), MSG_DONTWAIT | MSG_NOSIGNAL);
   counters_.wakeups.add(1);
+  AppWake& wake = *memory_.wake_app;
+  if (policy_.waker == nullptr) {
+    wake.wake();
+  } else if (wake.price().dear()) [[unlikely]] {
+    policy_.waker->ask(wake);
+  } else {
+    wake.price().make(1, [&wake] { wake.wake(); });
+  }
 }
 
 // More than half of the ring. An app that has taken nothing since this was last said is not waiting for the
@@ -445,10 +454,10 @@ bool AppLane::prepare_sleep() {
 void AppLane::woken() {
   memory_.tx.cancel_sleep();
   memory_.back.cancel_sleep();
-  // RWF_NOWAIT and not O_NONBLOCK: the app could have cleared the flag and read the eventfd empty before us.
-  std::uint64_t kicks;
-  iovec place{&kicks, sizeof(kicks)};
-  [[maybe_unused]] ssize_t got = ::preadv2(memory_.wake_daemon, &place, 1, -1, RWF_NOWAIT);
+  // The edge is taken from the set, and the eventfd left alone: who reads it tells all that the app has
+  // watching it.
+  epoll_event kick;
+  [[maybe_unused]] const int kicks = ::epoll_wait(memory_.wake_daemon, &kick, 1, 0);
 }
 
 void AppLane::count_ring_faults() {

@@ -15,6 +15,7 @@
 #include "port/port.h"
 #include "port/source_guard.h"
 #include "port/vlan.h"
+#include "port/waker.h"
 #include "ring/spsc.h"
 
 namespace sluice {
@@ -25,6 +26,15 @@ inline constexpr std::uint32_t kBackPerTurn = 4 * kBurst;
 // A worker that goes on receiving wakes a sleeping app after so many turns: an app on the worker's own core
 // would else take the core for each burst. With one queue that is a few hundred packets.
 inline constexpr std::uint32_t kTurnsBeforeWake = 4;
+
+// Wakes the app: a socket and not an eventfd. Both ends of an eventfd are one open file, so an app could
+// clear its O_NONBLOCK, fill the counter and make a write of ours wait. MSG_DONTWAIT is ours alone. A full
+// socket means it has been woken already.
+class AppWake final : public WakeTarget {
+ public:
+  using WakeTarget::WakeTarget;
+  bool wake() override;
+};
 
 // A pool whose pages this lane's worker owns, with its range of the arena and its own ledger: both have one
 // writer.
@@ -48,8 +58,8 @@ struct LaneMemory {
   std::uint32_t tx_first_offset = 0;    // of this lane's slot 0
   std::uint32_t tx_slot_bytes = 0;
   std::uint32_t page_limit = 0;  // this lane's share
-  int wake_app = -1;             // a socket of our own: see AppLane::wake_app()
-  int wake_daemon = -1;          // eventfd shared with the app
+  AppWake* wake_app = nullptr;
+  int wake_daemon = -1;  // an epoll set of our own over the eventfd that the app writes
 };
 
 // What is the same for all sessions.
@@ -60,6 +70,7 @@ struct LanePolicy {
   bool sends = false;      // the worker serves a queue of the uplink, or has a switch with ports on it
   std::uint16_t vlan = 0;  // access VLAN: popped from what the app gets
   SourcePolicy source;     // what it may send; its tag is pushed
+  Waker* waker = nullptr;  // who wakes an app that is dear to wake; none: this lane itself
 };
 
 // How the port hears of pressure: on a change only, on the worker's thread.

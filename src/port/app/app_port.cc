@@ -14,6 +14,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "base/log_budget.h"
 #include "door/one_message.h"
@@ -47,6 +48,7 @@ class AppPort::Impl final : public PressureSink {
   void visit_pools(const std::function<void(const PagePool&)>& visit) const;
   std::optional<Session> session() const;
   const AppPortOptions& options() const { return options_; }
+  const WakePrice& wake_price() const { return *wake_price_; }
 
  private:
   // Has connected, has not said hello.
@@ -126,6 +128,7 @@ class AppPort::Impl final : public PressureSink {
   EventLoop& loop_;
   AppPortHost& host_;
 
+  const std::shared_ptr<WakePrice> wake_price_ = std::make_shared<WakePrice>();
   LogBudget log_budget_;
   std::unique_ptr<Acceptor> acceptor_;
   std::list<Pending> pending_;  // oldest first
@@ -427,6 +430,7 @@ LanePolicy AppPort::Impl::policy(std::size_t lane) const {
       .sends = options_.worker_sends[lane],
       .vlan = options_.vlan,
       .source = {.macs = options_.source_macs, .vlan = options_.vlan, .limits = options_.limits}};
+  policy.waker = options_.waker;
   policy.source.set_trust(options_.trust);
   return policy;
 }
@@ -617,7 +621,10 @@ void AppPort::Impl::check_stall() {
 // ---- memory
 
 Result<void> AppPort::Impl::make_memory() {
-  auto memory = SessionMemory::create(options_, geometry_);
+  if (auto room = need_descriptors(app_attach_descriptors(geometry_.lane_count)); !room) {
+    return with_context(fmt::format("port {}: a session", options_.name), std::move(room.error()));
+  }
+  auto memory = SessionMemory::create(options_, geometry_, wake_price_);
   if (!memory) {
     return with_context(fmt::format("port {}: no memory for a session", options_.name),
                         std::move(memory.error()));
@@ -706,6 +713,7 @@ void AppPort::Impl::visit(CounterVisitor& visitor) const {
   }
   visit_source_faults(counters_, visitor,
                       [](const AppLaneCounters& lane) -> const SourceCounters& { return lane.source; });
+  wake_price_->visit(visitor);
   visitor.counter("attaches", attaches_.value());
   visitor.counter("detaches", detaches_.value());
   visitor.counter("denied", denied_.value());
@@ -740,6 +748,10 @@ Result<std::unique_ptr<AppPort>> AppPort::create(AppPortOptions options, EventLo
 
 void AppPort::cut_off_stalled() {
   impl_->cut_off_stalled();
+}
+
+const WakePrice& AppPort::wake_price() const {
+  return impl_->wake_price();
 }
 
 std::optional<AppPort::Session> AppPort::session() const {

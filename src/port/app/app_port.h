@@ -21,6 +21,7 @@
 #include "port/peer_policy.h"
 #include "port/port.h"
 #include "port/source_guard.h"
+#include "port/waker.h"
 #include "stats/counter.h"
 
 namespace sluice {
@@ -61,11 +62,22 @@ struct AppPortOptions {
   // (base/unix_socket.h). None: this process does both.
   Doors* doors = nullptr;
   ArenaOptions::Huge huge = ArenaOptions::Huge::kIfAny;  // pages of the RX arena
+  Waker* waker = nullptr;                                // for an app that is dear to wake; outlives the port
 };
 
 // An app that comes while its port's queues are opening waits for its welcome so long at most; libsluice
 // waits 1 s unless told otherwise. After that it is let in, and its packets come when the queues are open.
 inline constexpr std::uint64_t kWelcomeWaitsNs = 500'000'000;
+
+// Of a port: its socket. Of a session with so many lanes: its socket, the arena, the four files that are
+// watched, a socket and an epoll set per lane; while it is made as many more.
+inline constexpr std::uint64_t kAppPortDescriptors = 1;
+constexpr std::uint64_t app_session_descriptors(std::uint64_t lanes) {
+  return 6 + 2 * lanes;
+}
+constexpr std::uint64_t app_attach_descriptors(std::uint64_t lanes) {
+  return 2 * app_session_descriptors(lanes);
+}
 
 // Connections that have not said hello yet. One more, and the oldest of them is let go (D6).
 inline constexpr std::size_t kMaxPendingHellos = 32;
@@ -105,6 +117,7 @@ class AppPort {
     std::uint32_t pages_held = 0;
   };
   std::optional<Session> session() const;  // none: nobody is served
+  const WakePrice& wake_price() const;
   const AppPortOptions& options() const;
   // Detaches a program that held workers up; counted `cut_off`.
   void cut_off_stalled();

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -11,6 +12,7 @@
 #include <cerrno>
 #include <limits>
 
+#include "base/burial.h"
 #include "base/check.h"
 #include "base/unix_socket.h"
 #include "port/app/kept_memory.h"
@@ -113,7 +115,8 @@ Result<SessionGeometry> SessionGeometry::of(const AppPortOptions& options) {
 }
 
 Result<std::unique_ptr<SessionMemory>> SessionMemory::create(const AppPortOptions& options,
-                                                             const SessionGeometry& geometry) {
+                                                             const SessionGeometry& geometry,
+                                                             const std::shared_ptr<WakePrice>& price) {
   auto arena = Arena::create({.name = options.name + "-rx",
                               .domain = domain_of(options.id),  // D1
                               .page_bytes = options.page_bytes,
@@ -132,12 +135,21 @@ Result<std::unique_ptr<SessionMemory>> SessionMemory::create(const AppPortOption
   memory->arena_fd_ = std::move(*arena_fd);
   SLUICE_TRY(memory->make_pools(options));
   SLUICE_TRY(memory->make_segments(options));
-  SLUICE_TRY(memory->make_wakers(options.doors));
+  SLUICE_TRY(memory->make_wakes(options, price));
   SLUICE_TRY(memory->watch_files());
   return memory;
 }
 
-SessionMemory::~SessionMemory() = default;
+// No worker has a lane any more. What the app had a reference to is not closed here.
+SessionMemory::~SessionMemory() {
+  for (LaneWakes& wakes : wakes_) {
+    if (waker_ != nullptr) {
+      waker_->retire(std::move(wakes.app));
+    }
+    bury(std::move(wakes.app_theirs));
+    bury(std::move(wakes.daemon));
+  }
+}
 
 Result<void> SessionMemory::make_pools(const AppPortOptions& options) {
   std::uint32_t first = 0;
@@ -189,24 +201,32 @@ Result<void> SessionMemory::make_segments(const AppPortOptions& options) {
   return keep(create_peer_writable(options.name + "-tx", geometry_.tx_arena_bytes, PROT_READ), tx_arena_);
 }
 
-Result<void> SessionMemory::make_wakers(Doors* doors) {
+Result<void> SessionMemory::make_wakes(const AppPortOptions& options,
+                                       const std::shared_ptr<WakePrice>& price) {
   for (std::uint32_t lane = 0; lane < geometry_.lane_count; ++lane) {
-    Waker waker;
+    LaneWakes wakes;
     int ends[2];
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) {
       return fail_errno(errno, "cannot make the socket that wakes the app");
     }
-    waker.app_ours = PeerSocket(UniqueFd(ends[0]), doors);
-    waker.app_theirs.reset(ends[1]);
+    wakes.app = std::make_shared<AppWake>(UniqueFd(ends[0]), price);
+    wakes.app_theirs.reset(ends[1]);
     // What an app sends here lies unread until the session ends: descriptors would be closed by this thread.
     // Where the kernel cannot refuse them, the socket is closed elsewhere.
     refuse_descriptors(ends[0]);
     refuse_descriptors(ends[1]);
-    waker.daemon.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!waker.daemon) {
+    wakes.daemon.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    wakes.kicks.reset(::epoll_create1(EPOLL_CLOEXEC));
+    epoll_event edge{.events = EPOLLIN | EPOLLET, .data = {}};
+    if (!wakes.daemon || !wakes.kicks ||
+        ::epoll_ctl(wakes.kicks.get(), EPOLL_CTL_ADD, wakes.daemon.get(), &edge) != 0) {
       return fail_errno(errno, "cannot make the eventfd that wakes the worker");
     }
-    wakers_.push_back(std::move(waker));
+    if (options.waker != nullptr) {
+      options.waker->add(wakes.app);
+      waker_ = options.waker;
+    }
+    wakes_.push_back(std::move(wakes));
   }
   return {};
 }
@@ -241,8 +261,8 @@ LaneMemory SessionMemory::lane(std::uint32_t index) {
   lane.tx_first_offset = index * geometry_.tx_entries * geometry_.tx_slot_bytes;
   lane.tx_slot_bytes = geometry_.tx_slot_bytes;
   lane.page_limit = geometry_.lane_limit[index];
-  lane.wake_app = wakers_[index].app_ours.get();
-  lane.wake_daemon = wakers_[index].daemon.get();
+  lane.wake_app = wakes_[index].app.get();
+  lane.wake_daemon = wakes_[index].kicks.get();
   return lane;
 }
 
@@ -287,9 +307,9 @@ Result<void> SessionMemory::watch_files() {
 
 std::vector<int> SessionMemory::client_fds() const {
   std::vector<int> fds{arena_fd_.get(), daemon_segment_.fd.get(), app_segment_.fd.get(), tx_arena_.fd.get()};
-  for (const Waker& waker : wakers_) {
-    fds.push_back(waker.app_theirs.get());
-    fds.push_back(waker.daemon.get());
+  for (const LaneWakes& wakes : wakes_) {
+    fds.push_back(wakes.app_theirs.get());
+    fds.push_back(wakes.daemon.get());
   }
   return fds;
 }
@@ -297,8 +317,10 @@ std::vector<int> SessionMemory::client_fds() const {
 void SessionMemory::drop_client_fds() {
   arena_fd_.reset();
   daemon_segment_.fd.reset();
-  for (Waker& waker : wakers_) {
-    waker.app_theirs.reset();
+  for (LaneWakes& wakes : wakes_) {
+    // The app may have closed its own already. The set goes on watching the eventfd while the app has it.
+    bury(std::move(wakes.app_theirs));
+    bury(std::move(wakes.daemon));
   }
 }
 

@@ -43,7 +43,8 @@ struct SessionGeometry {
 class SessionMemory {
  public:
   static Result<std::unique_ptr<SessionMemory>> create(const AppPortOptions& options,
-                                                       const SessionGeometry& geometry);
+                                                       const SessionGeometry& geometry,
+                                                       const std::shared_ptr<WakePrice>& price);
   // D7: the caller has made sure that nothing writes into the arena any more, and called reclaim().
   ~SessionMemory();
 
@@ -72,13 +73,14 @@ class SessionMemory {
   SessionMemory() = default;
   Result<void> make_pools(const AppPortOptions& options);
   Result<void> make_segments(const AppPortOptions& options);
-  Result<void> make_wakers(Doors* doors);
+  Result<void> make_wakes(const AppPortOptions& options, const std::shared_ptr<WakePrice>& price);
   Result<void> watch_files();
 
-  struct Waker {
-    PeerSocket app_ours;  // we send here
-    UniqueFd app_theirs;  // the app's end
-    UniqueFd daemon;      // eventfd
+  struct LaneWakes {
+    std::shared_ptr<AppWake> app;  // by a socket
+    UniqueFd app_theirs;           // the app's end
+    UniqueFd daemon;               // eventfd of the app's, to wake the worker by
+    UniqueFd kicks;                // epoll over it, edge-triggered
   };
 
   SessionGeometry geometry_;
@@ -94,7 +96,8 @@ class SessionMemory {
   std::vector<Home> homes_;  // behind arena_: pools must go first
   std::vector<PagePool*> owned_pools_;
   SharedSegment daemon_segment_, app_segment_, tx_arena_;
-  std::vector<Waker> wakers_;
+  Waker* waker_ = nullptr;
+  std::vector<LaneWakes> wakes_;
   std::vector<UniqueFd> watched_files_;
 };
 

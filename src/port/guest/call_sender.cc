@@ -46,10 +46,10 @@ Result<CallSender> CallSender::create() {
   return CallSender(null.get(), context);
 }
 
-CallSender* CallSender::of_this_thread() {
+CallSender* CallSender::of_this_thread(std::uint32_t tries_between) {
   thread_local std::optional<CallSender> sender;
   thread_local std::uint32_t asked = 0;
-  if (!sender && asked++ % kTriesBetween == 0) [[unlikely]] {
+  if (!sender && asked++ % tries_between == 0) [[unlikely]] {
     if (auto made = create()) {
       sender.emplace(std::move(*made));
     }

@@ -27,8 +27,8 @@ class CallSender {
   static Result<CallSender> create();
   // The present thread's, shared by all its lanes, kept until the thread ends: a port made while others have
   // used up fs.aio-max-nr needs none of its own. Null: there was none to be had; tried again at every
-  // kTriesBetween-th call.
-  static CallSender* of_this_thread();
+  // so many calls.
+  static CallSender* of_this_thread(std::uint32_t tries_between = kTriesBetween);
   CallSender(CallSender&& other) noexcept;
   CallSender& operator=(CallSender&&) = delete;
   ~CallSender();

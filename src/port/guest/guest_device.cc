@@ -23,6 +23,7 @@ class GuestDevice::Impl {
   void assign_queues(std::uint32_t index);  // after a change of this ring
 
   const GuestPolicy policy_;
+  const std::shared_ptr<WakePrice> call_price_ = std::make_shared<WakePrice>();
   const std::vector<WorkerId> workers_;
   const std::size_t serving_;
   std::shared_ptr<const GuestMemory> memory_ = std::make_shared<GuestMemory>();
@@ -38,10 +39,10 @@ GuestDevice::Impl::Impl(GuestPolicy policy, std::vector<WorkerId> workers, std::
   SLUICE_CHECK(!workers_.empty() && queue_pairs >= 1 && queue_pairs <= kMaxQueuePairs, "{} workers, {} pairs",
                workers_.size(), queue_pairs);
   for (std::uint32_t i = 0; i < 2 * queue_pairs; ++i) {
-    queues_.push_back(std::make_unique<Virtqueue>(i));
+    queues_.push_back(std::make_unique<Virtqueue>(i, policy_.waker, call_price_));
   }
   for (std::size_t i = 0; i < workers_.size(); ++i) {
-    lanes_.push_back(std::make_unique<GuestLane>(policy_));
+    lanes_.push_back(std::make_unique<GuestLane>(policy_, *call_price_));
   }
 }
 
@@ -176,6 +177,10 @@ GuestDevice::RingState GuestDevice::ring_state(std::uint32_t index) const {
           .worker = impl_->workers_[impl_->lane_index(index)]};
 }
 
+const WakePrice& GuestDevice::call_price() const {
+  return *impl_->call_price_;
+}
+
 void GuestDevice::visit(CounterVisitor& visitor) const {
   auto of_lanes = [&](std::string_view name, Counter GuestLaneCounters::* counter) {
     std::uint64_t sum = 0;
@@ -210,6 +215,7 @@ void GuestDevice::visit(CounterVisitor& visitor) const {
                       [](const auto& lane) -> const SourceCounters& { return lane->counters().source; });
   of_lanes("fault_tx_header", &GuestLaneCounters::fault_tx_header);
   of_lanes("calls_failed", &GuestLaneCounters::calls_failed);
+  impl_->call_price_->visit(visitor);
   of_queues("fault_ring_index", &RingCounters::fault_ring_index);
   of_queues("fault_ring_head", &RingCounters::fault_ring_head);
   of_queues("fault_ring_chain", &RingCounters::fault_ring_chain);

@@ -16,6 +16,7 @@
 #include "port/guest/vring.h"
 #include "port/port.h"
 #include "port/source_guard.h"
+#include "port/waker.h"
 #include "stats/counter.h"
 
 namespace sluice {
@@ -28,6 +29,7 @@ struct GuestPolicy {
   bool trust = false;
   SourceLimits limits;        // `source_ip` and rates
   std::uint32_t serving = 0;  // the first so many workers of the list have queues of their own; 0: all
+  Waker* waker = nullptr;     // calls a guest that is dear to call; none: lanes do, whatever it costs
 };
 
 class GuestDevice {
@@ -69,6 +71,7 @@ class GuestDevice {
   };
   RingState ring_state(std::uint32_t index) const;
   void visit(CounterVisitor& visitor) const;
+  const WakePrice& call_price() const;
 
  private:
   class Impl;

@@ -27,8 +27,9 @@ SourcePolicy source_policy(const GuestPolicy& policy) {
 
 }  // namespace
 
-GuestLane::GuestLane(const GuestPolicy& policy)
+GuestLane::GuestLane(const GuestPolicy& policy, WakePrice& call_price)
     : policy_(policy),
+      call_price_(call_price),
       guard_(source_policy(policy)),
       longest_(kMaxFrameBytes - guard_.tag_bytes()),
       most_head_(guard_.most_head()),
@@ -97,16 +98,8 @@ void GuestLane::call() {
   }
   // Used buffers are published before it is asked whether the driver waits for them. [label: call]
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  std::array<int, CallSender::kMost> fds;
+  std::array<GuestCall*, CallSender::kMost> due;
   std::size_t count = 0;
-  auto send = [&] {
-    if (count != 0) {
-      CallSender* calls = CallSender::of_this_thread();
-      const std::size_t sent = calls == nullptr ? 0 : calls->send(std::span(fds).first(count));
-      counters_.calls_failed.add(count - sent);
-    }
-    count = 0;
-  };
   std::erase_if(touched_, [&](Virtqueue* queue) {
     const BurstLock::Guard guard(queue->lock(), queue->shared());
     if (!guard) [[unlikely]] {
@@ -115,16 +108,46 @@ void GuestLane::call() {
     is_touched_[queue->index()] = false;
     if (!queue->with_ring([](auto& ring) { return ring.call_due(); })) {
       queue->counters().calls_suppressed.add(1);
-    } else if (queue->call_fd() >= 0) {
+    } else if (queue->call() != nullptr) {
       queue->counters().calls.add(1);
-      fds[count++] = queue->call_fd();
+      due[count++] = queue->call();
     }
-    if (count == fds.size()) {
-      send();
+    if (count == due.size()) {
+      make_calls(std::span(due).first(std::exchange(count, 0)));
     }
     return true;
   });
-  send();
+  make_calls(std::span(due).first(count));
+}
+
+// By the waker, when the guest is dear to call, and when this worker could not get what it calls by.
+void GuestLane::make_calls(std::span<GuestCall* const> calls) {
+  if (calls.empty()) {
+    return;
+  }
+  if (policy_.waker == nullptr || !call_price_.dear()) [[likely]] {
+    std::size_t sent = 0;
+    std::array<int, CallSender::kMost> fds;
+    std::ranges::transform(calls, fds.begin(), &GuestCall::fd);
+    if (CallSender* sender = CallSender::of_this_thread()) {
+      const auto send = [&] { sent = sender->send(std::span(fds).first(calls.size())); };
+      if (policy_.waker == nullptr) {
+        send();
+      } else {
+        call_price_.make(static_cast<std::uint32_t>(calls.size()), send);
+      }
+    }
+    if (sent == calls.size()) [[likely]] {
+      return;
+    }
+    counters_.calls_failed.add(calls.size() - sent);
+    calls = calls.subspan(sent);
+  }
+  if (policy_.waker != nullptr) {
+    for (GuestCall* call : calls) {
+      policy_.waker->ask(*call);
+    }
+  }
 }
 
 bool GuestLane::prepare_sleep() {

@@ -50,7 +50,7 @@ struct GuestLaneCounters {
 
 class GuestLane final : public Lane {
  public:
-  explicit GuestLane(const GuestPolicy& policy);
+  GuestLane(const GuestPolicy& policy, WakePrice& call_price);
   ~GuestLane() override;
 
   DomainId domain() const override { return domain_of(policy_.port); }
@@ -116,12 +116,14 @@ class GuestLane final : public Lane {
   std::byte* head_room(std::uint32_t slot) { return heads_[slot].data() + kHeadFront; }
 
   void call();
+  void make_calls(std::span<GuestCall* const> calls);
   void drain_kicks();
   bool arm_timer();
   bool make_timer();
   void touch(Virtqueue& queue);
 
   const GuestPolicy& policy_;
+  WakePrice& call_price_;  // of all lanes of the port
   SourceGuard guard_;
   // Of a frame that the guest sends, and of its head: a tag may be pushed into both.
   const std::uint32_t longest_, most_head_;

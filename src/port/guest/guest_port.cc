@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/descriptors.h"
 #include "base/unix_socket.h"
 #include "port/guest/features.h"
 #include "port/guest/guest_port_impl.h"
@@ -179,6 +180,10 @@ void GuestPort::Impl::refuse(const ucred& peer) {
 }
 
 Result<void> GuestPort::Impl::attach(PeerSocket socket, const ucred& peer) {
+  if (auto room = need_descriptors(guest_session_descriptors(options_.queue_pairs)); !room) {
+    refused_.add(1);
+    return with_context(fmt::format("a front-end, pid {}", peer.pid), std::move(room.error()));
+  }
   loss_.begin();
   auto door = doors_.open(DoorKind::kGuest, options_.name, socket.release());
   if (!door) {
@@ -267,6 +272,7 @@ void GuestPort::Impl::finish_detach() {
   pauses_.add(1);
   stuck_ = false;
   attached_.reset();
+  drop_calls();
   disconnects_.add(1);
   if (candidate_) {
     Candidate next = std::move(*candidate_);
@@ -365,6 +371,9 @@ Result<std::unique_ptr<GuestPort>> GuestPort::create(GuestPortOptions options, E
 
 GuestPort::Info GuestPort::info() const {
   return impl_->info();
+}
+const WakePrice& GuestPort::call_price() const {
+  return impl_->call_price();
 }
 const GuestPortOptions& GuestPort::options() const {
   return impl_->options();

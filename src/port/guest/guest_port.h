@@ -25,6 +25,7 @@
 #include "port/peer_policy.h"
 #include "port/port.h"
 #include "port/source_guard.h"
+#include "port/waker.h"
 #include "stats/counter.h"
 
 namespace sluice {
@@ -55,7 +56,17 @@ struct GuestPortOptions {
   std::uint64_t message_timeout_ns = 10'000'000'000;  // for the rest of a message whose beginning is here
   std::uint64_t gives_way_ns = 300'000'000;           // how long who comes waits for the end of who was there
   std::uint64_t retry_ns = 500'000'000;               // client: between tries to connect
+  Waker* waker = nullptr;                             // for a guest that is dear to call; outlives the port
 };
+
+// Of a port: its socket, the word that memory is lost, an epoll set per lane. Of a session: its door, and the
+// kick and the call of each ring, which session and lane have each their own of.
+constexpr std::uint64_t guest_port_descriptors(std::uint64_t lanes) {
+  return 2 + lanes;
+}
+constexpr std::uint64_t guest_session_descriptors(std::uint64_t queue_pairs) {
+  return 3 + 8 * queue_pairs;
+}
 
 // Messages taken per turn of the control loop (D6).
 inline constexpr std::uint32_t kMessagesPerTurn = 32;
@@ -113,6 +124,7 @@ class GuestPort {
     std::vector<Ring> rings;
   };
   Info info() const;
+  const WakePrice& call_price() const;
   // Ends the session of a front-end whose guest held workers up; counted `fault_stalled`.
   void cut_off_stalled();
   const GuestPortOptions& options() const;

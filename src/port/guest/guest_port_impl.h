@@ -35,6 +35,7 @@ class GuestPort::Impl final : public VringControl {
 
   Result<void> start();
   Info info() const;
+  const WakePrice& call_price() const { return device_.call_price(); }
   void cut_off_stalled() {
     if (attached_ && !attached_->ending) {
       stalled_.add(1);
@@ -106,6 +107,7 @@ class GuestPort::Impl final : public VringControl {
   bool populate(std::uint32_t request);
   void on_populated(std::uint32_t request, Result<void> populated);
   bool apply_changes();
+  void drop_calls();
   bool must_wait_for_room() const;
   bool finish_message(std::uint32_t request, VhostSession::Outcome& outcome);
   void end_turn();

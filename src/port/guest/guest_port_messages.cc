@@ -77,8 +77,16 @@ bool GuestPort::Impl::apply_changes() {
     stuck_ = false;
   }
   (void)attached_->session.apply(Patience::kShort);  // lets go of what no worker had
+  drop_calls();
   show_attached();
   return true;
+}
+
+// Descriptors for calls that workers and the waker are done with.
+void GuestPort::Impl::drop_calls() {
+  if (options_.waker != nullptr) {
+    options_.waker->reap();
+  }
 }
 
 void GuestPort::Impl::note_late() {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include "port/guest/call_sender.h"
 #include "port/guest/net_header.h"
 
 namespace sluice {
@@ -18,6 +19,15 @@ UniqueFd duplicate(int fd, Counter& fault) {
 }
 
 }  // namespace
+
+bool GuestCall::wake() {
+  CallSender* calls = CallSender::of_this_thread(1);
+  const int eventfd = fd();
+  if (calls != nullptr) {
+    (void)calls->send(std::span(&eventfd, 1));  // one that cannot be signalled never can
+  }
+  return calls != nullptr;
+}
 
 void Virtqueue::start(const VringSetup& setup, const GuestMemory& memory) {
   header_bytes_ = net_header_bytes(setup.features);
@@ -41,7 +51,7 @@ VringBase Virtqueue::stop() {
     ring_.emplace<std::monostate>();
     lost_ = nullptr;
     kick_.reset();
-    call_.reset();
+    drop_call();
   }
   return stopped_at_;
 }
@@ -51,7 +61,22 @@ void Virtqueue::set_kick_fd(int fd) {
 }
 
 void Virtqueue::set_call_fd(int fd) {
-  call_ = duplicate(fd, counters_.fault_call_fd);
+  drop_call();
+  UniqueFd call = duplicate(fd, counters_.fault_call_fd);
+  if (!call) {
+    return;
+  }
+  call_ = std::make_shared<GuestCall>(std::move(call), price_);
+  if (waker_ != nullptr) {
+    waker_->add(call_);
+  }
+}
+
+void Virtqueue::drop_call() {
+  if (call_ && waker_ != nullptr) {
+    waker_->retire(std::move(call_));
+  }
+  call_.reset();
 }
 
 }  // namespace sluice

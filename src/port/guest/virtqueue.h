@@ -4,6 +4,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <variant>
 
 #include "base/fd.h"
@@ -12,13 +14,27 @@
 #include "port/guest/packed_ring.h"
 #include "port/guest/split_ring.h"
 #include "port/guest/vring.h"
+#include "port/waker.h"
 
 namespace sluice {
 
+// Interrupts the guest by an eventfd that its front-end has sent.
+class GuestCall final : public WakeTarget {
+ public:
+  using WakeTarget::WakeTarget;
+  bool wake() override;
+};
+
 class Virtqueue {
  public:
-  explicit Virtqueue(std::uint32_t index)
-      : index_(index), direction_(index % 2 == 0 ? Direction::kToGuest : Direction::kFromGuest) {}
+  // What it costs to call the guest, and who does it when that is much; none: the lanes themselves.
+  explicit Virtqueue(std::uint32_t index, Waker* waker = nullptr,
+                     std::shared_ptr<WakePrice> price = std::make_shared<WakePrice>())
+      : index_(index),
+        direction_(index % 2 == 0 ? Direction::kToGuest : Direction::kFromGuest),
+        waker_(waker),
+        price_(std::move(price)) {}
+  ~Virtqueue() { drop_call(); }
 
   // --- control thread, while no worker is in a lane ---
   void start(const VringSetup& setup, const GuestMemory& memory);
@@ -56,14 +72,18 @@ class Virtqueue {
   bool shared() const { return shared_; }
   BurstLock& lock() { return lock_; }
   int kick_fd() const { return kick_.get(); }
-  int call_fd() const { return call_.get(); }
+  GuestCall* call() const { return call_.get(); }  // null: none
   bool watched() const { return watched_; }
   RingCounters& counters() { return counters_; }
   const RingCounters& counters() const { return counters_; }
 
  private:
+  void drop_call();
+
   const std::uint32_t index_;
   const Direction direction_;
+  Waker* const waker_;
+  const std::shared_ptr<WakePrice> price_;
   bool mergeable_ = false;
   bool shared_ = false;   // more than one worker can reach it
   bool watched_ = false;  // a kick wakes its worker
@@ -72,7 +92,8 @@ class Virtqueue {
   std::variant<std::monostate, SplitRing, PackedRing> ring_;
   BurstLock lock_;
   std::atomic<bool> started_{false}, enabled_{false}, broken_{false};
-  UniqueFd kick_, call_;
+  UniqueFd kick_;
+  std::shared_ptr<GuestCall> call_;
   VringBase stopped_at_;
   RingCounters counters_;
 };

@@ -41,6 +41,7 @@ HostLane::HostLane(UniqueFd queue, const HostLaneOptions& options)
       slots_(std::size_t{kBurst} * slot_bytes_) {}
 
 void HostLane::copy_in(const Source&, std::span<Packet> packets) {
+  delivered_ = true;
   std::uint64_t sent = 0, bytes = 0;
   for (std::size_t i = 0; i < packets.size(); ++i) {
     const Sent outcome = write_frame(packets[i]);

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/fd.h"
@@ -51,12 +52,13 @@ class HostLane final : public Lane {
   void copy_in(const Source& source, std::span<Packet> packets) override;
   std::uint32_t tx_burst(std::span<Packet> packets) override;
   void tx_done(std::uint32_t count) override;
-  std::uint32_t poll() override { return 0; }
+  std::uint32_t poll() override { return std::exchange(delivered_, false) ? 1 : 0; }
   int wake_fd() const override { return options_.serves ? queue_.get() : -1; }
   // Nobody needs to be asked: the descriptor is readable while the host has something for us, and the
   // worker's wait is level-triggered.
   bool prepare_sleep() override;
   void woken() override {}
+  bool may_rest() const override { return out_ == 0; }
 
   const HostLaneCounters& counters() const { return counters_; }
 
@@ -70,6 +72,7 @@ class HostLane final : public Lane {
   const std::uint32_t longest_;     // frame that may be read
   const std::uint32_t slot_bytes_;  // a tag's room, that frame, one byte more to see that it was longer
   std::vector<std::byte> slots_;    // of one burst
+  bool delivered_ = false;          // to the host, since poll()
   std::uint32_t out_ = 0;           // packets of the burst that is out
   HostLaneCounters counters_;
 };
