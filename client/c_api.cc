@@ -29,7 +29,7 @@ sluice::AttachOptions to_cpp(const sluice_attach_options* options) {
   sluice::AttachOptions result;
   if (options != nullptr) {
     result.client_name = options->client_name != nullptr ? options->client_name : "";
-    result.timeout = std::chrono::milliseconds(options->timeout_ms != 0 ? options->timeout_ms : 1000);
+    result.timeout = std::chrono::milliseconds(options->timeout_ms != 0 ? options->timeout_ms : 5000);
     result.reattach = options->no_reattach == 0;
   }
   return result;

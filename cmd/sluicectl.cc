@@ -199,6 +199,7 @@ constexpr PortKey kPortKeys[] = {
     {"--pages", "pages", Kind::kNumber, "app: most pages that the program may hold"},
     {"--ring", "ring", Kind::kNumber, "app: entries of the receive ring per worker"},
     {"--queue", "queues", Kind::kList, "app: a NIC queue that it owns, NIC:QUEUE"},
+    {"--attach-rate", "attach_rate", Kind::kNumber, "app: sessions that may begin a second; 0: no limit"},
     {"--stall-timeout-ms", "stall_timeout_ms", Kind::kNumber,
      "app: cut it off when it holds its limit for so long"},
     {"--observe", "observe", Kind::kFlag, "app: its own queues may show it what is for others"},

@@ -24,6 +24,7 @@ enum class ThreadKind : std::uint8_t {
   kPopulator,  // faults memory of guests in
   kNicHelper,  // binds and closes the sockets of NICs' queues
   kWaker,      // wakes apps and guests that are dear to wake
+  kMaker,      // makes the memory of apps' sessions, and seals it
 };
 
 std::string_view name_of(ThreadKind kind);

@@ -133,7 +133,7 @@ TEST_F(LeastPrivilege, OtherThreadsKeepNone) {
   // Asked from outside: a worker may open no file of /proc.
   Ended ended = in_confined_child([] {
     for (ThreadKind kind : {ThreadKind::kWorker, ThreadKind::kKeeper, ThreadKind::kCloser, ThreadKind::kWatch,
-                            ThreadKind::kPopulator, ThreadKind::kNicHelper}) {
+                            ThreadKind::kPopulator, ThreadKind::kNicHelper, ThreadKind::kMaker}) {
       std::atomic<pid_t> id{0};
       std::atomic<bool> seen{false};
       std::thread thread([&] {

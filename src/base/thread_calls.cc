@@ -36,6 +36,29 @@ constexpr std::array kWakerCalls =
     std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL, "read", "poll", "ppoll", "sendto", "io_setup",
                                      "io_destroy", "io_submit", "io_getevents", "getrusage"});
 
+// An arena and segments, what wakes both sides, and how much memory there is.
+constexpr std::array kMakerCalls = std::to_array<std::string_view>({
+    SLUICE_CALLS_OF_ALL,
+    "memfd_create",
+    "ftruncate",
+    "fallocate",
+    "fchmod",
+    "fcntl",
+    "open",
+    "openat",
+    "read",
+    "lseek",
+    "fstat",
+    "newfstatat",
+    "close",
+    "eventfd2",
+    "epoll_create1",
+    "epoll_ctl",
+    "socketpair",
+    "setsockopt",
+    "sysinfo",
+});
+
 constexpr std::array kWorkerCalls = std::to_array<std::string_view>({
     SLUICE_CALLS_OF_ALL,
     // Frames: to and from AF_XDP sockets, a tap, a packet socket; an app or a guest is woken.
@@ -231,6 +254,8 @@ std::string_view name_of(ThreadKind kind) {
       return "nic-helper";
     case ThreadKind::kWaker:
       return "waker";
+    case ThreadKind::kMaker:
+      return "maker";
   }
   return "unknown";
 }
@@ -253,6 +278,8 @@ std::span<const std::string_view> calls_of(ThreadKind kind) {
       return kNicHelperCalls;
     case ThreadKind::kWaker:
       return kWakerCalls;
+    case ThreadKind::kMaker:
+      return kMakerCalls;
   }
   return {};
 }

@@ -63,6 +63,7 @@ struct PortConfig {
   std::uint32_t pages = 4096;          // 64 .. 1048576
   std::uint32_t ring = 0;              // rx ring entries per lane, 0: chosen from pages
   std::vector<QueueName> queues;       // owned
+  std::uint32_t attach_rate = 1;       // sessions a second, after a burst; 0: no limit
   std::uint32_t stall_timeout_ms = 0;  // 0: never cut off
   bool observe = false;  // D5: its owned queues may run in driver zero-copy mode whatever lands there
 

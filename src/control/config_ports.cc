@@ -27,6 +27,7 @@ constexpr std::string_view kAppKeys[] = {"type",
                                          "source_ip",
                                          "frame_rate",
                                          "broadcast_rate",
+                                         "attach_rate",
                                          "stall_timeout_ms",
                                          "stall_budget_us",
                                          "stall_window_ms",
@@ -46,6 +47,7 @@ constexpr std::string_view kSwitchModes[] = {"bridge", "vepa", "private"};
 using Range = IntegerRange;
 constexpr Range kPages{64, 1048576};
 constexpr Range kPortRing{64, 65536, Range::Kind::kPowerOfTwoOrZero};
+constexpr Range kAttachRate{0, 1'000};
 constexpr Range kStallTimeoutMs{0, 3'600'000};
 constexpr Range kRate{0, 1'000'000'000};
 constexpr Range kStallBudgetUs{0, 10'000'000};
@@ -178,6 +180,7 @@ void read_app(TableReader& table, PortConfig& port) {
   table.text("socket", port.socket);
   table.integer("pages", port.pages, kPages);
   table.integer("ring", port.ring, kPortRing);
+  table.integer("attach_rate", port.attach_rate, kAttachRate);
   table.integer("stall_timeout_ms", port.stall_timeout_ms, kStallTimeoutMs);
   table.boolean("observe", port.observe);
   table.boolean("trust", port.trust);

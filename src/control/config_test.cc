@@ -237,7 +237,7 @@ const WrongCase kWrong[] = {
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nstall_timeout = 1\n",
      "f:24: port.p.stall_timeout is not a key that Sluice knows; known keys: type, socket, allow_users, "
      "allow_groups, allow_cgroup, pages, ring, queues, mac, vlan, uplink, trust, source_ip, frame_rate, "
-     "broadcast_rate, stall_timeout_ms, stall_budget_us, stall_window_ms, observe"},
+     "broadcast_rate, attach_rate, stall_timeout_ms, stall_budget_us, stall_window_ms, observe"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nobserve = \"yes\"\n",
      "f:24: port.p.observe is a string; it must be true or false"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nmac = \"52:54:0:0:0:1\"\n",
@@ -417,7 +417,7 @@ const WrongMember kWrongMembers[] = {
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nmode = \"bridge\"\n",
      "f:16: port.p.mode is not a key of a port of type \"app\"; its keys: type, socket, allow_users, "
      "allow_groups, allow_cgroup, pages, ring, queues, mac, vlan, uplink, trust, source_ip, frame_rate, "
-     "broadcast_rate, stall_timeout_ms, stall_budget_us, stall_window_ms, observe"},
+     "broadcast_rate, attach_rate, stall_timeout_ms, stall_budget_us, stall_window_ms, observe"},
 
     {"[[rule]]\nport = \"vm9\"\nmatch = \"\"\nto = \"drop\"\n",
      "f:14: rule.port: there is no port \"vm9\"; did you mean \"vm0\"?"},

@@ -95,6 +95,7 @@ void put_app(std::string& out, const PortConfig& port, const PortConfig& by_defa
   put_number(out, "ring", port.ring, by_default.ring);
   put_list(out, "queues", port.queues,
            [](const QueueName& q) { return fmt::format("{}:{}", q.netdev, q.queue); });
+  put_number(out, "attach_rate", port.attach_rate, by_default.attach_rate);
   put_number(out, "stall_timeout_ms", port.stall_timeout_ms, by_default.stall_timeout_ms);
   put_number(out, "observe", port.observe, by_default.observe);
 }

@@ -7,6 +7,10 @@
 
 namespace sluice {
 
+namespace {
+constexpr std::uint64_t kNsPerSecond = 1'000'000'000;
+}
+
 Result<AppPortOptions> Engine::app_options(const PortConfig& port, const std::optional<std::string>& uplink) {
   AppPortOptions options;
   options.name = port.name;
@@ -18,6 +22,7 @@ Result<AppPortOptions> Engine::app_options(const PortConfig& port, const std::op
   options.page_bytes = target_.daemon.page_bytes;
   options.huge = huge_option(target_.daemon.huge_pages);
   options.ring_entries = port.ring;
+  options.attach_interval_ns = port.attach_rate == 0 ? 0 : kNsPerSecond / port.attach_rate;
   options.stall_timeout_ns = std::uint64_t{port.stall_timeout_ms} * 1'000'000;
   options.source_macs = port.mac;
   options.vlan = port.vlan;

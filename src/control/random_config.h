@@ -96,6 +96,7 @@ class RandomConfig {
       port.uplink =
           std::next(config.nics.begin(), static_cast<std::ptrdiff_t>(below(config.nics.size())))->first;
     }
+    port.attach_rate = one_of({1u, 1u, 0u, 10u});
     port.stall_timeout_ms = one_of({0u, 0u, 100u});
     port.trust = one_in(4);
     port.vlan = one_of({std::uint16_t{0}, std::uint16_t{0}, std::uint16_t{7}});

@@ -202,11 +202,10 @@ Result<SharedSegment> create_peer_writable(const std::string& name, std::size_t 
   return SharedSegment{std::move(memory->memfd), std::move(memory->mapping)};
 }
 
-Result<void> seal_peer_writable(const std::string& name, const SharedSegment& segment, SystemCalls& calls) {
-  SLUICE_TRY(seal(calls, name, segment.fd.get(), kSealedForReaders));
+Result<void> seal_peer_writable(const std::string& name, int fd, std::size_t bytes, SystemCalls& calls) {
+  SLUICE_TRY(seal(calls, name, fd, kSealedForReaders));
   // What was punched before comes back now: with a hole our reads would need memory that may not be there.
-  const std::size_t bytes = segment.mapping.bytes();
-  if (calls.fallocate(segment.fd.get(), bytes) < 0) {
+  if (calls.fallocate(fd, bytes) < 0) {
     return fail_errno(errno, "not enough memory for the {} bytes of {}", bytes, name);
   }
   return {};

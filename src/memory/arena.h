@@ -70,9 +70,9 @@ Result<SharedSegment> create_peer_writable(const std::string& name, std::size_t 
                                            SystemCalls& calls = SystemCalls::real());
 
 // Once the peer has mapped it: from here on nobody maps it for writing, writes it by descriptor, punches
-// holes or seals more, and no hole is left. The mappings that there are stay as they are. Its `fd` must be
+// holes or seals more, and no hole is left. The mappings that there are stay as they are. `fd` must be
 // open for writing. Waits for the end of a punch that is under way.
-Result<void> seal_peer_writable(const std::string& name, const SharedSegment& segment,
+Result<void> seal_peer_writable(const std::string& name, int fd, std::size_t bytes,
                                 SystemCalls& calls = SystemCalls::real());
 
 // The other way: memory that we write and the peer only reads. `fd` is O_RDONLY, sealed as an arena is.

@@ -440,7 +440,7 @@ TEST(SharedSegment, Malicious_OnceSealedItIsTheMappingsThatThereAreAndNothingEls
   ASSERT_NE(mapped, MAP_FAILED);
   auto* theirs = static_cast<std::byte*>(mapped);
   ASSERT_EQ(::madvise(theirs, kBytes, MADV_REMOVE), 0);
-  const auto sealed = seal_peer_writable("segment", *segment);
+  const auto sealed = seal_peer_writable("segment", segment->fd.get(), segment->mapping.bytes());
   ASSERT_TRUE(sealed) << sealed.error().message;
   struct stat status{};
   ASSERT_EQ(::fstat(segment->fd.get(), &status), 0);
@@ -470,7 +470,7 @@ TEST(SharedSegment, Malicious_APeerThatSealsItByItselfIsNoticed) {
   auto segment = create_peer_writable("segment", 4096, PROT_READ);
   ASSERT_TRUE(segment) << segment.error().message;
   ASSERT_EQ(::fcntl(segment->fd.get(), F_ADD_SEALS, F_SEAL_SEAL), 0);
-  EXPECT_FALSE(seal_peer_writable("segment", *segment));
+  EXPECT_FALSE(seal_peer_writable("segment", segment->fd.get(), segment->mapping.bytes()));
 }
 
 TEST(SharedSegment, Malicious_AReadingPeerCannotWriteOurs_D4) {

@@ -20,10 +20,11 @@ std::size_t open_descriptors(pid_t pid) {
 class Crash_System : public SystemTest {
  protected:
   Crash_System() : SystemTest({.queues = 2}) {}
-  const std::string shared_ = nic_table() + app_port("good") + app_port("victim") + udp_rule(kGood, "good") +
-                              udp_rule(kVictim, "victim");
+  const std::string shared_ = nic_table() + app_port("good") + app_port("victim", "attach_rate = 0") +
+                              udp_rule(kGood, "good") + udp_rule(kVictim, "victim");
   // The victim reads its queue without a copy.
-  const std::string owned_ = nic_table() + app_port("good") + app_port("victim", "queues = [\"nic0:1\"]") +
+  const std::string owned_ = nic_table() + app_port("good") +
+                             app_port("victim", "queues = [\"nic0:1\"]\nattach_rate = 0") +
                              udp_rule(kGood, "good") + udp_rule(kVictim, "victim");
 
   // A program is killed at some moment of its life, `times` times, in the middle of its packets. Another

@@ -3,7 +3,12 @@
 #include <poll.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <memory>
+#include <vector>
+
 #include "port/app/app_peer.h"
+#include "port/app/attach_budget.h"
 #include "test/system/fixture.h"
 
 namespace sluice::test {
@@ -72,6 +77,63 @@ TEST_F(Malicious_Attach, AProgramThatNeverMapsItsMemoryIsNotServedAndLetGo) {
   auto honest = attach("evil", kEvil, 0);
   EXPECT_EQ(daemon().port("evil")["state"], "attached");
   good.expect_nothing_lost();
+}
+
+// A session is an arena made and given back: once as fast as a program could attach and go.
+TEST_F(Malicious_Attach, AStormOfAttachesIsHeldAndCostsNobodyElseAnything) {
+  start(nic_table() + app_port("good") + app_port("evil", "pages = 65536") + udp_rule(kGood, "good") +
+        udp_rule(kEvil, "evil"));
+  Stream good = stream_to("good", kGood);
+  constexpr std::uint64_t kStorm = 8;
+  for (std::uint64_t i = 0; i < kStorm; ++i) {
+    auto [socket, answer] = welcomed("evil");
+    AppPeer evil(std::move(socket), std::move(answer));
+    ASSERT_TRUE(eventually([&] { return evil.take_served(); }));
+    EXPECT_TRUE(daemon().call("version")) << "control answers";
+  }
+  ASSERT_TRUE(eventually([&] { return daemon().port("evil")["state"] == "detached"; }));
+  EXPECT_EQ(port_counter("evil", "attaches"), kStorm);
+  EXPECT_EQ(port_counter("evil", "refused"), 0u) << "who comes too early waits";
+  EXPECT_GE(port_counter("evil", "attaches_held"), kStorm - kAttachBurst);
+  good.expect_nothing_lost();
+}
+
+TEST_F(Malicious_Attach, WhoKeepsTheMemoryOfItsSessionsPinsNoMoreThanOneBesides) {
+  start(config_);
+  std::vector<std::unique_ptr<AppPeer>> kept;
+  for (int session = 0; session < 2; ++session) {
+    auto [socket, answer] = welcomed("evil");
+    kept.push_back(std::make_unique<AppPeer>(std::move(socket), std::move(answer)));
+    ASSERT_TRUE(eventually([&] { return kept.back()->take_served(); }));
+    kept.back()->close_socket();
+    ASSERT_TRUE(eventually([&] { return daemon().port("evil")["state"] == "detached"; }));
+  }
+  UniqueFd socket = connect_to(daemon().path("evil.sock"));
+  sluice_app_hello hello = good_hello("raw");
+  ASSERT_TRUE(send_raw(socket.get(), &hello, sizeof(hello)));
+  pollfd poll{.fd = socket.get(), .events = POLLIN, .revents = 0};
+  ::poll(&poll, 1, 20'000);
+  auto answer = read_answer(socket.get());
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->welcome.status, SLUICE_APP_FAILED);
+  EXPECT_NE(std::string(answer->welcome.message).find("keep the memory of 2 sessions"), std::string::npos)
+      << answer->welcome.message;
+  kept.clear();
+  EXPECT_TRUE(attach("evil", kEvil, 0));
+}
+
+TEST_F(Malicious_Attach, AStormOfAnyKindWritesABoundedNumberOfLines) {
+  start(config_);
+  constexpr std::uint64_t kStorm = 300;
+  const sluice_app_hello hello = good_hello("raw");
+  for (std::uint64_t i = 0; i < kStorm; ++i) {
+    UniqueFd socket = connect_to(daemon().path("evil.sock"));
+    ASSERT_TRUE(socket);
+    ASSERT_TRUE(send_raw(socket.get(), &hello, i % 2 == 0 ? sizeof(hello) : 5));
+  }
+  expect_port_counter("evil", "refused", kStorm / 2);
+  const std::string log = daemon().log();
+  EXPECT_LE(std::ranges::count(log, '\n'), 120);
 }
 
 }  // namespace

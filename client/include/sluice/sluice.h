@@ -95,7 +95,7 @@ typedef struct sluice_info {
 typedef struct sluice_attach_options {
   const char*
       client_name; /* shown by `sluicectl show ports`; at most 63 bytes are kept; NULL: the program's name */
-  uint32_t timeout_ms;  /* for the daemon's answer; 0: 1000 */
+  uint32_t timeout_ms;  /* for the daemon's answer; 0: 5000 */
   uint32_t no_reattach; /* 1: a session that ends is not renewed */
   uint64_t reserved[4]; /* 0 */
 } sluice_attach_options;

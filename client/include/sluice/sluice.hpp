@@ -138,7 +138,7 @@ using Info = sluice_info;
 
 struct AttachOptions {
   std::string client_name;  // shown by `sluicectl show ports`; 63 bytes are kept; "": the program's name
-  std::chrono::milliseconds timeout{1000};  // for the daemon's answer
+  std::chrono::milliseconds timeout{5000};  // for the daemon's answer
   bool reattach = true;                     // renew the session by itself when it ends
 };
 

@@ -2,6 +2,8 @@
 // sessions.
 #pragma once
 
+#include <vector>
+
 #include "port/source_guard.h"
 #include "stats/counter.h"
 
@@ -20,5 +22,8 @@ struct AppLaneCounters {
   Counter pages_lent;
   Counter pages_returned;  // ever
 };
+
+// Their sums over the lanes of a port, by name.
+void visit_lanes(const std::vector<AppLaneCounters>& lanes, CounterVisitor& visitor);
 
 }  // namespace sluice

@@ -61,6 +61,7 @@ struct AppPortOptions {
   // Who reads what programs say and closes their sockets, on a kernel that cannot keep descriptors off them
   // (base/unix_socket.h). None: this process does both.
   Doors* doors = nullptr;
+  std::uint64_t attach_interval_ns = 0;                  // between sessions, after a burst; 0: none
   ArenaOptions::Huge huge = ArenaOptions::Huge::kIfAny;  // pages of the RX arena
   Waker* waker = nullptr;                                // for an app that is dear to wake; outlives the port
 };

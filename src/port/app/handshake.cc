@@ -1,5 +1,6 @@
 #include "port/app/handshake.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -133,6 +134,24 @@ Result<void> send_message(int socket, sluice_app_welcome& welcome, std::span<con
 }
 
 }  // namespace
+
+bool has_ended(int socket) {
+  pollfd state{.fd = socket, .events = POLLRDHUP, .revents = 0};
+  return ::poll(&state, 1, 0) > 0;
+}
+
+void describe_port(const AppPortOptions& options, sluice_app_welcome& welcome) {
+  if (!options.source_macs.empty()) {
+    std::memcpy(welcome.source_mac, options.source_macs.front().data(), sizeof(welcome.source_mac));
+  } else if (!options.trust) {
+    welcome.flags |= SLUICE_APP_NO_ADDRESS;
+  }
+  for (std::size_t i = 0; i < options.workers.size(); ++i) {
+    if (options.worker_sends[i]) {
+      (i < 32 ? welcome.tx_lanes_low : welcome.tx_lanes_high) |= 1u << (i % 32);
+    }
+  }
+}
 
 void send_refusal(int socket, sluice_app_status status, const std::string& sentence) {
   SLUICE_CHECK(status != SLUICE_APP_OK);

@@ -9,6 +9,7 @@
 
 #include "abi/app.h"
 #include "base/result.h"
+#include "port/app/app_port.h"
 
 namespace sluice {
 
@@ -33,6 +34,12 @@ HelloRead judge_read(std::span<const std::byte> message, bool had_descriptors, H
 enum class MappedRead : std::uint8_t { kNotYet, kClosed, kWrong, kMapped };
 MappedRead read_mapped(int socket);
 MappedRead judge_mapped(std::span<const std::byte> message, bool had_descriptors);
+
+// Whether the other side has closed, or is gone.
+bool has_ended(int socket);
+
+// What the welcome says of the port and not of the session's memory: from where and by which lanes it sends.
+void describe_port(const AppPortOptions& options, sluice_app_welcome& welcome);
 
 // Says no. Best effort: who does not listen does not hear.
 void send_refusal(int socket, sluice_app_status status, const std::string& sentence);

@@ -2,7 +2,8 @@
 //
 // A session's memory goes with it (D2), but a program that keeps a descriptor or a mapping keeps the pages
 // allocated, and nobody can take them away: the seals that protect readers (D4) forbid to punch or shrink the
-// file. So the port counts such sessions and takes no new one when they are too many (D6).
+// file. So the port counts such sessions and takes no new one when they are too many, or have more memory
+// together than one session has (D6): so a port never pins more than its session's memory twice.
 //
 // Whether anybody still has a file open, or mapped, is what a write lease tells (fcntl(2), F_SETLEASE): the
 // kernel grants it only when no other open file of that inode is left (fs/locks.c, check_conflicting_open).
@@ -10,6 +11,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "base/fd.h"
@@ -26,14 +28,24 @@ Result<UniqueFd> reopen(int fd, int flags);
 
 class KeptMemory {
  public:
+  struct Kept {
+    std::size_t sessions = 0;
+    std::uint64_t bytes = 0;          // of the files that are kept; a session may be kept in part
+    std::uint64_t session_bytes = 0;  // of the last one, whole
+    bool too_much() const { return sessions >= kMaxKeptSessions || bytes > session_bytes; }
+  };
   // A session that is over: one descriptor, opened O_RDONLY by us, of each file that it gave away.
-  void add(std::vector<UniqueFd> files) { sessions_.push_back(std::move(files)); }
-  // Looks again and forgets the sessions that nobody keeps. Where the kernel gives no lease on a memfd none
-  // is counted.
-  std::size_t count();
+  void add(std::vector<UniqueFd> files);
+  // Looks again and forgets what nobody keeps. Where the kernel gives no lease on a memfd none is counted.
+  Kept look();
 
  private:
-  std::vector<std::vector<UniqueFd>> sessions_;
+  struct File {
+    UniqueFd fd;
+    std::uint64_t bytes = 0;
+  };
+  std::vector<std::vector<File>> sessions_;
+  std::uint64_t session_bytes_ = 0;
 };
 
 }  // namespace sluice

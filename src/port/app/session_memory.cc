@@ -115,8 +115,7 @@ Result<SessionGeometry> SessionGeometry::of(const AppPortOptions& options) {
 }
 
 Result<std::unique_ptr<SessionMemory>> SessionMemory::create(const AppPortOptions& options,
-                                                             const SessionGeometry& geometry,
-                                                             const std::shared_ptr<WakePrice>& price) {
+                                                             const SessionGeometry& geometry) {
   auto arena = Arena::create({.name = options.name + "-rx",
                               .domain = domain_of(options.id),  // D1
                               .page_bytes = options.page_bytes,
@@ -135,20 +134,38 @@ Result<std::unique_ptr<SessionMemory>> SessionMemory::create(const AppPortOption
   memory->arena_fd_ = std::move(*arena_fd);
   SLUICE_TRY(memory->make_pools(options));
   SLUICE_TRY(memory->make_segments(options));
-  SLUICE_TRY(memory->make_wakes(options, price));
+  SLUICE_TRY(memory->make_wakes());
   SLUICE_TRY(memory->watch_files());
   return memory;
 }
 
-// No worker has a lane any more. What the app had a reference to is not closed here.
+// By any thread once end_wakes() was called; else by the control thread.
 SessionMemory::~SessionMemory() {
+  if (wakes_begun_) {
+    end_wakes();
+  }
+}
+
+void SessionMemory::begin_wakes(Waker* waker, const std::shared_ptr<WakePrice>& price) {
+  wakes_begun_ = true;
+  waker_ = waker;
   for (LaneWakes& wakes : wakes_) {
+    wakes.app = std::make_shared<AppWake>(std::move(wakes.app_ours), price);
     if (waker_ != nullptr) {
+      waker_->add(wakes.app);
+    }
+  }
+}
+
+void SessionMemory::end_wakes() {
+  drop_client_fds();
+  for (LaneWakes& wakes : wakes_) {
+    if (wakes.app && waker_ != nullptr) {
       waker_->retire(std::move(wakes.app));
     }
-    bury(std::move(wakes.app_theirs));
-    bury(std::move(wakes.daemon));
+    wakes.app.reset();
   }
+  wakes_begun_ = false;
 }
 
 Result<void> SessionMemory::make_pools(const AppPortOptions& options) {
@@ -201,15 +218,14 @@ Result<void> SessionMemory::make_segments(const AppPortOptions& options) {
   return keep(create_peer_writable(options.name + "-tx", geometry_.tx_arena_bytes, PROT_READ), tx_arena_);
 }
 
-Result<void> SessionMemory::make_wakes(const AppPortOptions& options,
-                                       const std::shared_ptr<WakePrice>& price) {
+Result<void> SessionMemory::make_wakes() {
   for (std::uint32_t lane = 0; lane < geometry_.lane_count; ++lane) {
     LaneWakes wakes;
     int ends[2];
     if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) {
       return fail_errno(errno, "cannot make the socket that wakes the app");
     }
-    wakes.app = std::make_shared<AppWake>(UniqueFd(ends[0]), price);
+    wakes.app_ours.reset(ends[0]);
     wakes.app_theirs.reset(ends[1]);
     // What an app sends here lies unread until the session ends: descriptors would be closed by this thread.
     // Where the kernel cannot refuse them, the socket is closed elsewhere.
@@ -221,10 +237,6 @@ Result<void> SessionMemory::make_wakes(const AppPortOptions& options,
     if (!wakes.daemon || !wakes.kicks ||
         ::epoll_ctl(wakes.kicks.get(), EPOLL_CTL_ADD, wakes.daemon.get(), &edge) != 0) {
       return fail_errno(errno, "cannot make the eventfd that wakes the worker");
-    }
-    if (options.waker != nullptr) {
-      options.waker->add(wakes.app);
-      waker_ = options.waker;
     }
     wakes_.push_back(std::move(wakes));
   }
@@ -324,10 +336,17 @@ void SessionMemory::drop_client_fds() {
   }
 }
 
-Result<void> SessionMemory::seal_app_files() {
+std::vector<SessionMemory::AppFile> SessionMemory::take_app_files() {
+  std::vector<AppFile> files;
   for (SharedSegment* segment : {&app_segment_, &tx_arena_}) {
-    SLUICE_TRY(seal_peer_writable("the app", *segment));
-    segment->fd.reset();  // KeptMemory counts who still has it open
+    files.push_back({std::move(segment->fd), segment->mapping.bytes()});
+  }
+  return files;
+}
+
+Result<void> SessionMemory::seal(std::vector<AppFile> files) {
+  for (const AppFile& file : files) {
+    SLUICE_TRY(seal_peer_writable("the app", file.fd.get(), file.bytes));
   }
   return {};
 }

@@ -43,8 +43,7 @@ struct SessionGeometry {
 class SessionMemory {
  public:
   static Result<std::unique_ptr<SessionMemory>> create(const AppPortOptions& options,
-                                                       const SessionGeometry& geometry,
-                                                       const std::shared_ptr<WakePrice>& price);
+                                                       const SessionGeometry& geometry);
   // D7: the caller has made sure that nothing writes into the arena any more, and called reclaim().
   ~SessionMemory();
 
@@ -56,12 +55,25 @@ class SessionMemory {
 
   // The part of the welcome that describes this memory.
   void describe(sluice_app_welcome& welcome) const;
+  // Control thread, before a lane is given out: from now on the app can be woken. `waker`: for an app that is
+  // dear to wake; none: it is woken by workers alone.
+  void begin_wakes(Waker* waker, const std::shared_ptr<WakePrice>& price);
+  // Control thread, when no worker has a lane any more: what the app has references to is closed elsewhere.
+  void end_wakes();
+
   // In the order of abi/app.h. Borrowed: valid until drop_client_fds().
   std::vector<int> client_fds() const;
   // Once they are sent: the app has its own. Those of what the app writes are kept until it is sealed.
   void drop_client_fds();
-  // Once the app has mapped them: the files that it writes can be mapped, written and punched no more (D6).
-  Result<void> seal_app_files();
+  // What the app writes, once: to be sealed when it has mapped it, by any thread.
+  struct AppFile {
+    UniqueFd fd;
+    std::size_t bytes = 0;
+  };
+  std::vector<AppFile> take_app_files();
+  // They can be mapped, written and punched no more (D6); then they are closed: KeptMemory counts who has
+  // them open. Waits for a punch that is under way.
+  static Result<void> seal(std::vector<AppFile> files);
   // For KeptMemory, when the session is over: the files that the app was given.
   std::vector<UniqueFd> take_watched_files() { return std::move(watched_files_); }
 
@@ -73,10 +85,11 @@ class SessionMemory {
   SessionMemory() = default;
   Result<void> make_pools(const AppPortOptions& options);
   Result<void> make_segments(const AppPortOptions& options);
-  Result<void> make_wakes(const AppPortOptions& options, const std::shared_ptr<WakePrice>& price);
+  Result<void> make_wakes();
   Result<void> watch_files();
 
   struct LaneWakes {
+    UniqueFd app_ours;             // until begin_wakes()
     std::shared_ptr<AppWake> app;  // by a socket
     UniqueFd app_theirs;           // the app's end
     UniqueFd daemon;               // eventfd of the app's, to wake the worker by
@@ -97,6 +110,7 @@ class SessionMemory {
   std::vector<PagePool*> owned_pools_;
   SharedSegment daemon_segment_, app_segment_, tx_arena_;
   Waker* waker_ = nullptr;
+  bool wakes_begun_ = false;
   std::vector<LaneWakes> wakes_;
   std::vector<UniqueFd> watched_files_;
 };
