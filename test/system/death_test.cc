@@ -141,10 +141,12 @@ TEST_F(Crash_System, ANicThatVanishesInTrafficAndComesBackServesItsProgramsAgain
     EXPECT_EQ(daemon().port("good")["state"], "attached");
     make_wire();
     ASSERT_TRUE(eventually([&] { return open_queues() == 2; })) << daemon().log();
-    if (round == 0) {
-      fds = open_descriptors(daemon().pid());
+    // A worker that sleeps has one descriptor more than one that naps.
+    for (int look = 0; round == 0 && look < 50; ++look) {
+      daemon().show("queues");
+      fds = std::max(fds, open_descriptors(daemon().pid()));
     }
-    EXPECT_EQ(open_descriptors(daemon().pid()), fds) << "round " << round;
+    EXPECT_TRUE(eventually([&] { return open_descriptors(daemon().pid()) <= fds; })) << "round " << round;
     auto to_good = endless(kGood, 0), to_victim = endless(kVictim, 1);
     expect_traffic(*good, "after the NIC has come back");
     expect_traffic(*victim, "after the NIC has come back");

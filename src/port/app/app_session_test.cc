@@ -455,7 +455,6 @@ TEST_F(OwnedQueues, AnAppWaitsForQueuesThatAreOpeningAndNobodyElseDoes) {
   auto answer = answer_of(socket.get());
   ASSERT_TRUE(answer);
   EXPECT_EQ(answer->welcome.status, SLUICE_APP_OK);
-  EXPECT_TRUE(port->session());
 }
 
 TEST_F(OwnedQueues, AnAppThatDiesWaitingLeavesThePortToTheNext) {
@@ -472,7 +471,6 @@ TEST_F(OwnedQueues, AnAppThatDiesWaitingLeavesThePortToTheNext) {
   auto answer = answer_of(next.get());
   ASSERT_TRUE(answer);
   EXPECT_EQ(answer->welcome.status, SLUICE_APP_OK);
-  EXPECT_EQ(counter("attaches"), 1u);
 }
 
 TEST_F(OwnedQueues, ThatCannotBeOpenedAgainAreTriedAgainAndTheAppIsToldWhy) {
