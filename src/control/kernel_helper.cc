@@ -80,15 +80,24 @@ void KernelHelper::take_done() {
   std::uint64_t count;
   SLUICE_CHECK(::read(wake_fd(), &count, sizeof count) == sizeof count || errno == EAGAIN,
                "eventfd: errno {}", errno);
-  std::deque<std::unique_ptr<Job>> finished;
-  {
-    std::lock_guard lock(shared_->mutex);
-    finished.swap(shared_->finished);
-  }
-  under_way_ -= finished.size();
-  for (const auto& job : finished) {
+  for (;;) {
+    std::unique_ptr<Job> job;
+    {
+      std::lock_guard lock(shared_->mutex);
+      if (shared_->finished.empty()) {
+        return;
+      }
+      job = std::move(shared_->finished.front());
+      shared_->finished.pop_front();
+    }
+    --under_way_;
     job->done(job->result);
   }
+}
+
+void KernelHelper::wake() {
+  const std::uint64_t one = 1;
+  SLUICE_CHECK(::write(wake_fd(), &one, sizeof one) == sizeof one, "eventfd: errno {}", errno);
 }
 
 void KernelHelper::work(const std::shared_ptr<Shared>& shared) {

@@ -31,8 +31,10 @@ class KernelHelper {
   // `call` runs on a thread of its own kind (ThreadKind::kNicHelper), `done` with its result in take_done().
   // The first thread is made at once, others when they are needed.
   void run(std::function<int()> call, std::function<void(int)> done);
+  // One that throws is done with; those behind it come next time, which is at once.
   void take_done();
-  int wake_fd() const { return shared_->wake.get(); }  // readable: take_done() has something to do
+  void wake();                                         // so that wake_fd() is readable
+  int wake_fd() const { return shared_->wake.get(); }  // readable: take_done() may have something to do
 
  private:
   struct Job {

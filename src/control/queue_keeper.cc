@@ -150,7 +150,18 @@ void QueueKeeper::turn() {
   if (in_turn_) {
     return;
   }
-  in_turn_ = true;
+  // A step that finds no memory (std::bad_alloc) ends the turn; the next one goes on with what is left to do.
+  struct InTurn {
+    explicit InTurn(QueueKeeper& keeper) : keeper_(keeper) { keeper_.in_turn_ = true; }
+    ~InTurn() {
+      keeper_.in_turn_ = false;
+      if (!ended_) {
+        keeper_.helper_->wake();
+      }
+    }
+    QueueKeeper& keeper_;
+    bool ended_ = false;
+  } in_turn(*this);
   helper_->take_done();
   std::vector<KeptQueue*> all;  // steps may add more
   for (const auto& queue : queues_) {
@@ -165,6 +176,7 @@ void QueueKeeper::turn() {
   in_turn_ = false;
   sweep();
   arm();
+  in_turn.ended_ = true;
 }
 
 void QueueKeeper::step(KeptQueue& queue, std::uint64_t now) {
@@ -220,8 +232,6 @@ bool QueueKeeper::may_call(const KeptQueue& queue, std::uint64_t now) const {
 
 void QueueKeeper::call(KeptQueue& queue, std::function<int()> call,
                        void (QueueKeeper::*done)(KeptQueue&, int)) {
-  queue.called_ = true;
-  queue.called_ns_ = now_ns();
   // Behind all others, so that none waits for ever.
   auto place = std::ranges::find_if(queues_, [&](const auto& other) { return other.get() == &queue; });
   queues_.splice(queues_.end(), queues_, place);
@@ -229,6 +239,8 @@ void QueueKeeper::call(KeptQueue& queue, std::function<int()> call,
     queue.called_ = false;
     (this->*done)(queue, result);
   });
+  queue.called_ = true;  // the helper has it
+  queue.called_ns_ = now_ns();
 }
 
 void QueueKeeper::again_soon(KeptQueue& queue) {
