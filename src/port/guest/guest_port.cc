@@ -55,7 +55,8 @@ GuestPort::Impl::Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop
                .vlan = options_.vlan,
                .trust = options_.trust,
                .limits = options_.limits,
-               .serving = options_.serving},
+               .serving = options_.serving,
+               .waker = options_.waker},
               options_.workers, options_.queue_pairs),
       populator_(loop) {
   for (WorkerId worker : options_.workers) {
