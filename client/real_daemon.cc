@@ -83,7 +83,7 @@ class RealDaemon::Impl final : public AppPortHost {
   void set_attached(PortId, bool) override {}
   void set_pressure(PortId, WorkerId, bool) override {}
   Result<void> open_queues(PortId, Arena&, std::span<PagePool* const>) override { return {}; }
-  void close_queues(PortId) override {}
+  void close_queues(PortId, std::function<void()> closed) override { closed(); }
 
  private:
   void start() {
