@@ -238,7 +238,8 @@ TEST_F(Malicious_Fuse, OnAnOldKernelAProgramAttachesAndIsServed) {
     auto app = attach("dns", 53, 1000);
     auto frames = flow(53, {.count = 100});
     expect_sent(*frames, 100);
-    EXPECT_TRUE(eventually([&] { return port_counter("dns", "rx_packets") == 100u * session; }));
+    EXPECT_TRUE(eventually(
+        [&] { return port_counter("dns", "rx_packets") == static_cast<std::uint64_t>(100 * session); }));
     app.reset();
     expect_port_counter("dns", "detaches", static_cast<std::uint64_t>(session));
   }
