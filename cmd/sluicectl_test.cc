@@ -113,7 +113,7 @@ TEST_F(Sluicectl, ChangesRulesAndPortsAndReloads) {
 TEST_F(Sluicectl, AddsGuestsAndTheHostAndRulesOnWhatTheySend) {
   EXPECT_EQ(said("show guests"), "no guests\n");
   EXPECT_EQ(said("port add vm0 --type guest --socket /run/sluice/vm0.sock --mac 52:54:00:00:00:01 --mac "
-                 "52:54:00:00:00:02 --vlan 7 --mode vepa --role client --queue-pairs 4"),
+                 "52:54:00:00:00:02 --vlan 7 --mode vepa --role client --allow-user root --queue-pairs 4"),
             "");
   EXPECT_EQ(said("port add host0 --type host --netdev sluice0 --mac 52:54:00:00:00:03 --address 192.0.2.1/24 "
                  "--address 2001:db8::1/64 --mtu 9000"),

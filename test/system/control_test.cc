@@ -250,7 +250,8 @@ TEST_F(ControlInTraffic, EveryShowCommandAnswersInTheShapeThatIsPromised) {
   ASSERT_EQ(ports.size(), 2u);
   for (const json& port : ports) {
     expect_keys(port, {"name", "type", "id", "state", "client", "pid", "uid", "pages_held", "page_limit",
-                       "uplink", "mac", "queues", "counters", "busy_us", "busy_us_by_worker", "service"});
+                       "uplink", "mac", "queues", "counters", "busy_us", "busy_us_by_worker", "service",
+                       "descriptors", "wakes"});
     EXPECT_EQ(port["type"], "app");
     EXPECT_EQ(port["service"], "served");
     EXPECT_TRUE(is_counters(port["counters"])) << port.dump();

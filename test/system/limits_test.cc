@@ -14,8 +14,8 @@ class Limits : public SystemTest {
   // Two queues, so that what the one program leaves lying takes no room on the other's way through the veth.
   Limits() : SystemTest({.queues = 2}) {}
   std::string config(const std::string& of_bad) {
-    return nic_table() + app_port("good") + app_port("bad", of_bad) + udp_rule(kGood, "good") +
-           udp_rule(kBad, "bad") + udp_rule(kBadShed, "bad", "shed = true");
+    return nic_table() + app_port("good", "attach_rate = 0") + app_port("bad", of_bad + "\nattach_rate = 0") +
+           udp_rule(kGood, "good") + udp_rule(kBad, "bad") + udp_rule(kBadShed, "bad", "shed = true");
   }
 };
 
