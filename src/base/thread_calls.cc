@@ -85,6 +85,8 @@ constexpr std::array kWorkerCalls = std::to_array<std::string_view>({
     "epoll_wait",
     "epoll_pwait",
     "epoll_pwait2",
+    // A timer to look by at rings that bring no kick.
+    "timerfd_create",
     "timerfd_settime",
     // A set of descriptors to sleep on is closed when it is made anew.
     "close",

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <map>
 
+#include "port/guest/features.h"
 #include "test/system/fixture.h"
 #include "test/system/processes.h"
 #include "test/vhost/mock_front_end.h"
@@ -95,6 +96,32 @@ TEST_F(Malicious_Privilege, WithWhatIsLeftNicsRulesAndTapsComeAndGo) {
   ASSERT_TRUE(daemon().call("reload")) << daemon().log();
   EXPECT_EQ(daemon().show("nics").size(), 1u);
   expect_confined();
+}
+
+// Whatever kind of ring a front-end sets up, what it makes a worker do is on the worker's list.
+TEST_F(Malicious_Privilege, AGuestWithoutAnyWayToKickOrBeCalledIsServedByAConfinedWorker) {
+  start(all_);
+  for (const bool packed : {false, true}) {
+    FrontEnd front = FrontEnd::connect(daemon().path("vm1.sock"));
+    GuestRam ram(4 << 20);
+    front.negotiate(kFeatureVersion1 | kFeatureProtocol | (packed ? kFeatureRingPacked : 0),
+                    1ull << VHOST_USER_PROTOCOL_F_REPLY_ACK);
+    const GuestRam* rams[] = {&ram};
+    ASSERT_TRUE(front.send_table(rams));
+    for (std::uint32_t ring : {0u, 1u}) {
+      front.set_up_ring(ring, 64, packed ? RingAreas::packed(ram, 64) : RingAreas::split(ram, 64),
+                        packed ? 0x8000 : 0, -1, -1);
+      front.enable(ring, true);
+    }
+    ASSERT_TRUE(front.barrier()) << daemon().log();
+    // The worker that serves its transmit ring looks at it by a timer, and sleeps in between.
+    const auto sleeps = [&] {
+      return daemon().counter("worker.0.sleeps") + daemon().counter("worker.1.sleeps");
+    };
+    const std::uint64_t before = sleeps();
+    EXPECT_TRUE(eventually([&] { return sleeps() > before + 2; })) << daemon().log();
+    expect_confined();
+  }
 }
 
 TEST_F(Malicious_Privilege, AZygoteThatIsKilledIsReplacedAndGuestsAreServed) {
