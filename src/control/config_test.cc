@@ -1,4 +1,5 @@
 #include "control/config.h"
+#include "control/config_samples.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -304,21 +305,6 @@ TEST(Config, NamesFileAndLineOfEveryErrorAndWhatWouldBeRight) {
     }
   }
 }
-
-// More of the same, on top of a guest and a host port.
-constexpr std::string_view kMembers = R"([nic.eth1]
-[nic.eth2]
-[port.vm0]
-type = "guest"
-socket = "/vm0"
-mac = "52:54:00:00:00:01"
-uplink = "eth1"
-[port.host0]
-type = "host"
-netdev = "sluice0"
-mac = "52:54:00:00:00:02"
-uplink = "eth1"
-)";
 
 constexpr const char* kGuest = "[port.p]\ntype = \"guest\"\nsocket = \"/s\"\nmac = \"52:54:00:00:00:07\"\n";
 constexpr const char* kHost = "[port.p]\ntype = \"host\"\nnetdev = \"tap7\"\nmac = \"52:54:00:00:00:07\"\n";

@@ -1,24 +1,10 @@
 #include <gtest/gtest.h>
 
 #include "control/config.h"
+#include "control/config_samples.h"
 
 namespace sluice {
 namespace {
-
-// More of the same, on top of a guest and a host port.
-constexpr std::string_view kMembers = R"([nic.eth1]
-[nic.eth2]
-[port.vm0]
-type = "guest"
-socket = "/vm0"
-mac = "52:54:00:00:00:01"
-uplink = "eth1"
-[port.host0]
-type = "host"
-netdev = "sluice0"
-mac = "52:54:00:00:00:02"
-uplink = "eth1"
-)";
 
 std::vector<std::string> warnings_of(const std::string& more) {
   const std::string base =

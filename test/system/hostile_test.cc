@@ -6,9 +6,9 @@
 #include <random>
 
 #include "base/untrusted.h"
-#include "port/app/app_peer.h"
 #include "test/support/ping.h"
 #include "test/system/fixture.h"
+#include "test/system/raw_app.h"
 
 namespace sluice::test {
 namespace {
@@ -24,16 +24,7 @@ class Malicious_System : public SystemTest {
                               udp_rule(kEvil, "evil");
 
   std::unique_ptr<AppPeer> attach_raw(const std::string& port) {
-    UniqueFd socket = connect_to(daemon().path(port + ".sock"));
-    sluice_app_hello hello = good_hello("raw");
-    need(socket && send_raw(socket.get(), &hello, sizeof(hello)), "cannot say hello");
-    pollfd poll{.fd = socket.get(), .events = POLLIN, .revents = 0};
-    ::poll(&poll, 1, 20'000);
-    auto answer = read_answer(socket.get());
-    need(answer && answer->welcome.status == SLUICE_APP_OK, answer ? answer->welcome.message : "closed");
-    auto peer = std::make_unique<AppPeer>(std::move(socket), std::move(*answer));
-    need(eventually([&] { return peer->take_served(); }), "it is not served");
-    return peer;
+    return attach_at(daemon().path(port + ".sock"));
   }
   // Every worker has gone over its lanes since this was called, when it returns: they are woken until they
   // have.

@@ -7,9 +7,9 @@
 #include <memory>
 #include <vector>
 
-#include "port/app/app_peer.h"
 #include "port/app/attach_budget.h"
 #include "test/system/fixture.h"
+#include "test/system/raw_app.h"
 
 namespace sluice::test {
 namespace {
@@ -23,14 +23,7 @@ class Malicious_Attach : public SystemTest {
 
   // A hello and its welcome; the daemon is not told that the memory is mapped.
   std::pair<UniqueFd, Answer> welcomed(const std::string& port) {
-    UniqueFd socket = connect_to(daemon().path(port + ".sock"));
-    sluice_app_hello hello = good_hello("raw");
-    need(socket && send_raw(socket.get(), &hello, sizeof(hello)), "cannot say hello");
-    pollfd poll{.fd = socket.get(), .events = POLLIN, .revents = 0};
-    ::poll(&poll, 1, 20'000);
-    auto answer = read_answer(socket.get());
-    need(answer && answer->welcome.status == SLUICE_APP_OK, answer ? answer->welcome.message : "closed");
-    return {std::move(socket), std::move(*answer)};
+    return welcome_at(daemon().path(port + ".sock"));
   }
   static bool hung_up(int socket) {
     return eventually([&] {

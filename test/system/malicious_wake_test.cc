@@ -13,9 +13,9 @@
 #include <thread>
 
 #include "base/untrusted.h"
-#include "port/app/app_peer.h"
 #include "port/guest/features.h"
 #include "test/system/fixture.h"
+#include "test/system/raw_app.h"
 #include "test/vhost/mock_front_end.h"
 
 namespace sluice::test {
@@ -159,14 +159,7 @@ class Malicious_Wakes : public SystemTest {
         name, mac);
   }
   std::unique_ptr<AppPeer> attach_raw(const std::string& port) {
-    UniqueFd socket = connect_to(daemon().path(port + ".sock"));
-    const sluice_app_hello hello = good_hello();
-    need(send_raw(socket.get(), &hello, sizeof hello), "hello");
-    std::optional<Answer> answer;
-    need(eventually([&] { return (answer = read_answer(socket.get())).has_value(); }), "a welcome");
-    auto app = std::make_unique<AppPeer>(std::move(socket), std::move(*answer));
-    need(eventually([&] { return app->take_served(); }), "the word that it is served");
-    return app;
+    return attach_at(daemon().path(port + ".sock"));
   }
   // One frame for an app that sleeps.
   bool send_to_sleeper(AppPeer& app, Tap& wire) {

@@ -3,9 +3,9 @@
 #include <sys/resource.h>
 
 #include "base/descriptors.h"
-#include "port/app/app_peer.h"
 #include "test/system/fixture.h"
 #include "test/system/processes.h"
+#include "test/system/raw_app.h"
 #include "test/vhost/mock_front_end.h"
 
 namespace sluice::test {
@@ -33,15 +33,9 @@ class ManyPorts : public SystemTest {
         i, i / 256 + 1, i % 256);
   }
   std::unique_ptr<AppPeer> attach_raw(const std::string& port) {
-    UniqueFd socket = connect_to(daemon().path(port + ".sock"));
-    const sluice_app_hello hello = good_hello();
-    need(send_raw(socket.get(), &hello, sizeof hello), "hello");
-    std::optional<Answer> answer;
-    need(eventually([&] { return (answer = read_answer(socket.get())).has_value(); }), "a welcome");
-    need(answer->fds.size() >= 6, "the descriptors of " + port);
-    auto app = std::make_unique<AppPeer>(std::move(socket), std::move(*answer));
-    need(eventually([&] { return app->take_served(); }), "the word that it is served");
-    return app;
+    auto [socket, answer] = welcome_at(daemon().path(port + ".sock"));
+    need(answer.fds.size() >= 6, "the descriptors of " + port);
+    return serve(std::move(socket), std::move(answer));
   }
   std::uint64_t daemon_counter(const std::string& name) { return daemon().counter("daemon." + name); }
 };
