@@ -12,6 +12,7 @@
 #include "base/event_loop.h"
 #include "base/fd.h"
 #include "base/result.h"
+#include "base/token_bucket.h"
 #include "base/untrusted.h"
 
 namespace sluice {
@@ -179,6 +180,55 @@ TEST(Untrusted, IsReadAsOneCopy) {
   shared.length = 3;
   EXPECT_EQ(local.length, 2u);
   EXPECT_EQ(read_once(shared.length), 3u);
+}
+
+TEST(TokenBucket, GivesABurstAndThenSoManyASecond) {
+  constexpr std::uint64_t kPerSecond = 200, kBurst = 512;
+  TokenBucket budget(1'000'000'000 / kPerSecond, kBurst);
+  std::uint64_t now = 1'000'000'000;
+  std::uint64_t taken = 0;
+  for (; budget.ready(now) && taken < 10 * kBurst; ++taken) {
+    budget.take(now);
+  }
+  EXPECT_EQ(taken, kBurst);
+  const std::uint64_t wait = budget.ns_until_ready(now);
+  EXPECT_EQ(wait, 1'000'000'000 / kPerSecond);
+  EXPECT_FALSE(budget.ready(now + wait - 1));
+  EXPECT_TRUE(budget.ready(now + wait));
+  taken = 0;
+  for (now += 1'000'000'000; budget.ready(now); ++taken) {
+    budget.take(now);
+  }
+  EXPECT_EQ(taken, kPerSecond);
+  now += 3'600'000'000'000;
+  for (taken = 0; budget.ready(now); ++taken) {
+    budget.take(now);
+  }
+  EXPECT_EQ(taken, kBurst) << "no more than a burst, however long it was quiet";
+}
+
+TEST(TokenBucket, LetsABurstThroughAndThenOnePerInterval) {
+  constexpr std::uint32_t kBurst = 5;
+  const auto take = [](TokenBucket& bucket, std::uint64_t now) {
+    const std::uint64_t wait = bucket.ns_until_ready(now);
+    if (wait == 0) {
+      bucket.take(now);
+    }
+    return wait;
+  };
+  TokenBucket budget(100, kBurst);
+  for (std::uint32_t i = 0; i < kBurst; ++i) {
+    EXPECT_EQ(take(budget, 1000), 0u);
+  }
+  EXPECT_EQ(take(budget, 1000), 100u);
+  EXPECT_EQ(take(budget, 1060), 40u) << "who asks too early pays nothing";
+  EXPECT_EQ(take(budget, 1100), 0u);
+  EXPECT_EQ(take(budget, 1100), 100u);
+  EXPECT_EQ(take(budget, 9000), 0u);
+  TokenBucket unlimited(0, kBurst);
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_EQ(take(unlimited, 1000), 0u);
+  }
 }
 
 }  // namespace

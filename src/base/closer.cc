@@ -1,7 +1,7 @@
 #include "base/closer.h"
+#include "base/signals_blocked.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <utility>
@@ -32,11 +32,8 @@ void Closer::run(std::function<void()> job) {
   {
     std::lock_guard lock(mutex_);
     if (!thread_.joinable()) {
-      sigset_t all, before;  // signals are for the main thread
-      ::sigfillset(&all);
-      ::pthread_sigmask(SIG_SETMASK, &all, &before);
+      SignalsBlocked block;
       thread_ = std::thread([this] { work(); });
-      ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     }
     if (jobs_.size() < kMostWaiting) {
       jobs_.push_back(std::move(job));

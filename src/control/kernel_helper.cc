@@ -1,7 +1,6 @@
 #include "control/kernel_helper.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/least_privilege.h"
+#include "base/signals_blocked.h"
 
 namespace sluice {
 
@@ -27,17 +27,13 @@ Result<std::unique_ptr<KernelHelper>> KernelHelper::create() {
 }
 
 bool KernelHelper::add_thread() {
-  sigset_t all, before;  // signals are for the main thread
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  bool made = true;
+  SignalsBlocked block;
   try {
     threads_.emplace_back([shared = shared_] { work(shared); });
   } catch (const std::system_error&) {
-    made = false;  // no room for one more: calls wait for those that there are
+    return false;  // no room for one more: calls wait for those that there are
   }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return made;
+  return true;
 }
 
 KernelHelper::~KernelHelper() {

@@ -1,13 +1,13 @@
 #include "control/thread_watch.h"
 
 #include <pthread.h>
-#include <signal.h>
 
 #include <chrono>
 
 #include "base/clock.h"
 #include "base/least_privilege.h"
 #include "base/log.h"
+#include "base/signals_blocked.h"
 #include "worker/port_meter.h"
 
 namespace sluice {
@@ -42,9 +42,7 @@ std::string ThreadWatch::place_name(std::uint16_t place) {
 }
 
 void ThreadWatch::run() {
-  sigset_t all;
-  sigfillset(&all);
-  ::pthread_sigmask(SIG_BLOCK, &all, nullptr);  // signals are for the main thread
+  SignalsBlocked block;
   ::pthread_setname_np(::pthread_self(), "sluice-watch");
   if (auto confined = confine_thread(ThreadKind::kWatch); !confined) {
     log::error("the watching thread keeps its privileges: {}", confined.error().message);

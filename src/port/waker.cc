@@ -3,7 +3,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -15,6 +14,7 @@
 #include "base/check.h"
 #include "base/least_privilege.h"
 #include "base/log.h"
+#include "base/signals_blocked.h"
 
 namespace sluice {
 
@@ -111,13 +111,10 @@ void keep_off(const std::vector<std::uint32_t>& cpus) {
 
 Waker::Waker(const Options& options) : bell_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   SLUICE_CHECK(bell_, "eventfd: errno {}", errno);
-  sigset_t all, before;  // signals are for the main thread
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  SignalsBlocked block;
   for (unsigned i = 0; i < options.threads; ++i) {
     threads_.emplace_back([this, options] { run(options); });
   }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 Waker::~Waker() {

@@ -2,7 +2,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/prctl.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/least_privilege.h"
+#include "base/signals_blocked.h"
 #include "worker/loop.h"
 #include "worker/pause.h"
 
@@ -46,26 +46,6 @@ Result<void> pin(const WorkerOptions& options) {
   }
   return {};
 }
-
-// Signals are for the main thread. Those that a thread's own fault raises stay open, so that a crash dumps
-// where it happened.
-class AllSignalsBlocked {
- public:
-  AllSignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) {
-      sigdelset(&all, fault);
-    }
-    ::pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~AllSignalsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  AllSignalsBlocked(const AllSignalsBlocked&) = delete;
-  AllSignalsBlocked& operator=(const AllSignalsBlocked&) = delete;
-
- private:
-  sigset_t before_;
-};
 
 }  // namespace
 
@@ -105,7 +85,7 @@ Result<std::unique_ptr<Worker>> Worker::start(const WorkerOptions& options) {
   std::promise<Result<void>> started;
   std::future<Result<void>> outcome = started.get_future();
   {
-    AllSignalsBlocked block;  // the new thread inherits the mask
+    SignalsBlocked block;  // the new thread inherits the mask
     worker->thread_ = std::thread([worker = worker.get(), started = std::move(started)]() mutable {
       Result<void> prepared = worker->prepare_thread();
       const bool runs = prepared.has_value();

@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "port/app/attach_budget.h"
+#include "port/app/app_port.h"
 #include "test/system/fixture.h"
 #include "test/system/raw_app.h"
 

@@ -225,11 +225,12 @@ void AppPort::Impl::advance() {
     return;
   }
   if (!waiting_->paid) {
-    if (const std::uint64_t wait_ns = attach_budget_.take(now_ns()); wait_ns != 0) {
+    if (const std::uint64_t wait_ns = attach_budget_.ns_until_ready(now_ns()); wait_ns != 0) {
       attaches_held_.add(1);
       look_again(wait_ns);
       return;
     }
+    attach_budget_.take(now_ns());
     waiting_->paid = true;
   }
   if (!memory_) {

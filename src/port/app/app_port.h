@@ -80,6 +80,12 @@ constexpr std::uint64_t app_attach_descriptors(std::uint64_t lanes) {
   return 2 * app_session_descriptors(lanes);
 }
 
+// How often a port begins a session (`attach_rate`). A session costs an arena, so whoever attaches and goes
+// again, as fast as it can, would make the machine allocate and free without end (D6). So many may begin at
+// once: a program that is killed and started again a few times does not wait. Who comes too early waits too;
+// nobody is refused for it.
+inline constexpr std::uint32_t kAttachBurst = 5;
+
 // Connections that have not said hello yet. One more, and the oldest of them is let go (D6).
 inline constexpr std::size_t kMaxPendingHellos = 32;
 // What an app port asks of the engine that wires everything. Calls come on the control thread.

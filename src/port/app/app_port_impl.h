@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "base/log_budget.h"
+#include "base/token_bucket.h"
 #include "door/doors.h"
 #include "port/acceptor.h"
 #include "port/app/app_lane.h"
 #include "port/app/app_port.h"
-#include "port/app/attach_budget.h"
 #include "port/app/handshake.h"
 #include "port/app/kept_memory.h"
 #include "port/app/off_loop.h"
@@ -29,7 +29,7 @@ class AppPort::Impl final : public PressureSink {
         geometry_(std::move(geometry)),
         loop_(loop),
         host_(host),
-        attach_budget_(options_.attach_interval_ns),
+        attach_budget_(options_.attach_interval_ns, kAttachBurst),
         off_loop_(loop),
         counters_(geometry_.lane_count) {}
   ~Impl() override;
@@ -134,7 +134,7 @@ class AppPort::Impl final : public PressureSink {
   std::list<Pending> pending_;  // oldest first
   std::unique_ptr<SessionMemory> memory_;
   KeptMemory kept_;
-  AttachBudget attach_budget_;
+  TokenBucket attach_budget_;
   std::optional<Waiting> waiting_;    // only while nobody is attached
   std::optional<Attached> attached_;  // behind memory_: lanes go first
   std::vector<StallWatch> stall_;

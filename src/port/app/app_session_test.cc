@@ -7,7 +7,6 @@
 
 #include "base/closer.h"
 #include "port/app/app_test_fixture.h"
-#include "port/app/attach_budget.h"
 #include "port/app/kept_memory.h"
 #include "port/flow_hash.h"
 
@@ -194,22 +193,6 @@ TEST_F(Malicious_AppSession, WhoKeepsALittleOfEverySessionIsRefusedAtTheEighth) 
   EXPECT_EQ(answer->welcome.status, SLUICE_APP_FAILED);
   keeps.pop_back();
   EXPECT_TRUE(attach());
-}
-
-TEST(AttachBudget, LetsABurstThroughAndThenOnePerInterval) {
-  AttachBudget budget(100);
-  for (std::uint32_t i = 0; i < kAttachBurst; ++i) {
-    EXPECT_EQ(budget.take(1000), 0u);
-  }
-  EXPECT_EQ(budget.take(1000), 100u);
-  EXPECT_EQ(budget.take(1060), 40u) << "who asks too early pays nothing";
-  EXPECT_EQ(budget.take(1100), 0u);
-  EXPECT_EQ(budget.take(1100), 100u);
-  EXPECT_EQ(budget.take(9000), 0u);
-  AttachBudget unlimited(0);
-  for (int i = 0; i < 100; ++i) {
-    EXPECT_EQ(unlimited.take(1000), 0u);
-  }
 }
 
 TEST_F(Malicious_AppSession, AStormOfAttachesIsHeldNotRefusedAndBounded) {

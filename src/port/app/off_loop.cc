@@ -1,7 +1,6 @@
 #include "port/app/off_loop.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 #include "base/closer.h"
 #include "base/least_privilege.h"
 #include "base/log.h"
+#include "base/signals_blocked.h"
 
 namespace sluice {
 
@@ -41,9 +41,7 @@ bool OffLoop::start(std::function<void()> work) {
   if (!wake_ || !loop_.add(wake_.get(), EPOLLIN, [this](std::uint32_t) { finish(); })) {
     return false;
   }
-  sigset_t all, before;  // signals are for the main thread
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  SignalsBlocked block;
   try {
     thread_ = std::thread([wake = wake_.get(), work = std::move(work)]() mutable {
       ::pthread_setname_np(::pthread_self(), "sluice-maker");
@@ -58,7 +56,6 @@ bool OffLoop::start(std::function<void()> work) {
   } catch (const std::system_error&) {
     loop_.remove(wake_.get());
   }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return busy();
 }
 

@@ -71,6 +71,11 @@ constexpr std::uint64_t guest_session_descriptors(std::uint64_t queue_pairs) {
 // Messages taken per turn of the control loop (D6).
 inline constexpr std::uint32_t kMessagesPerTurn = 32;
 
+// How many pauses of workers one port may cause. A front-end sets up a device of 64 queue pairs with fewer
+// messages than the burst; a guest that reboots all the time needs a few pauses a second.
+inline constexpr std::uint64_t kPausesPerSecond = 200;
+inline constexpr std::uint32_t kPauseBurst = 512;
+
 // What a guest port asks of the engine that wires everything. Calls come on the control thread.
 class GuestPortHost {
  public:

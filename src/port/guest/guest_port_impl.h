@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/log_budget.h"
-#include "base/pause_budget.h"
+#include "base/token_bucket.h"
 #include "port/acceptor.h"
 #include "port/guest/guest_device.h"
 #include "port/guest/guest_door.h"
@@ -143,7 +143,7 @@ class GuestPort::Impl final : public VringControl {
   std::unique_ptr<Acceptor> acceptor_;
   EventLoop::TimerId connect_timer_ = 0, candidate_timer_ = 0;
 
-  PauseBudget pause_budget_;
+  TokenBucket pause_budget_{1'000'000'000 / kPausesPerSecond, kPauseBurst};
   bool stuck_ = false;  // a worker did not come for this port's changes
   Counter pauses_, pauses_deferred_, pauses_late_, stalled_, room_deferred_;
   Counter connects_, disconnects_, denied_, refused_, messages_, memory_lost_;

@@ -1,7 +1,6 @@
 // What a front-end can do with messages that make workers stand still, and with workers that do not come: P.
 #include <sys/eventfd.h>
 
-#include "base/pause_budget.h"
 #include "port/guest/vhost_fixture.h"
 
 namespace sluice::test {
@@ -122,30 +121,6 @@ TEST_F(Malicious_Pauses, P5_AFrontEndThatGoesWhileAWorkerDoesNotComeKeepsItsMemo
   host.late = false;
   EXPECT_TRUE(turn_until([&] { return counter("disconnects") == 1; }));
   expect_unharmed();
-}
-
-TEST(PauseBudget, GivesABurstAndThenSoManyASecond) {
-  PauseBudget budget;
-  std::uint64_t now = 1'000'000'000;
-  std::uint64_t taken = 0;
-  for (; budget.ready(now) && taken < 10 * kPauseBurst; ++taken) {
-    budget.take(now);
-  }
-  EXPECT_EQ(taken, kPauseBurst);
-  const std::uint64_t wait = budget.ns_until_ready(now);
-  EXPECT_EQ(wait, 1'000'000'000 / kPausesPerSecond);
-  EXPECT_FALSE(budget.ready(now + wait - 1));
-  EXPECT_TRUE(budget.ready(now + wait));
-  taken = 0;
-  for (now += 1'000'000'000; budget.ready(now); ++taken) {
-    budget.take(now);
-  }
-  EXPECT_EQ(taken, kPausesPerSecond);
-  now += 3'600'000'000'000;
-  for (taken = 0; budget.ready(now); ++taken) {
-    budget.take(now);
-  }
-  EXPECT_EQ(taken, kPauseBurst) << "no more than a burst, however long it was quiet";
 }
 
 }  // namespace

@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "base/least_privilege.h"
 #include "base/log.h"
+#include "base/signals_blocked.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23  // Linux 5.14, include/uapi/asm-generic/mman-common.h
@@ -113,9 +114,7 @@ void Populator::start(MemoryTable table, Done done) {
 
 void Populator::launch(Job& job) {
   auto run = [&job, event = event_.get()] {
-    sigset_t all;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_BLOCK, &all, nullptr);  // signals are for the main thread
+    SignalsBlocked block;
     ::pthread_setname_np(::pthread_self(), "sluice-populate");
     if (auto confined = confine_thread(ThreadKind::kPopulator); !confined) {
       log::error("a populating thread keeps its privileges: {}", confined.error().message);
