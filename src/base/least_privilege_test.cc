@@ -33,6 +33,13 @@ constexpr bool kSanitized = true;
 constexpr bool kSanitized = false;
 #endif
 
+// Ends the test: a function could only end itself.
+#define SLUICE_NEED_FILTERS()                                                \
+  if (kSanitized) {                                                          \
+    GTEST_SKIP() << "builds with sanitizers have no filter of system calls"; \
+  }                                                                          \
+  static_assert(true)
+
 struct Ended {
   int status = 0;
   std::string words;  // on stderr
@@ -97,11 +104,6 @@ class LeastPrivilege : public ::testing::Test {
       GTEST_SKIP() << "needs root, which has something to give up";
     }
   }
-  static void skip_without_filters() {
-    if (kSanitized) {
-      GTEST_SKIP() << "builds with sanitizers have no filter of system calls";
-    }
-  }
   static void expect_refused(const Ended& ended, const std::string& kind, const std::string& call) {
     EXPECT_TRUE(WIFSIGNALED(ended.status) && WTERMSIG(ended.status) == SIGSYS)
         << "status " << ended.status << ": " << ended.words;
@@ -162,7 +164,7 @@ TEST_F(LeastPrivilege, OtherThreadsKeepNone) {
 }
 
 TEST_F(LeastPrivilege, Malicious_AWorkerThatOpensAFileEndsTheProcessWhichSaysSo) {
-  skip_without_filters();
+  SLUICE_NEED_FILTERS();
   Ended ended = in_confined_child([] {
     return on_thread(ThreadKind::kWorker, [] { return ::open("/etc/passwd", O_RDONLY) >= 0 ? 0 : 1; });
   });
@@ -170,7 +172,7 @@ TEST_F(LeastPrivilege, Malicious_AWorkerThatOpensAFileEndsTheProcessWhichSaysSo)
 }
 
 TEST_F(LeastPrivilege, Malicious_NobodyStartsAProgramMountsLoadsOrLooksIntoAnother) {
-  skip_without_filters();
+  SLUICE_NEED_FILTERS();
   const long calls[] = {SYS_execve,          SYS_execveat,    SYS_ptrace,      SYS_mount,
                         SYS_init_module,     SYS_kexec_load,  SYS_unshare,     SYS_process_vm_writev,
                         SYS_setuid,          SYS_keyctl,      SYS_pidfd_getfd, SYS_io_uring_setup,
@@ -188,7 +190,7 @@ TEST_F(LeastPrivilege, Malicious_NobodyStartsAProgramMountsLoadsOrLooksIntoAnoth
 }
 
 TEST_F(LeastPrivilege, Malicious_AWorkerMakesNoSocketNoThreadAndNoCode) {
-  skip_without_filters();
+  SLUICE_NEED_FILTERS();
   const auto on_worker = [](const std::function<int()>& body) {
     return in_confined_child([&] { return on_thread(ThreadKind::kWorker, body); });
   };
@@ -207,7 +209,7 @@ TEST_F(LeastPrivilege, Malicious_AWorkerMakesNoSocketNoThreadAndNoCode) {
 }
 
 TEST_F(LeastPrivilege, Malicious_ControlIsNotAllowedFamiliesOfSocketsThatItDoesNotNeed) {
-  skip_without_filters();
+  SLUICE_NEED_FILTERS();
   expect_refused(in_confined_child([] { return ::socket(AF_VSOCK, SOCK_STREAM, 0); }), "control", "socket");
 }
 
@@ -244,7 +246,7 @@ TEST_F(LeastPrivilege, Malicious_ControlWritesMakesAndRunsNoFileAndStillMakesIts
 }
 
 TEST_F(LeastPrivilege, AForkIsRefusedByAnErrorAndThreadsAreMade) {
-  skip_without_filters();
+  SLUICE_NEED_FILTERS();
   Ended ended = in_confined_child([] {
     const pid_t child = ::fork();
     if (child == 0) {

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/descriptors.h"
+#include "base/leave_behind.h"
 #include "base/log.h"
 #include "port/guest/call_sender.h"
 
@@ -137,7 +138,7 @@ Engine::~Engine() {
   }
   if (keeper_ && !keeper_->finish(kEndPatienceNs)) {
     // D7: what the kernel may still write to, and what its queues stand on, goes with the process.
-    [[maybe_unused]] auto* left = host_memory_.release();
+    leave_behind(std::move(host_memory_));
   }
   doors_.stop_watching();
 }

@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/least_privilege.h"
+#include "base/leave_behind.h"
 #include "base/signals_blocked.h"
 
 namespace sluice {
@@ -53,7 +54,7 @@ KernelHelper::~KernelHelper() {
     return;
   }
   // Never destroyed, for they never end: see work().
-  [[maybe_unused]] auto* left = std::make_unique<std::vector<std::thread>>(std::move(threads_)).release();
+  leave_behind(std::make_unique<std::vector<std::thread>>(std::move(threads_)));
 }
 
 void KernelHelper::run(std::function<int()> call, std::function<void(int)> done) {

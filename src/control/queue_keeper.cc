@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/leave_behind.h"
 #include "base/log.h"
 
 namespace sluice {
@@ -137,10 +138,10 @@ bool QueueKeeper::finish(std::uint64_t limit_ns) {
     log::warn("{}: still {} at the end: the kernel closes it with this process", name_of(*queue),
               text_of(queue->state_));
     // D7: its pages, its pool and what a helper's call uses stay where they are.
-    [[maybe_unused]] auto* left = queue.release();
+    leave_behind(std::move(queue));
   }
   queues_.clear();
-  [[maybe_unused]] auto* left = std::make_unique<std::vector<Unused>>(std::exchange(unused_, {})).release();
+  leave_behind(std::make_unique<std::vector<Unused>>(std::exchange(unused_, {})));
   return false;
 }
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 
+#include "base/leave_behind.h"
 #include "control/nic_unit.h"
 #include "port/nic/nic_fixture.h"
 
@@ -145,7 +146,8 @@ class QueueKeeperTest : public NicTest {
     return count;
   }
 
-  StoppedKernel kernel_;
+  std::unique_ptr<StoppedKernel> stopped_kernel_ = std::make_unique<StoppedKernel>();
+  StoppedKernel& kernel_ = *stopped_kernel_;
   std::vector<std::unique_ptr<Worker>> workers_;
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<HostMemory> host_memory_;
@@ -295,7 +297,8 @@ TEST_F(QueueKeeperTest, TheEndIsBoundedAndWhatIsStillWithTheKernelIsLeftToIt) {
   EXPECT_FALSE(keeper_->finish(20'000'000));
   EXPECT_TRUE(keeper_->queues().empty());
   keeper_.reset();
-  [[maybe_unused]] auto* left = host_memory_.release();
+  leave_behind(std::move(host_memory_));
+  leave_behind(std::move(stopped_kernel_));  // a helper is in it
 }
 
 }  // namespace
