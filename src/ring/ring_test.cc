@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "ring/spsc.h"
+#include "test/support/checked_threads.h"
 
 namespace sluice {
 namespace {
@@ -213,20 +214,10 @@ TEST(Ring, WhoGoesToSleepLooksAgainAfterAsking) {
   EXPECT_FALSE(ring.producer.peer_needs_wakeup()) << "there is work: no kick is asked for";
 }
 
-#if defined(__SANITIZE_THREAD__) || defined(__has_feature)
-#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
-#define SLUICE_UNDER_TSAN 1
-#endif
-#endif
-
 // The producer stops now and then, so the consumer sleeps often; without a deadline a lost wake-up would be a
 // hang.
 TEST(Ring, NeverLosesAWakeUp) {
-#ifdef SLUICE_UNDER_TSAN
-  constexpr std::uint64_t kEntries = 30'000;
-#else
-  constexpr std::uint64_t kEntries = 300'000;
-#endif
+  constexpr std::uint64_t kEntries = test::kThreadsAreChecked ? 30'000 : 300'000;
   Pair<std::uint64_t> ring(16);
   UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   std::atomic<bool> lost{false};

@@ -18,6 +18,7 @@
 
 #include "port/guest/call_sender.h"
 #include "port/guest/vhost_fixture.h"
+#include "test/support/checked_threads.h"
 #include "test/support/huge_pages.h"
 
 namespace sluice::test {
@@ -148,7 +149,12 @@ void promise_no_more_than(std::uint32_t most) {
 
 class FaultGuardShortDeathTest : public ::testing::Test {
  protected:
-  void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
+  void SetUp() override {
+    if (sluice::test::kThreadsAreChecked) {
+      GTEST_SKIP() << "the checker of threads takes memory at any moment, and ends without it";
+    }
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
+  }
 };
 
 TEST_F(FaultGuardShortDeathTest, Malicious_LostPagesNeedNoMemoryThatIsNotThereYet) {
