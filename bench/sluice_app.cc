@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <thread>
 
 #include "bench/receivers.h"
@@ -93,7 +94,9 @@ Result<std::unique_ptr<SluiceApp>> SluiceApp::open(const std::string& daemon, co
       kConfig, directory, kReceiverCpu, netdev,
       use == QueueUse::kOwned ? fmt::format("queues = [\"{}:0\"]", netdev) : "", kUdpPort, extra_rules,
       ring_entries, 2 * ring_entries, worker_idle);
-  auto process = ns.spawn({daemon, "--config", file});
+  // To a file: what it says of 500 ports that nobody uses is more than a pipe takes.
+  const std::string log = directory + "/log";
+  auto process = ns.spawn({"/bin/sh", "-c", "exec \"$0\" --config \"$1\" >\"$2\" 2>&1", daemon, file, log});
   if (!process) {
     return std::unexpected(process.error());
   }
@@ -105,7 +108,10 @@ Result<std::unique_ptr<SluiceApp>> SluiceApp::open(const std::string& daemon, co
     }
     if (tries == 200) {
       process->signal(SIGKILL);
-      return fail("sluiced did not start: {}", process->wait().output);
+      process->wait();
+      std::ostringstream said;
+      said << std::ifstream(log).rdbuf();
+      return fail("sluiced did not start: {}", said.str());
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(25));  // lint: allow(sleep): 200 tries
   }
