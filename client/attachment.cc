@@ -19,11 +19,13 @@ constexpr std::uint64_t kQueueFullPollMs = 5;       // how often the daemon's qu
 
 }  // namespace
 
-Attachment::Attachment(std::string path, std::string client_name, std::uint64_t timeout_ns, bool reattach)
+Attachment::Attachment(std::string path, std::string client_name, std::uint64_t timeout_ns, bool reattach,
+                       std::uint64_t spin_ns)
     : path_(std::move(path)),
       client_name_(std::move(client_name)),
       timeout_ns_(timeout_ns),
-      reattach_(reattach) {}
+      reattach_(reattach),
+      spin_ns_(spin_ns) {}
 
 // Nothing is there yet: a null session, or the end of this try.
 Expected<std::shared_ptr<const Session>> Attachment::wait_or_give_up(std::uint64_t now) {

@@ -12,7 +12,8 @@ namespace sluice::inline v1::client {
 
 class Attachment {
  public:
-  Attachment(std::string path, std::string client_name, std::uint64_t timeout_ns, bool reattach);
+  Attachment(std::string path, std::string client_name, std::uint64_t timeout_ns, bool reattach,
+             std::uint64_t spin_ns);
 
   // The first session. Waits for the daemon's answer, at most the timeout.
   Expected<std::shared_ptr<const Session>> attach();
@@ -24,6 +25,7 @@ class Attachment {
   std::uint64_t next_step_ns() const { return next_step_ns_.load(std::memory_order_relaxed); }
 
   bool reattach() const { return reattach_; }
+  std::uint64_t spin_ns() const { return spin_ns_; }
   std::uint64_t attaches() const { return attaches_.load(std::memory_order_relaxed); }
   std::string last_error() const;
 
@@ -39,6 +41,7 @@ class Attachment {
   const std::string client_name_;
   const std::uint64_t timeout_ns_;
   const bool reattach_;
+  const std::uint64_t spin_ns_;  // of each part, before it sleeps
 
   mutable std::mutex mutex_;  // guards what follows; never taken on the way of a packet
   std::shared_ptr<const Session> current_;

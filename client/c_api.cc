@@ -31,6 +31,7 @@ sluice::AttachOptions to_cpp(const sluice_attach_options* options) {
     result.client_name = options->client_name != nullptr ? options->client_name : "";
     result.timeout = std::chrono::milliseconds(options->timeout_ms != 0 ? options->timeout_ms : 5000);
     result.reattach = options->no_reattach == 0;
+    result.spin_us = options->spin_us;
   }
   return result;
 }

@@ -27,13 +27,17 @@ int c_client_without_daemon(const char* path) {
 }
 
 int c_client(const char* path, void (*deliver)(unsigned count, unsigned lane)) {
-  sluice_attach_options options = {.client_name = "c client", .timeout_ms = 5000};
+  sluice_attach_options options = {.client_name = "c client", .timeout_ms = 5000, .spin_us = 1000};
   sluice_port* port = NULL;
   EXPECT(sluice_attach(path, &options, &port) == 0);
 
   sluice_packet packets[16];
   EXPECT(sluice_receive(port, packets, 16) == 0);
-  EXPECT(sluice_receive_wait(port, packets, 16, 1000) == 0);
+  EXPECT(sluice_receive_wait(port, packets, 16, 1000) ==
+         0); /* shorter than spin_us: it spins, and does not sleep */
+  sluice_info waits;
+  sluice_get_info(port, &waits);
+  EXPECT(waits.sleeps == 0 && waits.spins_hit == 0);
   deliver(3, 0);
   EXPECT(sluice_receive_wait(port, packets, 16, -1) == 3);
   EXPECT(packets[2].length == 62 && packets[2].rule == 5 && packets[2].data[0] == 62);

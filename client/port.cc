@@ -19,7 +19,7 @@ Expected<Port> Port::attach(std::string_view name_or_path, const AttachOptions& 
   const auto timeout_ns = static_cast<std::uint64_t>(std::chrono::nanoseconds(options.timeout).count());
   auto attachment = std::make_shared<client::Attachment>(
       std::move(*path), options.client_name.empty() ? program_invocation_short_name : options.client_name,
-      timeout_ns, options.reattach);
+      timeout_ns, options.reattach, std::uint64_t{options.spin_us} * 1000);
   auto state = PortState::create(attachment, 0, 1);
   if (!state) {
     return state.error();

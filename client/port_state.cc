@@ -8,6 +8,7 @@
 #include <ctime>
 
 #include "base/clock.h"
+#include "base/pause_cpu.h"
 
 namespace sluice::inline v1::client {
 namespace {
@@ -186,12 +187,33 @@ bool PortState::find_session() {
   return session != nullptr && join(std::move(session)).has_value();
 }
 
+// The daemon is not asked to wake us meanwhile: what it publishes is found here. Ends at once with the
+// session.
+std::size_t PortState::spin(sluice_packet* packets, std::size_t wanted, std::uint64_t until_ns) {
+  while (session_ != nullptr && now_ns() < until_ns) {
+    pause_cpu();
+    if (const std::size_t got = receive(packets, wanted); got != 0) {
+      ++past_.spins_hit;
+      return got;
+    }
+  }
+  return 0;
+}
+
 std::size_t PortState::receive_for(sluice_packet* packets, std::size_t wanted, std::int64_t timeout_ns) {
   std::size_t got = receive(packets, wanted);
   if (got != 0 || timeout_ns == 0 || wanted == 0) {
     return got;
   }
   const std::uint64_t begin = now_ns();
+  if (std::uint64_t spin_ns = attachment_->spin_ns(); spin_ns != 0) {
+    if (timeout_ns > 0) {
+      spin_ns = std::min(spin_ns, static_cast<std::uint64_t>(timeout_ns));
+    }
+    if (got = spin(packets, wanted, begin + spin_ns); got != 0) {
+      return got;
+    }
+  }
   for (;;) {
     if (session_ == nullptr && !attachment_->reattach()) {
       return 0;
@@ -235,17 +257,16 @@ bool PortState::arm() {
   if (session_ == nullptr && attachment_->reattach()) {
     set_timer();
   }
-  armed_ = true;
-  ++past_.sleeps;
   for (auto& lane : lanes_) {
     if (lane->prepare_sleep()) {
       for (auto& other : lanes_) {
         other->cancel_sleep();
       }
-      armed_ = false;
       return false;
     }
   }
+  armed_ = true;
+  ++past_.sleeps;
   return true;
 }
 
@@ -366,6 +387,8 @@ sluice_info PortState::info() const {
   sluice_info info{};
   info.attaches = attachment_->attaches();
   info.attached = attached() ? 1 : 0;
+  info.sleeps = past_.sleeps;
+  info.spins_hit = past_.spins_hit;
   if (session_ == nullptr) {
     return info;
   }

@@ -45,6 +45,7 @@ class PortState {
   PortState() = default;
   void leave();
   bool find_session();
+  std::size_t spin(sluice_packet* packets, std::size_t wanted, std::uint64_t until_ns);
   std::size_t drain(sluice_packet* packets, std::size_t wanted);
   void take_events(std::int64_t timeout_ns, bool& interrupted);
   void set_timer();

@@ -23,9 +23,12 @@ using testing::wait_until;
 constexpr std::chrono::seconds kLong{10};
 constexpr std::chrono::milliseconds kShort{1};
 
+constexpr std::uint32_t kForEverUs = ~0u;  // a spin of an hour, which no test outlasts
+
 struct Attached {
-  explicit Attached(TestDaemonOptions options = {}) : daemon(folder.socket(), options) {
-    auto result = Port::attach(folder.socket());
+  explicit Attached(TestDaemonOptions options = {}, const AttachOptions& attach = {})
+      : daemon(folder.socket(), options) {
+    auto result = Port::attach(folder.socket(), attach);
     EXPECT_TRUE(result) << result.error().message;
     port.emplace(std::move(*result));
     worker = &daemon.session();
@@ -118,6 +121,78 @@ TEST(ReceiveFor, LosesNoWakeUp) {
     seen.store(received);
   }
   worker.join();
+}
+
+TEST(ReceiveFor, ReturnsWhatComesWhileItSpinsWithoutASleep) {
+  Attached a({}, {.spin_us = kForEverUs});
+  a.worker->deliver(frame_of(60, 0));
+  ASSERT_EQ(a.port->receive(a.packets), 1u);
+  std::atomic<bool> done{false};
+  std::thread worker([&] {
+    while (!done) {
+      // A page comes back when the client looks into its ring the first time: from then on it spins.
+      if (!a.worker->take_back().empty()) {
+        a.worker->deliver(frame_of(60, 1));
+      }
+    }
+  });
+  // What the first look already finds is no spin's merit.
+  wait_until([&] {
+    EXPECT_EQ(a.port->receive_for(a.packets, kLong), 1u);
+    return a.port->counters().spins_hit > 0;
+  });
+  done = true;
+  worker.join();
+  EXPECT_EQ(a.port->counters().sleeps, 0u);
+  EXPECT_EQ(a.worker->wakeups, 0u);
+  EXPECT_EQ(a.port->info().spins_hit, a.port->counters().spins_hit);
+}
+
+TEST(ReceiveFor, SleepsWhenItHasSpunForNothing) {
+  Attached a({}, {.spin_us = 1});
+  std::thread worker([&] {
+    wait_until([&] { return a.worker->client_sleeps(); });
+    a.worker->deliver(frame_of(60, 1));
+  });
+  EXPECT_EQ(a.port->receive_for(a.packets, kLong), 1u);
+  worker.join();
+  EXPECT_EQ(a.port->counters().sleeps, 1u);
+  EXPECT_EQ(a.port->info().sleeps, 1u);
+  EXPECT_EQ(a.port->counters().spins_hit, 0u);
+}
+
+TEST(ReceiveFor, SpinsNoLongerThanItsTimeout) {
+  Attached a({}, {.spin_us = kForEverUs});
+  EXPECT_EQ(a.port->receive_for(a.packets, kShort), 0u);
+  EXPECT_EQ(a.port->receive_for(a.packets, std::chrono::nanoseconds(0)), 0u);
+}
+
+TEST(ReceiveFor, StopsSpinningWhenTheDaemonIsGone) {
+  Attached a({}, {.reattach = false, .spin_us = kForEverUs});
+  a.worker->deliver(frame_of(60, 1));
+  a.worker->hang_up();
+  EXPECT_EQ(a.port->receive_for(a.packets, kLong), 1u);
+  EXPECT_EQ(a.port->receive_for(a.packets, std::chrono::nanoseconds(-1)), 0u);
+  EXPECT_FALSE(a.port->attached());
+}
+
+TEST(Split, LeavesEachPartItsSpin) {
+  Attached a({.lanes = 2}, {.spin_us = kForEverUs});
+  auto parts = std::move(*a.port).split();
+  ASSERT_TRUE(parts);
+  std::array<Packet, 4> packets;
+  EXPECT_EQ((*parts)[1].receive_for(packets, kShort), 0u);
+  EXPECT_EQ((*parts)[1].counters().sleeps, 0u);
+}
+
+TEST(Arm, CountsASleepOnlyWhenThereIsNothingToDo) {
+  Attached a;
+  a.worker->deliver(frame_of(60, 1));
+  EXPECT_FALSE(a.port->arm());
+  EXPECT_EQ(a.port->counters().sleeps, 0u);
+  EXPECT_EQ(a.port->receive(a.packets), 1u);
+  EXPECT_TRUE(a.port->arm());
+  EXPECT_EQ(a.port->counters().sleeps, 1u);
 }
 
 TEST(Fd, BecomesReadableForAPacketOnAnyLaneAndIsQuietAfterReceiving) {

@@ -1,7 +1,7 @@
 // Answers UDP datagrams on one port with what they hold. ARP and everything else is left to the kernel, by a
 // rule like:  match = "ip_proto udp dst_port 7"  to = "echo". The port needs `mac`, here the NIC's own.
 //
-//   udp_echo echo --port 7
+//   udp_echo echo --port 7 --spin-us 20
 #include <sluice/sluice.hpp>
 
 #include <CLI/CLI.hpp>
@@ -47,8 +47,11 @@ int main(int argc, char** argv) {
   app.add_option("--port", udp_port, "the UDP port to answer on")
       ->check(CLI::Range(1, 65535))
       ->capture_default_str();
+  sluice::AttachOptions options;
+  app.add_option("--spin-us", options.spin_us, "how long to look for a datagram before sleeping")
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
-  auto port = sluice::Port::attach(name);
+  auto port = sluice::Port::attach(name, options);
   if (!port) {
     std::fprintf(stderr, "udp_echo: %s\n", port.error().message.c_str());
     return 1;

@@ -32,5 +32,9 @@ others=$(nm -DC --defined-only "$libdir/libsluice.so" | cut -d' ' -f3- | grep -v
 [[ -z $others ]] || { echo "libsluice.so exports more than its API: $others"; exit 1; }
 needs=$(readelf -d "$libdir/libsluice.so" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | grep -vE '^(lib(stdc\+\+|gcc_s|c|m)|ld-linux.*)\.so' || true)
 [[ -z $needs ]] || { echo "libsluice.so needs more than the C++ library: $needs"; exit 1; }
+# Structures may grow with a minor version before 1.0, so programs must not load another one than they were built for.
+version=$(pkg-config --modversion sluice)
+soname=$(readelf -d "$libdir/libsluice.so" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p')
+[[ $soname == "libsluice.so.${version%.*}" ]] || { echo "libsluice.so $version is called $soname"; exit 1; }
 [[ -z $(find "$work/prefix/include" -type f ! -path '*/sluice/sluice.h' ! -path '*/sluice/sluice.hpp') ]] \
   || { echo "more than the two public headers is installed"; exit 1; }

@@ -50,7 +50,7 @@
 //   port.add       {"name": .., "type": .., and the other keys of [port.NAME]} -> {"warnings": [..]}
 //   port.del       {"name": ..} -> {}; an error while a rule leads to it or stands on what it sends
 //   reload         {} -> {"actions": ["add port dns", ..], "warnings": [..]}
-//   version        {} -> {"version": "0.1.0", "app_abi": 2}
+//   version        {} -> {"version": "0.2.0", "app_abi": 2}
 #pragma once
 
 #include <array>

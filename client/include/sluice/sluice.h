@@ -76,7 +76,9 @@ typedef struct sluice_counters {
   uint64_t rx_bad_descriptors;    /* what this library found wrong with the daemon's */
   uint64_t tx_bad_length;         /* frames that sluice_send() skipped: not 14 .. tx_frame_bytes long */
   uint64_t wakeups;               /* system calls made to wake the daemon */
-  uint64_t sleeps; /* times this program slept in sluice_receive_wait() or was armed for its fd */
+  uint64_t sleeps;    /* times this program slept in sluice_receive_wait() or was armed for its fd */
+  uint64_t spins_hit; /* times sluice_receive_wait() found something while it spun (spin_us) */
+  uint64_t reserved[4];
 } sluice_counters;
 
 typedef struct sluice_info {
@@ -90,6 +92,9 @@ typedef struct sluice_info {
   uint8_t source_mac[6];   /* the source address that the daemon lets this port use; 0 without `mac` */
   uint8_t attached;        /* 0: the daemon is away */
   uint8_t can_send;        /* 0: no lane of this port reaches an uplink, or the port has no `mac` */
+  uint64_t sleeps;         /* how this program waits: as in sluice_counters */
+  uint64_t spins_hit;
+  uint64_t reserved[4];
 } sluice_info;
 
 typedef struct sluice_attach_options {
@@ -97,7 +102,9 @@ typedef struct sluice_attach_options {
       client_name; /* shown by `sluicectl show ports`; at most 63 bytes are kept; NULL: the program's name */
   uint32_t timeout_ms;  /* for the daemon's answer; 0: 5000 */
   uint32_t no_reattach; /* 1: a session that ends is not renewed */
-  uint64_t reserved[4]; /* 0 */
+  uint32_t spin_us; /* so long sluice_receive_wait() looks again and again before it sleeps; 0: not at all */
+  uint32_t reserved32;  /* 0 */
+  uint64_t reserved[3]; /* 0 */
 } sluice_attach_options;
 
 /* Attaches to a port by its name, whose socket is $SLUICE_RUN_DIR/NAME.sock or /run/sluice/NAME.sock, or by
@@ -116,8 +123,9 @@ SLUICE_API int sluice_split(sluice_port* port, sluice_port** parts, size_t part_
  * for again from here. What `packets` held before is overwritten: release it first. */
 SLUICE_API size_t sluice_receive(sluice_port* port, sluice_packet* packets, size_t count);
 
-/* The same, but sleeps until there is one. timeout_ns < 0: forever. Returns 0 when the time is over, when a
- * signal handler ran, and at once when the session has ended and is not renewed. */
+/* The same, but sleeps until there is one, after it has spun for `spin_us`. timeout_ns < 0: forever. Returns
+ * 0 when the time is over, when a signal handler ran, and at once when the session has ended and is not
+ * renewed. */
 SLUICE_API size_t sluice_receive_wait(sluice_port* port, sluice_packet* packets, size_t count,
                                       int64_t timeout_ns);
 
@@ -152,7 +160,7 @@ SLUICE_API const char* sluice_strerror(int error);
 /* The sentence of this thread's last error; "" when there was none. Valid until the thread's next call of the
  * library. */
 SLUICE_API const char* sluice_last_error(void);
-/* "0.1.0" */
+/* "0.2.0" */
 SLUICE_API const char* sluice_version(void);
 
 #ifdef __cplusplus

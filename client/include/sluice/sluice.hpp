@@ -140,6 +140,9 @@ struct AttachOptions {
   std::string client_name;  // shown by `sluicectl show ports`; 63 bytes are kept; "": the program's name
   std::chrono::milliseconds timeout{5000};  // for the daemon's answer
   bool reattach = true;                     // renew the session by itself when it ends
+  // So long receive_for() looks again and again before it sleeps: for a thread with a core of its own, where
+  // a wake-up costs more than the CPU time. 0: not at all.
+  std::uint32_t spin_us = 0;
 };
 
 // One end of a port of Sluice. Move-only; detaches when it goes.
@@ -163,8 +166,9 @@ class SLUICE_API Port {
   // Takes what is there now; never sleeps. Returns how many, at the front of `packets`. 0 also while the
   // daemon is away: it is looked for again from here.
   std::size_t receive(std::span<Packet> packets) noexcept;
-  // Sleeps until there is one; a negative timeout is forever. Returns 0 when the time is over, when a signal
-  // handler ran, and at once when the session has ended and is not renewed.
+  // Spins for AttachOptions::spin_us, then sleeps until there is one; a negative timeout is forever. Returns
+  // 0 when the time is over, when a signal handler ran, and at once when the session has ended and is not
+  // renewed.
   std::size_t receive_for(std::span<Packet> packets, std::chrono::nanoseconds timeout) noexcept;
 
   // Gives back many at once, which is a little cheaper than one by one.
