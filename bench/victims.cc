@@ -51,20 +51,6 @@ void ask_regularly(const std::atomic<bool>& stop, std::uint64_t period_ns, Delay
 }
 }  // namespace
 
-void Delays::add(const Delays& more) {
-  each_.insert(each_.end(), more.each_.begin(), more.each_.end());
-  lost_ += more.lost_;
-}
-
-double Delays::ms(double quantile) {
-  if (each_.empty()) {
-    return 0;
-  }
-  std::sort(each_.begin(), each_.end());
-  const auto at = static_cast<std::size_t>(quantile * static_cast<double>(each_.size()));
-  return static_cast<double>(each_[std::min(at, each_.size() - 1)]) / 1e6;
-}
-
 Result<std::unique_ptr<Victims>> Victims::attach(const test::VethPair& pair, const Places& places) {
   std::unique_ptr<Victims> victims(new Victims(pair, places));
   std::string why;

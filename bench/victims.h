@@ -11,27 +11,12 @@
 #include <vector>
 
 #include "base/result.h"
+#include "bench/delays.h"
 #include "bench/victim_app.h"
 #include "test/support/veth.h"
 #include "test/vhost/mock_front_end.h"
 
 namespace sluice::bench {
-
-// Delays of one victim, in nanoseconds, and what never came.
-class Delays {
- public:
-  void note(std::uint64_t ns) { each_.push_back(ns); }
-  void note_lost(std::uint64_t count = 1) { lost_ += count; }
-  void add(const Delays& more);
-  std::size_t count() const { return each_.size(); }
-  std::uint64_t lost() const { return lost_; }
-  // 0.5: the median, 1: the longest. 0 when there is none.
-  double ms(double quantile);
-
- private:
-  std::vector<std::uint64_t> each_;
-  std::uint64_t lost_ = 0;
-};
 
 // Measures from start() to stop(), on threads of its own, which have real-time priority where that is to be
 // had: what is measured is how long the daemon takes, not how long a busy machine keeps its clients waiting.
