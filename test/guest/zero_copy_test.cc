@@ -26,8 +26,8 @@ workers = [ { cpu = 0 } ]
 ring = 512
 )";
 constexpr const char* kZeroCopy = "mode = \"zerocopy\"\n";
-// No budget: the machine's two CPUs take turns on one thread of the emulator, and its kernel is not told of the
-// time that is taken from it. The ports would be charged for it.
+// No budget: the machine's two CPUs take turns on one thread of the emulator, and its kernel is not told of
+// the time that is taken from it. The ports would be charged for it.
 constexpr const char* kPort = R"([port.echo]
 type = "app"
 socket = "/run/echo.sock"
