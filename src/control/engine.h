@@ -113,7 +113,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   void watch_stalls();
   void watch_stalls_in(std::uint64_t delay_ns);
   void end_window(const PortConfig& config, Stall& stall, PortId port);
-  void set_divider(PortId port, std::uint32_t divider);
+  void begin_window(PortId port, std::uint64_t budget_us);
   void forget_stall(const std::string& name, PortId port);
   void show_costs(nlohmann::json& port, const std::string& name, PortId id) const;
 

@@ -1,4 +1,4 @@
-// The engine's account of what ports cost the workers: who is throttled, and who is cut off.
+// The engine's account of what ports cost the workers: who has used up a window's budget, and who is cut off.
 #include <algorithm>
 
 #include "base/clock.h"
@@ -50,6 +50,7 @@ void Engine::end_window(const PortConfig& config, Stall& stall, PortId port) {
   }
   const std::uint64_t cost_us = charged_us - stall.charged_us;
   stall.charged_us = charged_us;
+  begin_window(port, config.stall_budget_us);
   if (stall.window_end_ns == 0) {
     return;  // the first look: the counters are of an earlier port
   }
@@ -58,34 +59,34 @@ void Engine::end_window(const PortConfig& config, Stall& stall, PortId port) {
   if (after == before) {
     return;
   }
-  set_divider(port, after == StallPolicy::State::kThrottled ? kThrottledDivider : 1);
   if (after == StallPolicy::State::kThrottled) {
-    log::warn("port {}: held workers up for {} us, {} are allowed in {} ms; served every {}th turn",
-              config.name, cost_us, config.stall_budget_us, config.stall_window_ms, kThrottledDivider);
+    log::warn("port {}: held workers up for {} us, {} are allowed in {} ms; not served for the rest of them",
+              config.name, cost_us, config.stall_budget_us, config.stall_window_ms);
   } else if (after == StallPolicy::State::kServed) {
     if (before == StallPolicy::State::kCutOff) {
       return;  // who is there now has done nothing yet
     }
-    log::info("port {}: served every turn again", config.name);
+    log::info("port {}: holds workers up no more", config.name);
   } else {
-    log::warn("port {}: held workers up for {} us although throttled; cut off", config.name, cost_us);
+    log::warn("port {}: held workers up for {} us, again and again; cut off, and nobody is let in for {} s",
+              config.name, cost_us, kAfterCutOffNs / 1'000'000'000);
     if (auto guest = guests_.find(config.name); guest != guests_.end()) {
-      guest->second->cut_off_stalled();
+      guest->second->cut_off_stalled(kAfterCutOffNs);
     } else if (auto app = apps_.find(config.name); app != apps_.end()) {
-      app->second->cut_off_stalled();
+      app->second->cut_off_stalled(kAfterCutOffNs);
     }
   }
 }
 
-void Engine::set_divider(PortId port, std::uint32_t divider) {
+void Engine::begin_window(PortId port, std::uint64_t budget_us) {
   for (const auto& worker : workers_) {
-    worker->meter().set_divider(port, divider);
+    worker->begin_window(port, budget_us);
   }
 }
 
 void Engine::forget_stall(const std::string& name, PortId port) {
   stalls_.erase(name);
-  set_divider(port, 1);
+  begin_window(port, 0);
 }
 
 void Engine::show_costs(nlohmann::json& port, const std::string& name, PortId id) const {

@@ -1,5 +1,7 @@
 // StallPolicy: what happens to a port whose calls take more of the workers' time than its budget. Pure.
 //
+// Within a window a worker stops serving it by itself, once it has cost that worker the budget (PortMeter).
+//
 //   served     over its budget in a window            ->  throttled
 //   throttled  over it in kWindowsBeforeCutOff more   ->  cut off: its session ends
 //   throttled  within it for kQuietWindows in a row   ->  served
@@ -11,7 +13,8 @@ namespace sluice {
 
 inline constexpr std::uint32_t kWindowsBeforeCutOff = 3;
 inline constexpr std::uint32_t kQuietWindows = 3;
-inline constexpr std::uint32_t kThrottledDivider = 64;  // a throttled port is served every so many turns
+// Nobody is let in for so long after that.
+inline constexpr std::uint64_t kAfterCutOffNs = 30'000'000'000;
 
 class StallPolicy {
  public:

@@ -7,12 +7,13 @@
 #include <cstring>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 namespace sluice {
 
 namespace {
-constexpr std::uint64_t kPauseNs = 200'000'000;  // after accept(2) failed for want of descriptors or memory
+constexpr std::uint64_t kNoRoomNs = 200'000'000;  // after accept(2) failed for want of descriptors or memory
 }  // namespace
 
 Result<std::unique_ptr<Acceptor>> Acceptor::create(AcceptorOptions options, EventLoop& loop, LogBudget& log,
@@ -25,7 +26,7 @@ Result<std::unique_ptr<Acceptor>> Acceptor::create(AcceptorOptions options, Even
   acceptor->listener_ = std::move(*listener);
   SLUICE_TRY(loop.add(
       acceptor->listener_.fd(), EPOLLIN, [raw = acceptor.get()](std::uint32_t) { raw->on_connections(); },
-      [raw = acceptor.get()] { raw->pause(); }));
+      [raw = acceptor.get()] { raw->hold(kNoRoomNs); }));
   return acceptor;
 }
 
@@ -34,8 +35,8 @@ Acceptor::~Acceptor() {
 }
 
 UniqueFd Acceptor::release() {
-  if (pause_timer_ != 0) {
-    loop_.cancel(std::exchange(pause_timer_, 0));
+  if (hold_timer_ != 0) {
+    loop_.cancel(std::exchange(hold_timer_, 0));
   }
   if (listener_) {
     loop_.remove(listener_.fd());
@@ -44,9 +45,16 @@ UniqueFd Acceptor::release() {
 }
 
 void Acceptor::on_connections() {
-  for (std::uint32_t i = 0; i < kAcceptsPerTurn; ++i) {
+  for (std::uint32_t i = 0; i < kAcceptsPerTurn && hold_timer_ == 0; ++i) {
+    const std::uint64_t now = now_ns();
+    if (const std::uint64_t wait_ns = budget_.ns_until_ready(now); wait_ns != 0) {
+      held_.add(1);
+      hold(wait_ns);
+      return;
+    }
     UniqueFd socket(::accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (socket) {
+      budget_.take(now);
       auto peer = judge_peer(socket.get(), options_.policy, options_.port);
       if (!peer) {
         peer = Peer{.who = {}, .refusal = peer.error().message};
@@ -58,19 +66,23 @@ void Acceptor::on_connections() {
       if (log_.take()) {
         log::warn("port {}: cannot accept a connection: {}", options_.port, std::strerror(errno));
       }
-      pause();
-      return;
+      hold(kNoRoomNs);
     }
   }
 }
 
-void Acceptor::pause() {
-  if (pause_timer_ != 0) {
-    return;
+void Acceptor::hold(std::uint64_t ns) {
+  const std::uint64_t end = now_ns() + ns;
+  if (hold_timer_ != 0) {
+    if (end <= held_until_ns_) {
+      return;
+    }
+    loop_.cancel(hold_timer_);
   }
+  held_until_ns_ = end;
   (void)loop_.modify(listener_.fd(), 0);
-  pause_timer_ = loop_.once(kPauseNs, [this] {
-    pause_timer_ = 0;
+  hold_timer_ = loop_.once(ns, [this] {
+    hold_timer_ = 0;
     (void)loop_.modify(listener_.fd(), EPOLLIN);
   });
 }

@@ -11,13 +11,18 @@
 #include "base/fd.h"
 #include "base/log_budget.h"
 #include "base/result.h"
+#include "base/token_bucket.h"
 #include "base/unix_socket.h"
 #include "port/peer_policy.h"
+#include "stats/counter.h"
 
 namespace sluice {
 
-// Connections taken per turn of the control loop, so that a storm of them leaves it time for the rest (D6).
-inline constexpr std::uint32_t kAcceptsPerTurn = 16;
+// A storm of connections leaves the control thread time for the rest (D6): so many are taken per turn of its
+// loop, and so many of one port at once and then a second. Who comes later waits in the listener's queue.
+inline constexpr std::uint32_t kAcceptsPerTurn = 4;
+inline constexpr std::uint32_t kConnectionBurst = 64;
+inline constexpr std::uint32_t kConnectionsPerSecond = 200;
 
 struct AcceptorOptions {
   std::string port;  // "dns"
@@ -41,18 +46,25 @@ class Acceptor {
   // with descriptors in them it is not to be closed by this thread.
   UniqueFd release();
 
+  // Takes nobody for so long, at least: the port has had enough for now.
+  void hold(std::uint64_t ns);
+  // How often connections had to wait for their turn.
+  std::uint64_t held() const { return held_.value(); }
+
  private:
   Acceptor(AcceptorOptions options, EventLoop& loop, LogBudget& log, OnPeer on_peer)
       : options_(std::move(options)), loop_(loop), log_(log), on_peer_(std::move(on_peer)) {}
   void on_connections();
-  void pause();
 
   const AcceptorOptions options_;
   EventLoop& loop_;
   LogBudget& log_;
   const OnPeer on_peer_;
   UnixListener listener_;
-  EventLoop::TimerId pause_timer_ = 0;
+  TokenBucket budget_{1'000'000'000 / kConnectionsPerSecond, kConnectionBurst};
+  EventLoop::TimerId hold_timer_ = 0;
+  std::uint64_t held_until_ns_ = 0;
+  Counter held_;
 };
 
 }  // namespace sluice

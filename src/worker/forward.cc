@@ -129,8 +129,7 @@ inline Lane* Forwarder::reader(PortId port, std::size_t packets, const LaneTable
   return lane;
 }
 
-// From here on the worker works for `port`. False: the port is throttled, and this turn is not one of its
-// own.
+// From here on the worker works for `port`. False: the port has used up its budget.
 inline bool Forwarder::admits(const Source& source, PortId port, std::size_t packets) {
   if (meter_->skips(port)) [[unlikely]] {
     meter_->count_dropped(port, packets);

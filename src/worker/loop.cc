@@ -67,7 +67,9 @@ void Loop::turn() {
   turns_.add(1);
   more_ = false;
   ++first_;
-  meter_.begin_turn(first_);
+  if (meter_.begin_turn()) [[unlikely]] {
+    wake_set_.reset();  // a port that is not served wakes nobody
+  }
   if (++turns_since_look_ >= kTurnsBetweenLooks) {
     look_at_resting();
   }
@@ -202,8 +204,7 @@ void Loop::rest() {
   const auto next = policy_.next(packets_since_rest_, now - last_rest_ns_);
   packets_since_rest_ = 0;
   last_rest_ns_ = now;
-  // A port that is served every so many turns would be asked, and end the sleep, each time: nap until then.
-  slept_ = next == RestPolicy::Rest::kSleep && !meter_.throttling();
+  slept_ = next == RestPolicy::Rest::kSleep;
   slept_ ? sleep() : nap(nap_ns_);
 }
 

@@ -37,6 +37,10 @@ void Mailbox::post(Call& call) {
   pending_.store(true, std::memory_order_release);
   // Always written, whether the worker sleeps or not: a wake-up cannot be lost between its last look and its
   // sleep, and this is the control thread, which has the time.
+  wake();
+}
+
+void Mailbox::wake() {
   const std::uint64_t one = 1;
   SLUICE_CHECK(::write(wake_.get(), &one, sizeof one) == sizeof one, "eventfd: errno {}", errno);
 }

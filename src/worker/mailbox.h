@@ -41,6 +41,9 @@ class Mailbox {
   // True: it has not begun, and never will. False: it has begun, so wait() ends as soon as the task does.
   bool cancel(const Call& call);
 
+  // Any thread: ends the worker's sleep, for something that it finds out by itself.
+  void wake();
+
   // The worker's thread, once per turn: one load.
   bool pending() const { return pending_.load(std::memory_order_acquire); }
   // The worker's thread. At most as many tasks as there were at the beginning (D6).

@@ -35,13 +35,30 @@ void PortMeter::end_slow_call(std::uint64_t ticks) {
     const auto wall_ns = static_cast<std::uint64_t>(static_cast<double>(ticks) / ticks_per_ns());
     const std::uint64_t cost_ns = ThreadUsage::now().cost_since(before_, wall_ns);
     if (cost_ns > kSlowCallNs) {
-      charged_us_[place_].add((cost_ns - kSlowCallNs) / 1000);
+      charge(place_, (cost_ns - kSlowCallNs) / 1000);
     }
   }
   looked_ = false;
   const std::uint64_t now = now_ns();
   suspect(place_, now);
   suspect(from_, now);
+}
+
+void PortMeter::charge(std::uint16_t port, std::uint64_t us) {
+  charged_us_[port].add(us);
+  const std::uint64_t used = used_us_[port].fetch_add(us, std::memory_order_relaxed) + us;
+  const std::uint64_t budget = budget_us_[port].load(std::memory_order_relaxed);
+  if (budget != 0 && used > budget && !over_[port].exchange(true, std::memory_order_relaxed)) {
+    serial_.fetch_add(1, std::memory_order_release);
+  }
+}
+
+void PortMeter::look_who_is_closed() {
+  any_closed_ = false;
+  for (std::size_t port = 0; port < kMaxPorts; ++port) {
+    closed_[port] = over_[port].load(std::memory_order_relaxed);
+    any_closed_ = any_closed_ || closed_[port];
+  }
 }
 
 }  // namespace sluice

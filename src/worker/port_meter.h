@@ -1,14 +1,15 @@
-// PortMeter: what each port costs one worker, where the worker is now, and which ports it serves less often.
+// PortMeter: what each port costs one worker, where the worker is now, and which ports have used up what they
+// may cost.
 //
 //   enter(port)   the worker begins to work for this port; what passed since the last enter() was the one
 //                 before's
 //   a call of more than kSlowCallNs: its port is a suspect for kSuspectNs, and its calls are looked at
-//   closely a suspect's slow call: charged to it, as far as the thread was blocked in it (page faults that
-//   wait) or
-//                 used the CPU; a thread that the hypervisor or another thread kept from running is nobody's
-//                 fault
+//   closely
+//   a suspect's slow call: charged to it, as far as the thread was blocked in it (page faults that wait) or
+//   used the CPU; a thread that the hypervisor or another thread kept from running is nobody's fault
+//   over its budget: from the next turn on the port is not served, until begin_window()
 //
-// Written by the worker's thread; read by any. set_divider() is the control thread's.
+// Written by the worker's thread; read by any. begin_window() is the control thread's.
 #pragma once
 
 #include <array>
@@ -35,7 +36,6 @@ class PortMeter {
   static constexpr std::size_t kPlaces = kMaxPorts + 2;
 
   PortMeter() : slow_ticks_(static_cast<std::uint64_t>(ticks_per_ns() * static_cast<double>(kSlowCallNs))) {
-    divider_.fill(1);
     suspect_until_.fill(0);
     since_ = now_ticks();
   }
@@ -58,32 +58,33 @@ class PortMeter {
   }
   void enter(PortId port) { enter(raw(port) < kMaxPorts ? raw(port) : kOwn); }
 
-  // At the beginning of each turn: do some ports have to wait this time?
-  bool begin_turn(std::uint64_t turn) {
-    turn_ = turn;
-    throttling_ = throttled_.load(std::memory_order_relaxed) != 0;
-    return throttling_;
-  }
-  bool throttling() const { return throttling_; }
-  bool skips(PortId port) const {
-    if (!throttling_ || raw(port) >= kMaxPorts) {
+  // At the beginning of each turn: true when other ports are served than in the turn before.
+  bool begin_turn() {
+    const std::uint32_t serial = serial_.load(std::memory_order_acquire);
+    if (serial == seen_) [[likely]] {
       return false;
     }
-    const std::uint32_t divider = divider_slot(port).load(std::memory_order_relaxed);
-    return divider > 1 && turn_ % divider != 0;
+    seen_ = serial;
+    look_who_is_closed();
+    return true;
   }
+  // Not served in this turn.
+  bool skips(PortId port) const { return any_closed_ && raw(port) < kMaxPorts && closed_[raw(port)]; }
   void count_skipped_turn(PortId port) { skipped_[raw(port)].add(1); }
   void count_dropped(PortId port, std::uint64_t packets) { dropped_[raw(port)].add(packets); }
 
   // --- control thread ---
-  // 1: every turn; k: every k-th.
-  void set_divider(PortId port, std::uint32_t divider) {
-    auto slot = divider_slot(port);
-    const std::uint32_t before = slot.exchange(divider, std::memory_order_relaxed);
-    throttled_.fetch_add((divider > 1 ? 1 : 0) - (before > 1 ? 1 : 0), std::memory_order_relaxed);
+  // From now on the port may cost so much until the next window; 0: no limit. True: it was not served any
+  // more, and is from the worker's next turn on.
+  bool begin_window(PortId port, std::uint64_t budget_us) {
+    budget_us_[raw(port)].store(budget_us, std::memory_order_relaxed);
+    used_us_[raw(port)].store(0, std::memory_order_relaxed);
+    if (!over_[raw(port)].exchange(false, std::memory_order_relaxed)) {
+      return false;
+    }
+    serial_.fetch_add(1, std::memory_order_release);
+    return true;
   }
-  // A port's number begins a new life.
-  void forget(PortId port) { set_divider(port, 1); }
 
   // --- any thread ---
   std::uint16_t place() const { return published_.load(std::memory_order_relaxed); }
@@ -99,18 +100,20 @@ class PortMeter {
   void end_slow_call(std::uint64_t ticks);
   void suspect(std::uint16_t port, std::uint64_t now);
   void look_closely();
-  std::atomic_ref<std::uint32_t> divider_slot(PortId port) const {
-    return std::atomic_ref<std::uint32_t>(divider_[raw(port)]);
-  }
+  void charge(std::uint16_t port, std::uint64_t us);
+  void look_who_is_closed();
 
   const std::uint64_t slow_ticks_;
   std::uint64_t since_ = 0;
   std::uint16_t place_ = kOwn, from_ = kOwn;
   std::atomic<std::uint16_t> published_{kOwn};
-  std::uint64_t turn_ = 0;
-  bool throttling_ = false;
-  std::atomic<std::int32_t> throttled_{0};
-  mutable std::array<std::uint32_t, kMaxPorts> divider_;
+  // As of the beginning of this turn; the same for all of it.
+  bool any_closed_ = false;
+  std::uint32_t seen_ = 0;
+  std::array<bool, kMaxPorts> closed_{};
+  std::atomic<std::uint32_t> serial_{0};  // of what stands in over_
+  std::array<std::atomic<bool>, kMaxPorts> over_{};
+  std::array<std::atomic<std::uint64_t>, kMaxPorts> budget_us_{}, used_us_{};  // of the present window
 
   ThreadUsage before_;   // at the beginning of a suspect's call
   bool looked_ = false;  // before_ is of the present call

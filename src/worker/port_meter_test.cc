@@ -71,21 +71,45 @@ TEST_F(PortMeterTest, APortThatIsQuickIsChargedNothing) {
   EXPECT_EQ(worker_->meter().charged_us(kSlow), 0u);
 }
 
-TEST_F(PortMeterTest, Malicious_AThrottledPortIsServedEverySoManyTurnsAndFramesForItAreDroppedByName) {
-  worker_->call([this](Worker::Tables&) { worker_->meter().set_divider(kSlow, 64); });
-  const std::uint64_t turns = worker_->turns(), polls = slow_.polls.value();
-  EXPECT_TRUE(wait_until([&] { return worker_->turns() > turns + 6'400; }));
-  worker_->call([](Worker::Tables&) {});
-  EXPECT_LE(slow_.polls.value() - polls, (worker_->turns() - turns) / 64 + 2);
-  EXPECT_GT(worker_->meter().skipped(kSlow), 6'000u);
+TEST_F(PortMeterTest, Malicious_APortThatHasUsedUpItsBudgetIsNotServedBeforeTheNextWindow) {
+  constexpr std::uint64_t kBudgetUs = 5'000;
+  worker_->begin_window(kSlow, kBudgetUs);
+  slow_.blocks = true;
+  EXPECT_TRUE(wait_until([this] { return worker_->meter().skipped(kSlow) > 0; }));
+  slow_.blocks = false;
+  const std::uint64_t charged = worker_->meter().charged_us(kSlow);
+  EXPECT_GT(charged, kBudgetUs);
+  const std::uint64_t polls = slow_.polls.value();
   const Bytes frame = numbered_frame(1, 60);
   EXPECT_TRUE(wait_until([&] {
     other_.send(kSlow, frame);
-    return worker_->meter().dropped(kSlow) > 10 && slow_.copied.value() > 0;
-  }));
-  worker_->meter().set_divider(kSlow, 1);
-  const std::uint64_t before = slow_.polls.value();
-  EXPECT_TRUE(wait_until([&] { return slow_.polls.value() > before + 1'000; })) << "served again";
+    return worker_->meter().dropped(kSlow) > 10;
+  })) << "frames for it are dropped by name";
+  EXPECT_EQ(slow_.polls.value(), polls);
+  EXPECT_EQ(slow_.copied.value(), 0u);
+  EXPECT_EQ(worker_->meter().charged_us(kSlow), charged);
+  worker_->begin_window(kSlow, kBudgetUs);
+  EXPECT_TRUE(wait_until([&] { return slow_.polls.value() > polls + 1'000; })) << "served again";
+}
+
+TEST_F(PortMeterTest, AWorkerThatSleepsServesAPortAgainWhenItsWindowBegins) {
+  constexpr std::uint64_t kBudgetUs = 1'000;
+  worker_->begin_window(kSlow, kBudgetUs);
+  slow_.blocks = true;
+  EXPECT_TRUE(wait_until([this] { return worker_->meter().skipped(kSlow) > 0; }));
+  slow_.blocks = false;
+  const std::uint64_t polls = slow_.polls.value();
+  EXPECT_TRUE(wait_until([this] { return worker_->meter().place() == PortMeter::kResting; }))
+      << "who is not served keeps nobody awake";
+  worker_->begin_window(kSlow, kBudgetUs);
+  EXPECT_TRUE(wait_until([&] { return slow_.polls.value() > polls; }));
+}
+
+TEST_F(PortMeterTest, WithoutABudgetAPortIsServedWhateverItCosts) {
+  worker_->begin_window(kSlow, 0);
+  slow_.blocks = true;
+  EXPECT_TRUE(wait_until([this] { return worker_->meter().charged_us(kSlow) > 5'000; }));
+  EXPECT_EQ(worker_->meter().skipped(kSlow), 0u);
 }
 
 TEST_F(PortMeterTest, SaysInWhosePortTheWorkerStands) {

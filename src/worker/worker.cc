@@ -167,6 +167,12 @@ std::optional<WorkerId> Worker::pause(std::span<Worker* const> workers, std::uin
   return workers[*late]->id();
 }
 
+void Worker::begin_window(PortId port, std::uint64_t budget_us) {
+  if (meter().begin_window(port, budget_us)) {
+    parts_->mailbox->wake();
+  }
+}
+
 WorkerId Worker::id() const {
   return options_.id;
 }

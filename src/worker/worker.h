@@ -58,11 +58,14 @@ class Worker {
   static std::optional<WorkerId> pause(std::span<Worker* const> workers, std::uint64_t limit_ns,
                                        const std::function<void()>& change);
 
+  // Control thread: gives a port a new window (PortMeter::begin_window()), and tells a worker that sleeps.
+  void begin_window(PortId port, std::uint64_t budget_us);
+
   WorkerId id() const;
   // turns packets naps sleeps wakeups ... and drop_no_reader
   void visit(CounterVisitor& visitor) const;
   std::uint64_t no_reader(PortId port) const;
-  // What each port costs this worker, and which are served less often (port_meter.h).
+  // What each port costs this worker, and which are not served for now (port_meter.h).
   PortMeter& meter();
   const PortMeter& meter() const;
   std::uint64_t turns() const;  // any thread

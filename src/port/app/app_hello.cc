@@ -225,12 +225,15 @@ void AppPort::Impl::advance() {
     return;
   }
   if (!waiting_->paid) {
-    if (const std::uint64_t wait_ns = attach_budget_.ns_until_ready(now_ns()); wait_ns != 0) {
+    const std::uint64_t now = now_ns();
+    const std::uint64_t wait_ns =
+        std::max(attach_budget_.ns_until_ready(now), std::max(shut_until_ns_, now) - now);
+    if (wait_ns != 0) {
       attaches_held_.add(1);
       look_again(wait_ns);
       return;
     }
-    attach_budget_.take(now_ns());
+    attach_budget_.take(now);
     waiting_->paid = true;
   }
   if (!memory_) {

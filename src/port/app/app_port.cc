@@ -398,6 +398,7 @@ void AppPort::Impl::visit(CounterVisitor& visitor) const {
   wake_price_->visit(visitor);
   visitor.counter("attaches", attaches_.value());
   visitor.counter("attaches_held", attaches_held_.value());
+  visitor.counter("connects_held", acceptor_ ? acceptor_->held() : 0);
   visitor.counter("detaches", detaches_.value());
   visitor.counter("denied", denied_.value());
   visitor.counter("refused", refused_.value());
@@ -429,8 +430,8 @@ Result<std::unique_ptr<AppPort>> AppPort::create(AppPortOptions options, EventLo
   return std::unique_ptr<AppPort>(new AppPort(std::move(impl)));
 }
 
-void AppPort::cut_off_stalled() {
-  impl_->cut_off_stalled();
+void AppPort::cut_off_stalled(std::uint64_t nobody_for_ns) {
+  impl_->cut_off_stalled(nobody_for_ns);
 }
 
 const WakePrice& AppPort::wake_price() const {

@@ -126,8 +126,8 @@ class AppPort {
   std::optional<Session> session() const;  // none: nobody is served
   const WakePrice& wake_price() const;
   const AppPortOptions& options() const;
-  // Detaches a program that held workers up; counted `cut_off`.
-  void cut_off_stalled();
+  // Detaches a program that held workers up; counted `cut_off`. The next one waits for so long.
+  void cut_off_stalled(std::uint64_t nobody_for_ns);
   // zero_copy copied copied_bytes rx_packets rx_bytes tx_packets tx_bytes drop_* fault_* wakeups attaches
   // detaches ... Totals since the port was made, over all sessions and lanes.
   void visit(CounterVisitor& visitor) const;

@@ -105,9 +105,10 @@ class AppPort::Impl final : public PressureSink {
   void check_stall();
 
  public:
-  void cut_off_stalled() {
+  void cut_off_stalled(std::uint64_t nobody_for_ns) {
     if (served()) {
       cut_off_.add(1);
+      shut_until_ns_ = now_ns() + nobody_for_ns;
       detach("cut off, it held workers up");
     }
   }
@@ -140,6 +141,7 @@ class AppPort::Impl final : public PressureSink {
   std::vector<StallWatch> stall_;
   EventLoop::TimerId stall_timer_ = 0, reopen_timer_ = 0;
   std::uint64_t last_serial_ = 0;
+  std::uint64_t shut_until_ns_ = 0;  // who comes before that waits
   bool ending_ = false;
   OffLoop off_loop_;  // makes memory, seals it
 

@@ -127,8 +127,9 @@ void GuestPort::Impl::try_to_connect() {
 }
 
 void GuestPort::Impl::connect_later() {
+  const std::uint64_t now = now_ns();
   connect_timer_ = loop_.once(
-      options_.retry_ns,
+      std::max(options_.retry_ns, std::max(shut_until_ns_, now) - now),
       [this] {
         connect_timer_ = 0;
         try_to_connect();
@@ -198,6 +199,7 @@ Result<void> GuestPort::Impl::attach(PeerSocket socket, const ucred& peer) {
     return watched;
   }
   const int channel = door->channel.get();
+  const std::uint64_t since = now_ns();
   try {
     attached_.emplace(std::move(*door), peer, options_, *this, loss_, memory_policy_);
   } catch (const std::bad_alloc&) {
@@ -205,6 +207,11 @@ Result<void> GuestPort::Impl::attach(PeerSocket socket, const ucred& peer) {
     std::rethrow_exception(std::current_exception());
   }
   connects_.add(1);
+  front_end_budget_.take(since);
+  if (const std::uint64_t wait_ns = front_end_budget_.ns_until_ready(since); wait_ns != 0 && acceptor_) {
+    connects_held_.add(1);
+    acceptor_->hold(wait_ns);
+  }
   refusal_logged_ = false;
   unreachable_logged_ = false;
   if (log_budget_.take()) {
@@ -279,7 +286,9 @@ void GuestPort::Impl::finish_detach() {
     Candidate next = std::move(*candidate_);
     candidate_.reset();
     loop_.cancel(std::exchange(candidate_timer_, 0));
-    if (auto done = attach(std::move(next.socket), next.who); !done && log_budget_.take()) {
+    if (now_ns() < shut_until_ns_) {
+      refused_.add(1);
+    } else if (auto done = attach(std::move(next.socket), next.who); !done && log_budget_.take()) {
       log::error("port {}: {}", options_.name, done.error().message);
     }
   }
@@ -340,6 +349,7 @@ GuestPort::Info GuestPort::Impl::info() const {
 void GuestPort::Impl::visit(CounterVisitor& visitor) const {
   device_.visit(visitor);
   visitor.counter("connects", connects_.value());
+  visitor.counter("connects_held", connects_held_.value() + (acceptor_ ? acceptor_->held() : 0));
   visitor.counter("disconnects", disconnects_.value());
   visitor.counter("fault_stalled", stalled_.value());
   visitor.counter("pauses", pauses_.value());
@@ -379,8 +389,8 @@ const WakePrice& GuestPort::call_price() const {
 const GuestPortOptions& GuestPort::options() const {
   return impl_->options();
 }
-void GuestPort::cut_off_stalled() {
-  impl_->cut_off_stalled();
+void GuestPort::cut_off_stalled(std::uint64_t nobody_for_ns) {
+  impl_->cut_off_stalled(nobody_for_ns);
 }
 void GuestPort::visit(CounterVisitor& visitor) const {
   impl_->visit(visitor);

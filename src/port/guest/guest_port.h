@@ -30,6 +30,9 @@
 
 namespace sluice {
 
+// How many front-ends one port takes at once. Each costs a process, its door.
+inline constexpr std::uint32_t kFrontEndBurst = 20;
+
 struct GuestPortOptions {
   PortId id{0};
   std::string name;    // "vm0"
@@ -56,6 +59,7 @@ struct GuestPortOptions {
   std::uint64_t message_timeout_ns = 10'000'000'000;  // for the rest of a message whose beginning is here
   std::uint64_t gives_way_ns = 300'000'000;           // how long who comes waits for the end of who was there
   std::uint64_t retry_ns = 500'000'000;               // client: between tries to connect
+  std::uint64_t front_end_interval_ns = 500'000'000;  // server: after kFrontEndBurst, one in so long; 0: all
   Waker* waker = nullptr;                             // for a guest that is dear to call; outlives the port
 };
 
@@ -130,8 +134,9 @@ class GuestPort {
   };
   Info info() const;
   const WakePrice& call_price() const;
-  // Ends the session of a front-end whose guest held workers up; counted `fault_stalled`.
-  void cut_off_stalled();
+  // Ends the session of a front-end whose guest held workers up; counted `fault_stalled`. Takes no other for
+  // so long.
+  void cut_off_stalled(std::uint64_t nobody_for_ns);
   const GuestPortOptions& options() const;
   // copied copied_bytes rx_packets rx_bytes tx_packets tx_bytes kicks calls drop_* fault_* connects
   // disconnects messages ...: totals since the port was made.

@@ -36,9 +36,13 @@ class GuestPort::Impl final : public VringControl {
   Result<void> start();
   Info info() const;
   const WakePrice& call_price() const { return device_.call_price(); }
-  void cut_off_stalled() {
+  void cut_off_stalled(std::uint64_t nobody_for_ns) {
     if (attached_ && !attached_->ending) {
       stalled_.add(1);
+      shut_until_ns_ = now_ns() + nobody_for_ns;
+      if (acceptor_) {
+        acceptor_->hold(nobody_for_ns);
+      }
       detach("cut off, its guest held workers up");
     }
   }
@@ -142,11 +146,13 @@ class GuestPort::Impl final : public VringControl {
   LogBudget log_budget_;
   std::unique_ptr<Acceptor> acceptor_;
   EventLoop::TimerId connect_timer_ = 0, candidate_timer_ = 0;
+  std::uint64_t shut_until_ns_ = 0;  // nobody is let in before that
 
+  TokenBucket front_end_budget_{options_.front_end_interval_ns, kFrontEndBurst};
   TokenBucket pause_budget_{1'000'000'000 / kPausesPerSecond, kPauseBurst};
   bool stuck_ = false;  // a worker did not come for this port's changes
   Counter pauses_, pauses_deferred_, pauses_late_, stalled_, room_deferred_;
-  Counter connects_, disconnects_, denied_, refused_, messages_, memory_lost_;
+  Counter connects_, connects_held_, disconnects_, denied_, refused_, messages_, memory_lost_;
   std::array<Counter, static_cast<std::size_t>(VhostFault::kCount)> faults_;
 };
 

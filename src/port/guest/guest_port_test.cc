@@ -17,6 +17,7 @@ class GuestPortTest : public VhostTest {
   }
 };
 class Crash_GuestPort : public GuestPortTest {};
+class Malicious_GuestPort : public GuestPortTest {};
 
 std::span<const std::byte> bytes(const auto& value) {
   return std::as_bytes(std::span(&value, 1));
@@ -278,6 +279,37 @@ TEST_F(GuestPortTest, OptionsThatDoNotFitAreRefusedInASentence) {
   EXPECT_NE(error_of([](auto& o) { o.queue_pairs = 65; }).find("65 queue pairs"), std::string::npos);
   EXPECT_NE(error_of([](auto& o) { o.socket = std::string(200, 'x'); }).find("200 bytes"), std::string::npos);
   EXPECT_TRUE(host.lanes.empty());
+}
+
+TEST_F(Malicious_GuestPort, FrontEndsThatComeAndGoAreTakenInABurstAndThenAtARate) {
+  options.front_end_interval_ns = GuestPortOptions{}.front_end_interval_ns;
+  start();
+  const std::uint64_t begin = now_ns();
+  const auto most = [&] {
+    return kFrontEndBurst + 1 + (now_ns() - begin) / options.front_end_interval_ns;
+  };
+  std::vector<FrontEnd> waiting;
+  while (counter("connects_held") == 0) {
+    waiting.push_back(connect());
+    turn_until([&] { return true; });
+    ASSERT_LE(counter("connects"), most());
+  }
+  EXPECT_GE(counter("connects"), kFrontEndBurst);
+}
+
+TEST_F(Malicious_GuestPort, AfterAGuestWasCutOffForItsStallsNobodyIsLetInForAWhile) {
+  start();
+  FrontEnd front = connect();
+  ASSERT_TRUE(front.barrier());
+  port->cut_off_stalled(3'600'000'000'000);
+  ASSERT_TRUE(turn_until([&] { return !port->info().connected; }));
+  const std::uint64_t connects = counter("connects");
+  FrontEnd next = connect();
+  for (int i = 0; i < 10; ++i) {
+    loop->turn(5);
+  }
+  EXPECT_EQ(counter("connects"), connects);
+  EXPECT_EQ(counter("fault_stalled"), 1u);
 }
 
 TEST_F(Crash_GuestPort, AFrontEndThatDiesAfterAnyOfItsMessagesTakesNothingWithIt) {

@@ -210,6 +210,7 @@ class VhostTest : public ::testing::Test {
     options.uplink = kVictim;  // what it sends comes back to it
     options.workers = {WorkerId{0}};
     options.queue_pairs = 2;
+    options.front_end_interval_ns = 0;  // these come and go
   }
   ~VhostTest() override {
     port.reset();
