@@ -285,9 +285,7 @@ TEST_F(Malicious_GuestPort, FrontEndsThatComeAndGoAreTakenInABurstAndThenAtARate
   options.front_end_interval_ns = GuestPortOptions{}.front_end_interval_ns;
   start();
   const std::uint64_t begin = now_ns();
-  const auto most = [&] {
-    return kFrontEndBurst + 1 + (now_ns() - begin) / options.front_end_interval_ns;
-  };
+  const auto most = [&] { return kFrontEndBurst + 1 + (now_ns() - begin) / options.front_end_interval_ns; };
   std::vector<FrontEnd> waiting;
   while (counter("connects_held") == 0) {
     waiting.push_back(connect());
