@@ -239,14 +239,20 @@ class LatencyBench {
       series.load_answered = all - std::min(all, ours);
       SLUICE_TRY(live->stop());
     }
-    const nlohmann::json after = peer.counters();
-    for (const char* name : {"turns", "naps", "sleeps", "sleeps_refused", "wakeups"}) {
-      const std::string flat = std::string("worker.0.") + name;
-      if (after.contains(flat) && counters.contains(flat)) {
-        series.worker[name] = after[flat].get<std::uint64_t>() - counters[flat].get<std::uint64_t>();
+    note_counters(counters, peer.counters(), series);
+    return series;
+  }
+
+  // Turns, rests and system calls of the daemon.
+  static void note_counters(const nlohmann::json& before, const nlohmann::json& after, Series& series) {
+    constexpr std::array<std::string_view, 8> kNames = {
+        ".turns", ".naps", ".sleeps", ".sleeps_refused", ".wakeups", ".rx_kicks", ".tx_kicks", ".calls"};
+    for (const auto& [name, value] : after.items()) {
+      const auto is_it = [&name](std::string_view end) { return name.ends_with(end); };
+      if (std::ranges::any_of(kNames, is_it) && value.is_number_unsigned() && before.contains(name)) {
+        series.daemon[name] = value.get<std::uint64_t>() - before[name].get<std::uint64_t>();
       }
     }
-    return series;
   }
 
   static void add(Series& series, const Series& more) {
@@ -256,8 +262,8 @@ class LatencyBench {
     series.echo_cpu_ns += more.echo_cpu_ns;
     series.load_sent += more.load_sent;
     series.load_answered += more.load_answered;
-    for (const auto& [name, count] : more.worker) {
-      series.worker[name] += count;
+    for (const auto& [name, count] : more.daemon) {
+      series.daemon[name] += count;
     }
   }
 

@@ -93,15 +93,17 @@ nlohmann::json LatencyResults::result(Measured& each, std::size_t which) {
   const Measured* kernel_echo = find(EchoKind::kKernel, each.setup.pinned, "");
   Delays theirs = kernel_echo != nullptr ? kernel_echo->cases[which].answers.whole : Delays();
   const double ratio = kernel_echo != nullptr ? ratio_of(series, kernel_echo->cases[which]) : 0;
-  nlohmann::json stages, worker;
+  nlohmann::json stages, daemon;
   for (std::size_t i = 0; i < kStageNames.size(); ++i) {
     if (Delays& stage = series.answers.stages[i]; stage.count() != 0) {
       stages[kStageNames[i]] = stage.us(0.5);
     }
   }
   const double requests = static_cast<double>(std::max<std::size_t>(series.answers.whole.count(), 1));
-  for (const auto& [name, count] : series.worker) {
-    worker[name] = static_cast<double>(count) / requests;
+  for (const auto& [name, count] : series.daemon) {
+    if (count != 0) {
+      daemon[name] = static_cast<double>(count) / requests;
+    }
   }
   nlohmann::json result = {{"name", key(each.setup, kCaseNames[which])},
                            {"unit", "us"},
@@ -114,7 +116,7 @@ nlohmann::json LatencyResults::result(Measured& each, std::size_t which) {
                            {"figures", figures(series.answers.whole)},
                            {"peer_figures", figures(theirs)},
                            {"stages_p50", stages},
-                           {"worker_per_request", worker},
+                           {"daemon_per_request", daemon},
                            {"daemon_cpu_percent", percent_of(series.daemon_cpu_ns, series.seconds)},
                            {"echo_cpu_percent", percent_of(series.echo_cpu_ns, series.seconds)},
                            {"load_per_second", series.load_per_second()},

@@ -28,7 +28,7 @@ struct Series {
   double seconds = 0;
   std::uint64_t daemon_cpu_ns = 0, echo_cpu_ns = 0;
   std::uint64_t load_sent = 0, load_answered = 0;
-  std::map<std::string, std::uint64_t> worker;  // what the worker's counters grew by
+  std::map<std::string, std::uint64_t> daemon;  // what some of its counters grew by
 
   double load_per_second() const { return seconds > 0 ? static_cast<double>(load_sent) / seconds : 0; }
 };
