@@ -9,6 +9,20 @@ void Delays::add(const Delays& more) {
   lost_ += more.lost_;
 }
 
+Delays Delays::evenly(std::size_t count) const {
+  Delays even;
+  even.lost_ = lost_;
+  if (each_.empty()) {
+    return even;
+  }
+  std::vector<std::uint64_t> sorted = each_;
+  std::ranges::sort(sorted);
+  for (std::size_t i = 0; i < count; ++i) {
+    even.each_.push_back(sorted[(2 * i + 1) * sorted.size() / (2 * count)]);
+  }
+  return even;
+}
+
 std::uint64_t Delays::ns(double quantile) {
   if (each_.empty()) {
     return 0;

@@ -13,6 +13,8 @@ class Delays {
   void note(std::uint64_t ns) { each_.push_back(ns); }
   void note_lost(std::uint64_t count = 1) { lost_ += count; }
   void add(const Delays& more);
+  // `count` of them, evenly by rank, some several times: so that rounds of different lengths count alike.
+  Delays evenly(std::size_t count) const;
   std::size_t count() const { return each_.size(); }
   std::uint64_t lost() const { return lost_; }
   // 0.5: the median, 1: the longest. 0 when there is none.

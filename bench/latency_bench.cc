@@ -3,8 +3,8 @@
 //
 // The client and all echoes are ordinary processes without priorities. An echo of Sluice has a daemon of its
 // own in each round; rounds follow one another in turning order, so that drift of the machine hits all alike.
-// Percentiles are over the samples of all rounds, a ratio is the median of the ratios of the medians of one
-// round. What was measured while the host took a CPU away is measured again.
+// Percentiles are over all rounds, each of which counts alike, and a ratio is the median of the ratios of the
+// medians of one round. What was measured while the host took a CPU away is measured again.
 //
 // The load is another flow by the same port at a constant rate, which is answered too; it comes in batches,
 // as the generator is woken (every 0.2 ms). Its rate is a share of the highest one of the same echo in the
@@ -28,6 +28,7 @@ namespace {
 
 constexpr int kTries = 4;
 constexpr std::uint32_t kLoadBatch = 16;
+constexpr std::size_t kSamplesPerRound = 2000;
 constexpr double kRateSeconds = 0.15, kLoadBegins = 0.05, kWarmUpSeconds = 0.02;
 constexpr std::array<double, 6> kOffers = {0,     800e3, 400e3,
                                            200e3, 100e3, 50e3};  // a second; 0: all that goes
@@ -116,16 +117,22 @@ class LatencyBench {
     auto peer = ground_->start(setup);
     SLUICE_TRY(peer);
     Measured& measured = results_.of(setup);
-    const bool loaded = wanted("load10", kCaseNames) || wanted("load50", kCaseNames);
-    if (loaded || options_.only.empty()) {
+    SLUICE_TRY(measure_cases({{Case::kClosed, Case::kPaced}}, setup, **peer, round, measured));
+    note_residence(**peer, measured);
+    if (wanted("load10", kCaseNames) || wanted("load50", kCaseNames)) {
       SLUICE_TRY(measure_rate(setup, measured));
     }
-    for (std::size_t which = 0; which < kCaseNames.size(); ++which) {
-      if (wanted(kCaseNames[which], kCaseNames)) {
-        SLUICE_TRY(measure_case(setup, **peer, static_cast<Case>(which), round, measured.cases[which]));
+    return measure_cases({{Case::kLoad10, Case::kLoad50}}, setup, **peer, round, measured);
+  }
+
+  Result<void> measure_cases(const std::array<Case, 2>& cases, const EchoSetup& setup, EchoPeer& peer,
+                             int round, Measured& measured) {
+    for (const Case which : cases) {
+      const auto at = static_cast<std::size_t>(which);
+      if (wanted(kCaseNames[at], kCaseNames)) {
+        SLUICE_TRY(measure_case(setup, peer, which, round, measured.cases[at]));
       }
     }
-    note_residence(**peer, measured);
     return {};
   }
 
@@ -230,12 +237,13 @@ class LatencyBench {
     const std::uint64_t begun = now_ns(), daemon = peer.daemon_cpu_ns(), echo = peer.echo_cpu_ns(),
                         answered = ground_->answered(), sent = live ? live->sent() : 0;
     series.answers = client.run(pace, options_.seconds, cpu);
+    series.requests = series.answers.whole.count();
     series.seconds = static_cast<double>(now_ns() - begun) / 1e9;
     series.daemon_cpu_ns = peer.daemon_cpu_ns() - daemon;
     series.echo_cpu_ns = peer.echo_cpu_ns() - echo;
     if (live) {
       series.load_sent = live->sent() - sent;
-      const std::uint64_t all = ground_->answered() - answered, ours = series.answers.whole.count();
+      const std::uint64_t all = ground_->answered() - answered, ours = series.requests;
       series.load_answered = all - std::min(all, ours);
       SLUICE_TRY(live->stop());
     }
@@ -256,7 +264,8 @@ class LatencyBench {
   }
 
   static void add(Series& series, const Series& more) {
-    series.answers.add(more.answers);
+    series.answers.add(more.answers.evenly(kSamplesPerRound));
+    series.requests += more.requests;
     series.seconds += more.seconds;
     series.daemon_cpu_ns += more.daemon_cpu_ns;
     series.echo_cpu_ns += more.echo_cpu_ns;
@@ -272,8 +281,8 @@ class LatencyBench {
     constexpr std::string_view kPrefix = "worker.0.residence_";
     for (const auto& [name, value] : counters.items()) {
       if (name.starts_with(kPrefix) && name.ends_with("_ns") && value.is_number() && value != 0) {
-        measured.residence_ns[name.substr(kPrefix.size() - std::string_view("residence_").size())] =
-            value.get<double>();
+        measured.residence_ns[name.substr(kPrefix.size() - std::string_view("residence_").size())].push_back(
+            value.get<double>());
       }
     }
   }

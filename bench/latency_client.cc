@@ -67,6 +67,14 @@ void Answers::add(const Answers& more) {
   }
 }
 
+Answers Answers::evenly(std::size_t count) const {
+  Answers even{.whole = whole.evenly(count), .stages = {}};
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    even.stages[i] = stages[i].evenly(count);
+  }
+  return even;
+}
+
 LatencyClient::LatencyClient(const test::NetNs& wire, const std::string& ip) {
   wire.run([&] { socket_.reset(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)); });
   SLUICE_CHECK(socket_, "socket: errno {}", errno);

@@ -26,6 +26,7 @@ struct Answers {
   Delays whole;
   std::array<Delays, kStageNames.size()> stages;
   void add(const Answers& more);
+  Answers evenly(std::size_t count) const;  // of each
 };
 
 class LatencyClient {

@@ -33,6 +33,10 @@ bool has_goal(const EchoSetup& setup, std::size_t which) {
          which <= static_cast<std::size_t>(Case::kPaced);
 }
 
+bool has_residence_goal(const EchoSetup& setup) {
+  return setup.kind == EchoKind::kApp && setup.idle == "spin";
+}
+
 // The median of the ratios of the medians of one round.
 double ratio_of(const Series& ours, const Series& theirs) {
   std::vector<double> ratios;
@@ -44,8 +48,8 @@ double ratio_of(const Series& ours, const Series& theirs) {
   return median_of(std::move(ratios));
 }
 
-nlohmann::json figures(Delays& delays) {
-  nlohmann::json figures = {{"samples", delays.count()}, {"lost", delays.lost()}};
+nlohmann::json figures(std::uint64_t requests, Delays& delays) {
+  nlohmann::json figures = {{"requests", requests}, {"lost", delays.lost()}};
   for (const auto& [name, quantile] : kQuantiles) {
     figures[name] = delays.us(quantile);
   }
@@ -99,29 +103,30 @@ nlohmann::json LatencyResults::result(Measured& each, std::size_t which) {
       stages[kStageNames[i]] = stage.us(0.5);
     }
   }
-  const double requests = static_cast<double>(std::max<std::size_t>(series.answers.whole.count(), 1));
+  const double requests = static_cast<double>(std::max<std::uint64_t>(series.requests, 1));
   for (const auto& [name, count] : series.daemon) {
     if (count != 0) {
       daemon[name] = static_cast<double>(count) / requests;
     }
   }
-  nlohmann::json result = {{"name", key(each.setup, kCaseNames[which])},
-                           {"unit", "us"},
-                           {"sluice", series.answers.whole.us(0.5)},
-                           {"peer", theirs.us(0.5)},
-                           {"peer_name", "kernel"},
-                           {"ratio", ratio > 0 ? nlohmann::json(ratio) : nlohmann::json()},
-                           {"goal", nlohmann::json()},
-                           {"met", nlohmann::json()},
-                           {"figures", figures(series.answers.whole)},
-                           {"peer_figures", figures(theirs)},
-                           {"stages_p50", stages},
-                           {"daemon_per_request", daemon},
-                           {"daemon_cpu_percent", percent_of(series.daemon_cpu_ns, series.seconds)},
-                           {"echo_cpu_percent", percent_of(series.echo_cpu_ns, series.seconds)},
-                           {"load_per_second", series.load_per_second()},
-                           {"load_sent", series.load_sent},
-                           {"load_answered", series.load_answered}};
+  nlohmann::json result = {
+      {"name", key(each.setup, kCaseNames[which])},
+      {"unit", "us"},
+      {"sluice", series.answers.whole.us(0.5)},
+      {"peer", theirs.us(0.5)},
+      {"peer_name", "kernel"},
+      {"ratio", ratio > 0 ? nlohmann::json(ratio) : nlohmann::json()},
+      {"goal", nlohmann::json()},
+      {"met", nlohmann::json()},
+      {"figures", figures(series.requests, series.answers.whole)},
+      {"peer_figures", figures(kernel_echo != nullptr ? kernel_echo->cases[which].requests : 0, theirs)},
+      {"stages_p50", stages},
+      {"daemon_per_request", daemon},
+      {"daemon_cpu_percent", percent_of(series.daemon_cpu_ns, series.seconds)},
+      {"echo_cpu_percent", percent_of(series.echo_cpu_ns, series.seconds)},
+      {"load_per_second", series.load_per_second()},
+      {"load_sent", series.load_sent},
+      {"load_answered", series.load_answered}};
   if (has_goal(each.setup, which)) {
     result["goal"] = kGoal;
     result["met"] = ratio > 0 && ratio <= kGoal;
@@ -155,8 +160,9 @@ void LatencyResults::print(bool json) {
                          {"goal", nlohmann::json()},
                          {"met", nlohmann::json()}});
     }
-    for (const auto& [name, ns] : each.residence_ns) {
-      const bool goal = each.setup.idle == "spin" && name.ends_with("p50_ns");
+    for (const auto& [name, by_round] : each.residence_ns) {
+      const double ns = median_of(by_round);
+      const bool goal = has_residence_goal(each.setup) && name.ends_with("p50_ns");
       results.push_back({{"name", key(each.setup, name)},
                          {"unit", "ns"},
                          {"sluice", ns},
@@ -175,16 +181,16 @@ void LatencyResults::print_table(bool pinned, std::size_t which) {
       continue;
     }
     if (!begun) {
-      fmt::print("\n{}, {}\n  {:<22} {:>8} {:>8} {:>8} {:>8} us {:>8} {:>6} {:>9} {:>9} {:>7}\n",
-                 kCaseNames[which], where(pinned), "", "p50", "p90", "p99", "p99.9", "samples", "lost",
+      fmt::print("\n{}, {}\n  {:<22} {:>8} {:>8} {:>8} {:>8} us {:>9} {:>6} {:>9} {:>9} {:>7}\n",
+                 kCaseNames[which], where(pinned), "", "p50", "p90", "p99", "p99.9", "requests", "lost",
                  "daemon %", "load k/s", "ratio");
       begun = true;
     }
     const nlohmann::json told = result(each, which);
     Delays& delays = series.answers.whole;
-    fmt::print("  {:<22} {:>8.1f} {:>8.1f} {:>8.1f} {:>8.1f}    {:>8} {:>6} {:>9.1f} {:>9.1f} {:>7}{}\n",
+    fmt::print("  {:<22} {:>8.1f} {:>8.1f} {:>8.1f} {:>8.1f}    {:>9} {:>6} {:>9.1f} {:>9.1f} {:>7}{}\n",
                label(each.setup), delays.us(0.5), delays.us(0.9), delays.us(0.99), delays.us(0.999),
-               delays.count(), delays.lost(), percent_of(series.daemon_cpu_ns, series.seconds),
+               series.requests, delays.lost(), percent_of(series.daemon_cpu_ns, series.seconds),
                series.load_per_second() / 1e3,
                told["ratio"].is_null() ? "" : fmt::format("{:.2f}", told["ratio"].get<double>()),
                told["goal"].is_null()
@@ -229,19 +235,33 @@ void LatencyResults::print_rates() {
   }
 }
 
+// As the daemon counted it while requests came alone.
 void LatencyResults::print_residence() {
-  bool any = false;
+  bool begun = false;
   for (const Measured& each : measured_) {
-    for (const auto& [name, ns] : each.residence_ns) {
-      any = true;
-      fmt::print(
-          "  {:<40} {:>8.0f} ns{}\n", key(each.setup, name), ns,
-          each.setup.idle == "spin" && name.ends_with("p50_ns")
-              ? fmt::format("  goal <= {}: {}", kResidenceGoalNs, ns <= kResidenceGoalNs ? "met" : "MISSED")
-              : "");
+    if (each.residence_ns.empty()) {
+      continue;
     }
+    if (!begun) {
+      fmt::print("\nhow long packets stay with the worker, closed and paced, ns\n  {:<30}", "");
+      for (const auto& [name, unused] : each.residence_ns) {
+        fmt::print(" {:>9}", name.substr(std::string_view("residence_").size(), 6));
+      }
+      fmt::print("\n");
+      begun = true;
+    }
+    fmt::print("  {:<30}", label(each.setup) + (each.setup.pinned ? " pinned" : " free"));
+    bool met = true;
+    for (const auto& [name, by_round] : each.residence_ns) {
+      const double ns = median_of(by_round);
+      fmt::print(" {:>9.0f}", ns);
+      met = met && (!name.ends_with("p50_ns") || ns <= kResidenceGoalNs);
+    }
+    fmt::print("{}\n", has_residence_goal(each.setup)
+                           ? fmt::format("  goal p50 <= {}: {}", kResidenceGoalNs, met ? "met" : "MISSED")
+                           : "");
   }
-  if (!any) {
+  if (!begun) {
     note("this daemon does not say how long packets stay with a worker (worker.0.residence_...)");
   }
 }

@@ -23,7 +23,8 @@ inline constexpr std::array<const char*, 4> kCaseNames = {"closed", "paced", "lo
 
 // One case with one echo, all rounds together.
 struct Series {
-  Answers answers;
+  Answers answers;               // of each round as many
+  std::uint64_t requests = 0;    // that were answered
   std::map<int, double> p50_us;  // by round
   double seconds = 0;
   std::uint64_t daemon_cpu_ns = 0, echo_cpu_ns = 0;
@@ -39,7 +40,7 @@ struct Measured {
   std::vector<double> highest_rates;  // answers a second, by round
   double best_offer = 0;  // what was asked a second when the first of them was reached; 0: all that goes
   std::array<Series, kCaseNames.size()> cases;
-  std::map<std::string, double> residence_ns;  // what the daemon says of it; none: it does not
+  std::map<std::string, std::vector<double>> residence_ns;  // by round: what the daemon says of lone requests
 };
 
 class LatencyResults {
