@@ -4,6 +4,7 @@
 
 #include "base/closer.h"
 #include "base/fd.h"
+#include "door/checker.h"
 #include "door/one_message.h"
 #include "door/undertaker.h"
 #include "door/zygote.h"
@@ -21,6 +22,8 @@ void run_door(DoorKind kind, int channel, int peer) {
       return run_message_door(channel, peer);
     case DoorKind::kUndertaker:
       return run_undertaker(channel);
+    case DoorKind::kChecker:
+      return run_checker(channel);
   }
 }
 

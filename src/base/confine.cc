@@ -35,9 +35,10 @@ Result<void> drop_all_capabilities() {
   return {};
 }
 
-Result<void> allow_system_calls(std::span<const std::string_view> names) {
+Result<void> allow_system_calls(std::span<const std::string_view> names, std::span<const NarrowCall> narrow) {
 #if defined(SLUICE_SANITIZED)
   (void)names;
+  (void)narrow;
   return {};
 #else
   std::unique_ptr<void, decltype(&::seccomp_release)> filter(::seccomp_init(SCMP_ACT_KILL_PROCESS),
@@ -55,6 +56,15 @@ Result<void> allow_system_calls(std::span<const std::string_view> names) {
     }
     if (const int error = ::seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, call, 0); error < 0) {
       return fail_errno(-error, "cannot allow the system call {}", name);
+    }
+  }
+  for (const NarrowCall& call : narrow) {
+    const int number = ::seccomp_syscall_resolve_name(std::string(call.name).c_str());
+    const scmp_arg_cmp is_value{
+        .arg = call.argument, .op = SCMP_CMP_MASKED_EQ, .datum_a = 0xffff'ffff, .datum_b = call.value};
+    if (const int error = ::seccomp_rule_add_array(filter.get(), SCMP_ACT_ALLOW, number, 1, &is_value);
+        error < 0) {
+      return fail_errno(-error, "cannot allow the system call {} with {}", call.name, call.value);
     }
   }
   if (const int error = ::seccomp_load(filter.get()); error < 0) {

@@ -1,5 +1,6 @@
 #include "base/fd_passing.h"
 
+#include <cerrno>
 #include <cstring>
 
 namespace sluice {
@@ -23,8 +24,8 @@ ssize_t send_with_fds(int socket, std::span<const std::byte> bytes, std::span<co
   return ::sendmsg(socket, &header, MSG_NOSIGNAL | flags);
 }
 
-std::vector<int> received_fds(const msghdr& header) {
-  std::vector<int> fds;
+std::vector<ReceivedFd> received_fds(const msghdr& header) {
+  std::vector<ReceivedFd> fds;
   for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr;
        part = CMSG_NXTHDR(const_cast<msghdr*>(&header), part)) {
     if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) {
@@ -35,6 +36,28 @@ std::vector<int> received_fds(const msghdr& header) {
     std::memcpy(fds.data() + before, CMSG_DATA(part), count * sizeof(int));
   }
   return fds;
+}
+
+NextDatagram next_datagram(int socket) {
+  std::byte first{};
+  iovec place{&first, 1};
+  msghdr header{};
+  header.msg_iov = &place;
+  header.msg_iovlen = 1;
+  // Without room for descriptors the kernel says that there are some (net/core/scm.c, scm_recv()); peeked at,
+  // they stay with the datagram.
+  ssize_t got = ::recvmsg(socket, &header, MSG_PEEK | MSG_DONTWAIT);
+  if (got < 0 && errno == ECONNRESET) {
+    // The other end went without reading all: told once, ahead of what it has said.
+    got = ::recvmsg(socket, &header, MSG_PEEK | MSG_DONTWAIT);
+  }
+  if (got < 0) {
+    return errno == EAGAIN || errno == EINTR ? NextDatagram::kNone : NextDatagram::kEnd;
+  }
+  if ((header.msg_flags & MSG_CTRUNC) != 0) {
+    return NextDatagram::kWithDescriptors;
+  }
+  return got > 0 ? NextDatagram::kBytes : NextDatagram::kEnd;
 }
 
 }  // namespace sluice

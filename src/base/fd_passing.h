@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -13,7 +14,27 @@ namespace sluice {
 // One sendmsg(2) with MSG_NOSIGNAL and `flags`; its result, and errno.
 ssize_t send_with_fds(int socket, std::span<const std::byte> bytes, std::span<const int> fds, int flags);
 
+// A descriptor that came with a message. Not an int, so that no UniqueFd takes it by mistake: the daemon
+// makes a PeerFd of it, a process that may wait asks for its number.
+enum class ReceivedFd : int {};
+constexpr int number_of(ReceivedFd fd) {
+  return static_cast<int>(fd);
+}
+
 // What came with a message that recvmsg(2) has taken: the receiver's from here on, to be closed.
-std::vector<int> received_fds(const msghdr& header);
+std::vector<ReceivedFd> received_fds(const msghdr& header);
+
+// Most that one message can bring (SCM_MAX_FD, unix(7)).
+inline constexpr std::size_t kMostFdsOfAMessage = 253;
+
+// What stands first in a socket of datagrams. It stays there, and no descriptor of it enters this process,
+// where receiving it or dropping it might wait (D8).
+enum class NextDatagram : std::uint8_t {
+  kNone,             // nothing yet
+  kEnd,              // nothing any more, or an empty one
+  kBytes,            // bytes alone
+  kWithDescriptors,  // they come with it
+};
+NextDatagram next_datagram(int socket);
 
 }  // namespace sluice

@@ -39,8 +39,9 @@ PeerFd::Kind classify_peer_fd(int fd) {
   return is_eventfd(fd) ? PeerFd::Kind::kEventfd : PeerFd::Kind::kRefused;
 }
 
-PeerFd PeerFd::take(int fd) {
+PeerFd PeerFd::take(ReceivedFd received) {
   PeerFd taken;
+  const int fd = number_of(received);
   if (fd < 0) {
     return taken;
   }

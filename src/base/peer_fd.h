@@ -3,11 +3,14 @@
 //
 // So what it is, is found out first, by calls that no file's server answers. Only what is the kernel's own
 // memory or an eventfd is kept. What is anything else is closed where it was received: in a door
-// (src/door/door.h), a process that may wait (D8).
+// (src/door/doors.h), a process that may wait (D8). The daemon takes them from a checker alone, which passes
+// on nothing else.
 #pragma once
 
 #include <cstdint>
 #include <utility>
+
+#include "base/fd_passing.h"
 
 namespace sluice {
 
@@ -24,7 +27,7 @@ class PeerFd {
   PeerFd() = default;
   // Takes over `fd`. What is none of the kinds above is closed by this call, which may then wait for as long
   // as the peer likes.
-  static PeerFd take(int fd);
+  static PeerFd take(ReceivedFd fd);
   // Stands for one that was closed elsewhere.
   static PeerFd refused();
   PeerFd(PeerFd&& other) noexcept

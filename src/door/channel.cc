@@ -9,13 +9,23 @@
 
 namespace sluice {
 
+namespace {
+
+// Descriptors that are under way are counted for the user, which is all doors' (unix(7), ETOOMANYREFS): when
+// another door has used that up, until it has ended.
+constexpr int kRetryMs = 20;
+
+}  // namespace
+
 bool tell_daemon(int channel, std::span<const std::byte> bytes, std::span<const int> fds) {
   while (send_with_fds(channel, bytes, fds, MSG_DONTWAIT) < 0) {
-    if (errno != EAGAIN && errno != EINTR) {
+    const bool too_many_under_way = errno == ETOOMANYREFS;
+    if (errno != EAGAIN && errno != EINTR && !too_many_under_way) {
       return false;
     }
-    pollfd state{.fd = channel, .events = POLLOUT | POLLRDHUP, .revents = 0};
-    if (::poll(&state, 1, -1) < 0 && errno != EINTR) {
+    const short room = too_many_under_way ? short{0} : short{POLLOUT};
+    pollfd state{.fd = channel, .events = static_cast<short>(room | POLLRDHUP), .revents = 0};
+    if (::poll(&state, 1, too_many_under_way ? kRetryMs : -1) < 0 && errno != EINTR) {
       return false;
     }
     if ((state.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0) {

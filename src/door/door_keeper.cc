@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "base/burial.h"
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/fd_passing.h"
 #include "base/log.h"
@@ -26,6 +27,9 @@ namespace sluice {
 namespace {
 
 constexpr std::uint64_t kTickNs = 250'000'000;
+// Of what a door has said and the daemon has not read: some ten datagrams, and with them at most 2800
+// descriptors under way. Of all doors together the kernel allows 4096 (kMostDescriptors of the zygote).
+constexpr int kDoorSendBuffer = 4096;
 constexpr const char* kProgramName = "sluice-door";
 constexpr const char* kUndertakers = "closing sockets";  // Door::who
 
@@ -79,9 +83,11 @@ DoorKeeper::~DoorKeeper() {
 void DoorKeeper::watch_on(EventLoop& loop) {
   loop_ = &loop;
   bury_by([this](UniqueFd fd) { bury(std::move(fd)); });
+  checkers_ = std::make_unique<Checkers>(*this, loop);
 }
 
 void DoorKeeper::stop_watching() {
+  checkers_.reset();
   for (Ending& ending : ending_) {
     bury(std::move(ending.door.channel));
   }
@@ -134,6 +140,10 @@ Result<void> DoorKeeper::start_zygote() {
 Result<UniqueFd> DoorKeeper::ask_for(DoorKind kind, std::uint32_t id, int peer) {
   auto channel = make_channel(O_NONBLOCK);
   SLUICE_TRY(channel);
+  if (kind == DoorKind::kGuest && ::setsockopt(channel->second.get(), SOL_SOCKET, SO_SNDBUF, &kDoorSendBuffer,
+                                               sizeof kDoorSendBuffer) < 0) {
+    return fail_errno(errno, "cannot make a channel to a door");
+  }
   const ZygoteRequest request{.what = ZygoteRequest::What::kOpen, .kind = kind, .id = id};
   const std::array<int, 2> fds{channel->second.get(), peer};
   const std::span<const int> given = std::span(fds).first(peer < 0 ? 1 : 2);
@@ -150,11 +160,31 @@ Result<UniqueFd> DoorKeeper::ask_for(DoorKind kind, std::uint32_t id, int peer) 
   return std::move(channel->first);
 }
 
-Result<Door> DoorKeeper::open(DoorKind kind, const std::string& who, UniqueFd peer) {
+Result<void> DoorKeeper::need_room_for(const std::string& who) {
   if (stuck(who) >= kMostStuckDoorsOfOne || stuck_for_ports() >= kMostStuckDoors) {
-    bury(std::move(peer));
     return fail("{} doors of {} and {} in all wait in the kernel for what their peers sent; end those peers",
                 stuck(who), who, stuck_for_ports());
+  }
+  if (ending(who) < kMostEndingDoorsOfOne) {
+    return {};
+  }
+  look_at_endings(now_ns());
+  if (const std::size_t count = ending(who); count >= kMostEndingDoorsOfOne) {
+    return fail("{} doors of {} have not ended yet", count, who);
+  }
+  return {};
+}
+
+std::size_t DoorKeeper::ending(const std::string& who) const {
+  return static_cast<std::size_t>(
+      std::ranges::count_if(ending_, [&who](const Ending& ending) { return ending.door.who == who; }));
+}
+
+Result<Door> DoorKeeper::open(DoorKind kind, const std::string& who, UniqueFd peer) {
+  // A checker works for everybody: the doors of some do not stand in its way.
+  if (auto room = kind == DoorKind::kChecker ? Result<void>() : need_room_for(who); !room) {
+    bury(std::move(peer));
+    return std::unexpected(std::move(room.error()));
   }
   const std::uint32_t id = ++last_id_;
   auto channel = ask_for(kind, id, peer.get());
@@ -162,7 +192,9 @@ Result<Door> DoorKeeper::open(DoorKind kind, const std::string& who, UniqueFd pe
     bury(std::move(peer));
     return std::unexpected(std::move(channel.error()));
   }
-  opened_.add(1);
+  if (kind != DoorKind::kChecker) {
+    opened_.add(1);
+  }
   return Door{.id = id, .channel = std::move(*channel), .who = who};
 }
 
@@ -177,6 +209,19 @@ void DoorKeeper::end(Door door) {
   ::shutdown(door.channel.get(), SHUT_WR);
   ending_.push_back({.door = std::move(door), .since_ns = now_ns()});
   watch();
+}
+
+// ---- what descriptors come with
+
+CheckId DoorKeeper::check(CheckRequest request) {
+  SLUICE_CHECK(checkers_ != nullptr, "nobody watches");
+  return checkers_->check(std::move(request));
+}
+
+void DoorKeeper::cancel_check(CheckId id) {
+  if (checkers_ != nullptr) {
+    checkers_->cancel(id);
+  }
 }
 
 // ---- sockets that are closed elsewhere
@@ -251,7 +296,9 @@ void DoorKeeper::look_at_undertaker(std::uint64_t now) {
     return;
   }
   char answer = 0;
+  // With descriptors it is none of its answers, and is not taken.
   while (!undertaker_->under_way.empty() &&
+         next_datagram(undertaker_->door.channel.get()) == NextDatagram::kBytes &&
          ::recv(undertaker_->door.channel.get(), &answer, 1, MSG_DONTWAIT) > 0) {
     undertaker_->heard_since_ns = now;
     buried_.add(undertaker_->under_way.front());
@@ -340,6 +387,9 @@ void DoorKeeper::visit(CounterVisitor& visitor) const {
   visitor.counter("buried", buried_.value());
   visitor.gauge("unburied", unburied_.size());
   visitor.counter("zygotes", zygotes_.value());
+  if (checkers_ != nullptr) {
+    checkers_->visit(visitor);
+  }
 }
 
 }  // namespace sluice

@@ -12,6 +12,7 @@
 
 #include "base/event_loop.h"
 #include "base/result.h"
+#include "door/checkers.h"
 #include "door/doors.h"
 #include "door/zygote.h"
 #include "stats/counter.h"
@@ -22,6 +23,8 @@ namespace sluice {
 // or of all, none is made for it until some have ended.
 inline constexpr std::uint32_t kMostStuckDoorsOfOne = 4;
 inline constexpr std::uint32_t kMostStuckDoors = 64;
+// Doors of one port that are to end, stuck or not yet: who comes and goes faster than they do has to wait.
+inline constexpr std::size_t kMostEndingDoorsOfOne = 16;
 // How long a door has to end by itself, and then to die.
 inline constexpr std::uint64_t kDoorEndsNs = 1'000'000'000;
 // Sockets that wait to be closed. At so many an undertaker that takes no more is killed, and with it goes
@@ -44,9 +47,11 @@ class DoorKeeper final : public Doors {
   Result<Door> open(DoorKind kind, const std::string& who, UniqueFd peer) override;
   void end(Door door) override;
   void bury(UniqueFd socket) override;
+  CheckId check(CheckRequest request) override;
+  void cancel_check(CheckId id) override;
 
   std::uint32_t stuck(const std::string& who) const;
-  // doors_opened doors_ending doors_stuck doors_killed buried unburied zygotes
+  // doors_opened doors_ending doors_stuck doors_killed buried unburied zygotes checks ...
   void visit(CounterVisitor& visitor) const;
 
  private:
@@ -67,6 +72,8 @@ class DoorKeeper final : public Doors {
   Result<void> start_zygote();
   Result<UniqueFd> ask_for(DoorKind kind, std::uint32_t id, int peer);
   void kill(std::uint32_t id);
+  Result<void> need_room_for(const std::string& who);
+  std::size_t ending(const std::string& who) const;
   void watch();
   void tick();
   void look_at_endings(std::uint64_t now);
@@ -83,6 +90,7 @@ class DoorKeeper final : public Doors {
   std::uint32_t last_id_ = 0;
   std::list<Ending> ending_;
   std::unique_ptr<Undertaker> undertaker_;
+  std::unique_ptr<Checkers> checkers_;  // while ends are watched
   std::deque<UniqueFd> unburied_;
   std::uint32_t stuck_ = 0;
   std::map<std::string, std::uint32_t> stuck_of_;

@@ -8,13 +8,21 @@
 //   daemon  --- asks --->  zygote  --- forks --->  door  <--- bytes, descriptors --->  peer
 //     ^                                             |
 //     +--- channel: whole messages, descriptors of known kinds (base/peer_fd.h) ------+
+//     +------------ checker: takes what descriptors come with <---+
+//
+// A door reads hostile bytes, so the daemon believes it nothing: also descriptors reach the daemon by way of
+// a process that has read no such byte (checker.h).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/fd.h"
+#include "base/peer_fd.h"
 #include "base/result.h"
 
 namespace sluice {
@@ -23,6 +31,7 @@ enum class DoorKind : std::uint32_t {
   kGuest,       // vhost-user: port/guest/guest_door.h
   kOneMessage,  // reads one message, as bytes: one_message.h
   kUndertaker,  // closes what it is sent: undertaker.h
+  kChecker,     // takes descriptors from other doors: checker.h
 };
 
 // One that is open. Dropping it is no way to end it: Doors::end().
@@ -31,6 +40,25 @@ struct Door {
   UniqueFd channel;  // SOCK_SEQPACKET, non-blocking at this end; at its end the door ends
   std::string who;   // whose it is, for the log: a port's name
 };
+
+// What a door has said with descriptors, once a checker has taken it.
+struct Checked {
+  enum class What : std::uint8_t {
+    kPassed,   // `bytes` and `fds` are it
+    kRefused,  // a descriptor was of no known kind, or held the checker up: the door is not one of ours any
+               // more
+    kLost,     // no checker could be had, or it died
+  } what = What::kLost;
+  std::vector<std::byte> bytes;
+  std::vector<PeerFd> fds;
+};
+struct CheckRequest {
+  std::string who;   // whose door it is
+  int channel = -1;  // the daemon's end; the caller's, open until `done` or cancel_check()
+  std::function<void(Checked)> done;
+  std::function<void()> no_memory;  // instead, or when `done` threw std::bad_alloc
+};
+using CheckId = std::uint64_t;  // never 0
 
 class Doors {
  public:
@@ -41,6 +69,10 @@ class Doors {
   virtual void end(Door door) = 0;
   // Closes a socket where that may take its time: descriptors that wait in it are closed with it.
   virtual void bury(UniqueFd socket) = 0;
+  // Takes the datagram that stands first in a door's channel, and with which descriptors come
+  // (base/fd_passing.h). `done` is called once, from the loop, never from here.
+  virtual CheckId check(CheckRequest request) = 0;
+  virtual void cancel_check(CheckId id) = 0;  // `done` is not called
 };
 
 // A socket on which a peer may have sent descriptors that nobody has read: it is never closed here.

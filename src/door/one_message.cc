@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/fd_passing.h"
 #include "door/channel.h"
 
 namespace sluice {
@@ -40,11 +41,14 @@ void run_message_door(int channel, int peer) {
 }
 
 bool hear_message_door(int channel, OneMessage& message) {
-  Datagram datagram;
-  const ssize_t got = ::recv(channel, datagram.data(), datagram.size(), MSG_DONTWAIT);
-  if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+  const NextDatagram next = next_datagram(channel);
+  if (next == NextDatagram::kNone) {
     return false;
   }
+  Datagram datagram;
+  // A door of this kind sends no descriptors: one that does says nothing that is taken.
+  const ssize_t got =
+      next == NextDatagram::kBytes ? ::recv(channel, datagram.data(), datagram.size(), MSG_DONTWAIT) : 0;
   message = {};
   if (got < static_cast<ssize_t>(sizeof(MessageReport))) {
     message.report.what = MessageReport::What::kClosed;  // it ended without a word

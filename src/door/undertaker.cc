@@ -3,8 +3,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <iterator>
 #include <span>
 #include <vector>
 
@@ -34,7 +36,7 @@ void run_undertaker(int channel) {
     }
     const auto fds = received_fds(header);
     if (!fds.empty()) {
-      kept.insert(kept.end(), fds.begin(), fds.end());
+      std::ranges::transform(fds, std::back_inserter(kept), number_of);
       ++datagrams;
       continue;
     }

@@ -25,6 +25,7 @@
 #include "base/fd_passing.h"
 #include "base/file_access.h"
 #include "base/log.h"
+#include "base/log_budget.h"
 
 namespace sluice {
 
@@ -34,45 +35,28 @@ constexpr rlim_t kMostDescriptors = 4096;  // of the zygote: one per door that r
 constexpr std::uint32_t kNobody = 65534;
 constexpr long kBetweenZygotesNs = 100'000'000;  // when one is killed again and again
 
+// Of a door's address space: one that its peer has taken over cannot use the machine's memory up. A door
+// needs some 10 MiB, most of it libraries.
+constexpr rlim_t kMostAddressSpace = rlim_t{256} << 20;
+// A door that never rests takes little from who has work to do on the same CPU. Its peer is what waits.
+constexpr int kDoorNiceness = 10;
+// In zygote and doors: what stands in for the daemon's own standard streams, which no door may write to.
+constexpr int kNullFile = kZygoteSocket + 1;
+
 // Doors and the zygote. What only the zygote makes is taken from a door before it looks at its peer.
-constexpr std::string_view kDoorCalls[] = {"read",
-                                           "write",
-                                           "close",
-                                           "recvmsg",
-                                           "sendmsg",
-                                           "recvfrom",
-                                           "sendto",
-                                           "poll",
-                                           "ppoll",
-                                           "fcntl",
-                                           "fstat",
-                                           "newfstatat",
-                                           "fstatfs",
-                                           "readlink",
-                                           "readlinkat",
-                                           "shutdown",
-                                           "exit",
-                                           "exit_group",
-                                           "rt_sigreturn",
-                                           "rt_sigaction",
-                                           "rt_sigprocmask",
-                                           "brk",
-                                           "mmap",
-                                           "munmap",
-                                           "mremap",
-                                           "madvise",
-                                           "mprotect",
-                                           "futex",
-                                           "getpid",
-                                           "gettid",
-                                           "clock_gettime",
-                                           "restart_syscall",
-                                           "getrandom",
-                                           "tgkill",
-                                           "set_robust_list",
-                                           "rseq"};
+constexpr std::string_view kDoorCalls[] = {
+    "read",          "write",           "close",          "recvmsg",
+    "recvfrom",      "sendto",          "poll",           "ppoll",
+    "fstat",         "newfstatat",      "fstatfs",        "readlink",
+    "readlinkat",    "shutdown",        "exit",           "exit_group",
+    "rt_sigreturn",  "rt_sigaction",    "rt_sigprocmask", "brk",
+    "mmap",          "munmap",          "mremap",         "madvise",
+    "mprotect",      "futex",           "getpid",         "gettid",
+    "clock_gettime", "restart_syscall", "getrandom",      "set_robust_list",
+    "rseq"};
 constexpr std::string_view kZygoteCalls[] = {
-    "clone", "clone3", "close_range", "wait4", "waitid", "pidfd_send_signal", "prctl", "seccomp"};
+    "clone", "clone3", "close_range", "wait4", "waitid", "pidfd_send_signal", "prctl", "seccomp",
+    "fcntl", "tgkill", "setpriority", "dup2",  "sendmsg"};
 
 void limit(int resource, rlim_t to) {
   const rlimit both{to, to};
@@ -82,6 +66,9 @@ void limit(int resource, rlim_t to) {
 Result<void> give_up_privileges() {
   limit(RLIMIT_NOFILE, kMostDescriptors);
   limit(RLIMIT_CORE, 0);
+#if !defined(SLUICE_SANITIZED)  // whose shadow is larger
+  limit(RLIMIT_AS, kMostAddressSpace);
+#endif
   if (!become(kDoorUser)) {
     SLUICE_TRY(become(kNobody));
   }
@@ -107,7 +94,27 @@ pid_t fork_with_pidfd(int& pidfd) {
   return static_cast<pid_t>(::syscall(SYS_clone3, &args, sizeof args));
 }
 
+// All doors run as the same user. None may signal another, neither by tgkill(2) nor by fcntl(F_SETOWN). What
+// descriptors are under way is counted for the user too: a door sends them to the daemon alone, whose
+// patience is bounded (DoorKeeper), and gives nobody else its channel.
+Result<void> allow_calls_of_a_door(int channel) {
+  const std::array<NarrowCall, 4> narrow{
+      NarrowCall{.name = "fcntl", .argument = 1, .value = F_GETFL},
+      NarrowCall{.name = "fcntl", .argument = 1, .value = F_GET_SEALS},
+      NarrowCall{.name = "tgkill", .argument = 0, .value = static_cast<std::uint32_t>(::getpid())},
+      NarrowCall{.name = "sendmsg", .argument = 0, .value = static_cast<std::uint32_t>(channel)}};
+  return allow_system_calls(kDoorCalls, narrow);
+}
+
 [[noreturn]] void be_a_door(const ZygoteRequest& request, int channel, int peer, RunDoor run_door) {
+  for (int standard : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::dup2(kNullFile, standard) < 0) {
+      ::_exit(2);
+    }
+  }
+  if (request.kind == DoorKind::kGuest) {
+    ::setpriority(PRIO_PROCESS, 0, kDoorNiceness);
+  }
   // Nothing of the zygote's: its socket, and what it knows of other doors.
   const int first = std::min(channel, peer < 0 ? channel : peer), second = std::max(channel, peer);
   ::close_range(kZygoteSocket, static_cast<unsigned>(first - 1), 0);
@@ -116,7 +123,7 @@ pid_t fork_with_pidfd(int& pidfd) {
   }
   ::close_range(static_cast<unsigned>(second + 1), ~0u, 0);
   ::signal(SIGCHLD, SIG_DFL);
-  if (auto done = allow_system_calls(kDoorCalls); !done) {
+  if (auto done = allow_calls_of_a_door(channel); !done) {
     ::_exit(2);
   }
   run_door(request.kind, channel, peer);
@@ -129,6 +136,10 @@ class Zygote {
 
   void serve() {
     while (wait() && take_request()) {
+    }
+    // A door of ours ends when it sees the end of its channel. One that its peer has taken over may not.
+    for (const auto& [id, child] : children_) {
+      kill(id);
     }
   }
 
@@ -167,11 +178,11 @@ class Zygote {
     if (got != sizeof request) {
       return false;
     }
-    const std::vector<int> fds = received_fds(header);
+    const std::vector<ReceivedFd> fds = received_fds(header);
     if (request.what == ZygoteRequest::What::kKill) {
       kill(request.id);
     } else if (!fds.empty()) {
-      open(request, fds[0], fds.size() > 1 ? fds[1] : -1);
+      open(request, number_of(fds[0]), fds.size() > 1 ? number_of(fds[1]) : -1);
     }
     return true;
   }
@@ -200,15 +211,23 @@ class Zygote {
   }
 
   void reap() {
-    std::erase_if(children_, [](const auto& entry) {
+    std::erase_if(children_, [this](const auto& entry) {
       siginfo_t info{};
-      return ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(entry.second.process.get()), &info,
-                      WEXITED | WNOHANG) == 0 &&
-             info.si_pid != 0;
+      const bool ended =
+          ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(entry.second.process.get()), &info,
+                   WEXITED | WNOHANG) == 0 &&
+          info.si_pid != 0;
+      const bool died = ended && info.si_code != CLD_EXITED && info.si_status != SIGKILL;
+      // It cannot say so itself; a check that failed, or a system call that it may not make.
+      if (died && log_budget_.take()) {
+        log::error("a door, pid {}, died of signal {}", info.si_pid, info.si_status);
+      }
+      return ended;
     });
   }
 
   RunDoor run_door_;
+  LogBudget log_budget_;
   std::map<std::uint32_t, Child> children_;
 };
 
@@ -244,8 +263,12 @@ Result<void> run_zygote(RunDoor run_door) {
     ::signal(signal, SIG_IGN);  // a terminal's ^C is for the daemon, whose end is ours
   }
   ::close_range(kZygoteSocket + 1, ~0u, 0);
+  if (::open("/dev/null", O_RDWR | O_CLOEXEC) != kNullFile) {
+    return fail_errno(errno, "cannot open /dev/null");
+  }
   SLUICE_TRY(keep_what_zygotes_give_up());
   log::start("sluice-door", "info");
+  ::tzset();  // reads a file, which a zygote that has something to say may not
   for (;;) {
     const pid_t zygote = ::fork();
     if (zygote < 0) {

@@ -14,11 +14,14 @@ RECEIVERS = "|".join([
     r"base/fd_passing", r"base/peer_fd",  # the calls themselves, and what a descriptor is
     r"door/undertaker", r"door/zygote",  # of the daemon
     r"door/one_message",  # in a door; without room for descriptors
+    r"door/checker\.cc",  # in a door, of other doors
+    r"door/checkers\.cc",  # in the daemon, of the checker alone
     r"port/guest/transport",  # in a door
-    r"port/guest/guest_door",  # in the daemon, of a door
     r"port/app/handshake",  # without room for descriptors
     r"memory/reader_attack", r"port/app/app_peer",  # tests'
 ])
+# Who may ask a received descriptor for its number: processes that may wait to close it.
+NUMBERS = "|".join([r"base/fd_passing", r"base/peer_fd", r"door/checker\.cc", r"door/undertaker", r"door/zygote"])
 TESTS = r"(_test\.cc|^test/.*\.(cc|h))$"
 
 # rule, files, what is banned (comments and strings are gone by then), what to write instead
@@ -35,8 +38,10 @@ BANS = [
     ("throw", r"^src/(base|stats|memory|ring|demux|port|worker)/(?!.*_(test|fuzz|bench)\.cc$)", r"\bthrow\b", "Result<T> for the world, a counted fault for a peer, SLUICE_CHECK for our own bug"),
     ("lock", r"^src/(ring|memory)/(?!.*_(test|fuzz|bench)\.cc$)", r"\bstd::(mutex|shared_mutex|lock_guard|unique_lock|scoped_lock)\b", "one owner thread, or the return ring of the pool"),
     # D8: what a peer sends is touched where the page on doors says so, and nowhere else.
-    ("recvmsg", rf"^src/(?!{RECEIVERS})(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$", r"\b(recvmsg|recvmmsg|received_fds)\s*\(|\bSCM_RIGHTS\b", "recv(2), or a door (src/door/doors.h) where descriptors may come"),
-    ("peer-fd", OWN, r"UniqueFd[ \w]*[({].*(received_fds|\bfds\[|\.fds\b|peer_fd|PeerFd)", "PeerFd of base/peer_fd.h: its kind is known before anything else is asked, and its end waits for nobody"),
+    ("recvmsg", rf"^src/(?!{RECEIVERS})(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$", r"\b(recvmsg|recvmmsg|received_fds)\s*\(|\b(SCM_RIGHTS|CMSG_DATA|SYS_recvm?msg|\w*pidfd_getfd|io_uring\w*)\b", "recv(2), or a door (src/door/doors.h) where descriptors may come"),
+    ("received-fd", rf"^src/(?!control/)(?!{NUMBERS})(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$", r"\bnumber_of\s*\(|static_cast<int>\(.*(received|fds)", "PeerFd::take(), and of a checker's only: this process may not wait to close what a peer has sent"),
+    ("peer-fd", OWN, r"(UniqueFd[ \w]*[({]|\b(reset|emplace|emplace_back)\(|::close\().*(received_fds|\bfds\[|\.fds\b(?!\.push_back)|peer_fd|PeerFd(?!::)).*\)", "PeerFd of base/peer_fd.h: its kind is known before anything else is asked, and its end waits for nobody"),
+    ("peer-dup", r"^src/(door|port/guest)/(?!virtqueue\.cc)(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$", r"\bdup3?\s*\(|\bF_DUPFD", "the PeerFd itself: a second owner may be the last one to close it; virtqueue.cc has eventfds of the session's, and closes them first"),
     ("peer-stat", r"^src/(door|port/guest)/(?!memory_table\.cc)(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$", r"(?<!\w)(fstat|fstatfs|statx|lseek|ioctl)\s*\(", "PeerFd::kind(): a file's server may not answer this; memory_table.cc asks it of memory alone"),
     ("detach", CODE, r"\.detach\(\)", "a joined std::thread or std::jthread"),
 ]

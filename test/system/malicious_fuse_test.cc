@@ -176,6 +176,23 @@ TEST_F(Malicious_Fuse, StuckDoorsOfOnePortAreBoundedAndItServesAgainWhenTheyHave
   EXPECT_TRUE(front_end("vm1").barrier()) << daemon().log();
 }
 
+// Who comes back faster than its doors can be found stuck does not get one each time.
+TEST_F(Malicious_Fuse, DoorsThatAreToEndAreBoundedToo) {
+  NEED_SILENT_FUSE(fuse, kSilentToAll);
+  start(nic_table() + guest(kOther) + guest("vm1"));
+  for (int i = 0; i < 64; ++i) {
+    ASSERT_EQ((*fuse)->send(socket_of("vm1"), SOCK_STREAM, kick()), 0);
+  }
+  EXPECT_TRUE(eventually([&] { return port_counter("vm1", "refused") > 0; })) << daemon().log();
+  expect_served();
+  EXPECT_TRUE(eventually([&] {
+    const std::uint64_t ending = daemon().counter("daemon.doors_ending");
+    return ending > 0 && stuck() == ending;
+  })) << daemon().log();
+  EXPECT_LE(stuck(), kMostEndingDoorsOfOne);
+  expect_ends_and_starts_again();
+}
+
 // To who may not come in: unread, and closed by somebody who may wait.
 TEST_F(Malicious_Fuse, AStrangersFileIsClosedElsewhere) {
   NEED_SILENT_FUSE(fuse, kSilentToAll);

@@ -240,7 +240,7 @@ class Sender {
     if (::recvmsg(socket_, &header, MSG_CMSG_CLOEXEC) != sizeof welcome || welcome.status != SLUICE_APP_OK) {
       return EPROTO;
     }
-    const std::vector<int> came = received_fds(header);
+    const std::vector<ReceivedFd> came = received_fds(header);
     constexpr std::size_t kFirstWake = 4;  // abi/app.h
     if (came.size() <= kFirstWake) {
       return EPROTO;
@@ -251,7 +251,7 @@ class Sender {
     }
     FuseOrder wake = order;
     wake.bytes = 8;
-    return send_file(came[kFirstWake], wake);
+    return send_file(number_of(came[kFirstWake]), wake);
   }
 
   const pid_t server_;

@@ -10,7 +10,9 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/fd_passing.h"
 #include "door/channel.h"
+#include "door/checker.h"
 
 namespace sluice {
 
@@ -23,6 +25,7 @@ struct Datagram {
 };
 constexpr std::size_t kBeforePayload = offsetof(Datagram, payload);
 static_assert(kBeforePayload == sizeof(DoorReport) + sizeof(vhost_user_header));
+static_assert(sizeof(Datagram) <= kMostCheckedBytes);
 
 // ---- in the door
 
@@ -144,24 +147,38 @@ GuestChannel::Received GuestChannel::receive(VhostMessage& message) {
   if (fault_ != VhostFault::kNone) {
     return Received::kFault;
   }
+  switch (next_datagram(channel_)) {
+    case NextDatagram::kNone:
+      return Received::kNotYet;
+    case NextDatagram::kEnd:
+      return Received::kClosed;
+    case NextDatagram::kWithDescriptors:
+      return Received::kToCheck;
+    case NextDatagram::kBytes:
+      break;
+  }
   alignas(Datagram) std::array<std::byte, sizeof(Datagram)> bytes;
-  alignas(cmsghdr) std::byte control[CMSG_SPACE(kMaxVhostFds * sizeof(int))];
-  iovec part{bytes.data(), bytes.size()};
-  msghdr header{};
-  header.msg_iov = &part;
-  header.msg_iovlen = 1;
-  header.msg_control = control;
-  header.msg_controllen = sizeof control;
-  ssize_t got = ::recvmsg(channel_, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-  if (got < 0 && errno == ECONNRESET) {
-    // The door has ended with answers unread, which is told once, ahead of what it had to say.
-    got = ::recvmsg(channel_, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  const ssize_t got = ::recv(channel_, bytes.data(), bytes.size(), MSG_DONTWAIT);
+  if (got <= 0) {
+    return Received::kClosed;
   }
-  if (got < 0) {
-    return errno == EAGAIN || errno == EINTR ? Received::kNotYet : Received::kClosed;
+  return take_datagram(std::span(bytes).first(static_cast<std::size_t>(got)), {}, message);
+}
+
+GuestChannel::Received GuestChannel::take(Checked checked, VhostMessage& message) {
+  switch (checked.what) {
+    case Checked::What::kPassed:
+      return take_datagram(checked.bytes, std::move(checked.fds), message);
+    case Checked::What::kRefused:
+      return give_up(VhostFault::kDoor);
+    case Checked::What::kLost:
+      break;
   }
-  std::vector<PeerFd> came_along = take_peer_fds(header);
-  const auto datagram = std::span<const std::byte>(bytes).first(static_cast<std::size_t>(got));
+  return Received::kClosed;
+}
+
+GuestChannel::Received GuestChannel::take_datagram(std::span<const std::byte> datagram,
+                                                   std::vector<PeerFd> came_along, VhostMessage& message) {
   DoorReport report;
   if (datagram.size() < sizeof report) {
     return datagram.empty() ? Received::kClosed : give_up(VhostFault::kHeader);

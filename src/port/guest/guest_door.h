@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/fd.h"
+#include "door/doors.h"
 #include "port/guest/message.h"
 #include "port/guest/transport.h"
 
@@ -45,9 +46,17 @@ class GuestChannel {
  public:
   GuestChannel(int channel, const GuestDoorOptions& options);  // the descriptor stays the caller's
 
-  using Received = VhostTransport::Received;
+  enum class Received : std::uint8_t {
+    kMessage,
+    kNotYet,   // the channel is empty
+    kToCheck,  // descriptors come with the next one: Doors::check() has to take it, then take()
+    kClosed,   // by the front-end, or the door is gone
+    kFault,    // fault() says which; nothing more can be read
+  };
   // At most one message. What the door says is judged like a peer's word: it may have been taken over by one.
   Received receive(VhostMessage& message);
+  // What the checker says of one to be checked.
+  Received take(Checked checked, VhostMessage& message);
   VhostFault fault() const { return fault_; }
 
   // As those of VhostTransport.
@@ -57,6 +66,8 @@ class GuestChannel {
   int fd() const { return channel_; }
 
  private:
+  Received take_datagram(std::span<const std::byte> datagram, std::vector<PeerFd> came_along,
+                         VhostMessage& message);
   Received take_message(std::span<const std::byte> datagram, const DoorReport& report,
                         std::vector<PeerFd> came_along, VhostMessage& message);
   Received give_up(VhostFault fault) {

@@ -189,6 +189,7 @@ Result<void> GuestPort::Impl::attach(PeerSocket socket, const ucred& peer) {
   loss_.begin();
   auto door = doors_.open(DoorKind::kGuest, options_.name, socket.release());
   if (!door) {
+    refused_.add(1);
     return std::unexpected(std::move(door.error()));
   }
   auto watched = loop_.add(
@@ -233,6 +234,9 @@ void GuestPort::Impl::detach(std::string_view why) {
   }
   if (std::exchange(attached_->populating, false)) {
     populator_.cancel();
+  }
+  if (attached_->check != 0) {
+    doors_.cancel_check(std::exchange(attached_->check, 0));
   }
   loop_.remove(attached_->channel.fd());
   if (log_budget_.take()) {

@@ -65,6 +65,8 @@ class GuestPort::Impl final : public VringControl {
     ucred who;
     std::uint64_t since_ns;
     std::uint64_t messages = 0;
+    std::uint32_t of_turn = 0;  // of these
+    CheckId check = 0;          // is under way: nothing is heard from it meanwhile
     bool fault_logged = false;
     bool waits_to_write = false;
     // A reply that waits for a pause.
@@ -105,6 +107,9 @@ class GuestPort::Impl final : public VringControl {
   void run_out_of_memory();
 
   void on_channel(std::uint32_t events);
+  void take_messages();
+  void have_checked();
+  void on_checked(Checked checked);
   // False: the session is over.
   bool take_message(VhostMessage& message);
   bool conclude_message(std::uint32_t request, VhostSession::Outcome& outcome);

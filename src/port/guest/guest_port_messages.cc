@@ -9,6 +9,9 @@
 namespace sluice {
 
 void GuestPort::Impl::on_channel(std::uint32_t events) {
+  if (attached_->check != 0) {
+    return;  // what it has said before its end comes first
+  }
   if (attached_->resume_timer != 0 || attached_->populating) {  // not read at present
     if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
       detach("it closed the connection");
@@ -19,8 +22,12 @@ void GuestPort::Impl::on_channel(std::uint32_t events) {
     detach("its socket is broken");
     return;
   }
+  take_messages();
+}
+
+void GuestPort::Impl::take_messages() {
   VhostMessage message;
-  for (std::uint32_t i = 0; i < kMessagesPerTurn; ++i) {
+  for (; attached_->of_turn < kMessagesPerTurn; ++attached_->of_turn) {
     if (const std::uint64_t wait_ns = pause_budget_.ns_until_ready(now_ns()); wait_ns != 0) {
       pauses_deferred_.add(1);
       defer(std::max(wait_ns, kShortestDeferNs));
@@ -40,6 +47,9 @@ void GuestPort::Impl::on_channel(std::uint32_t events) {
       case GuestChannel::Received::kNotYet:
         end_turn();
         return;
+      case GuestChannel::Received::kToCheck:
+        have_checked();
+        return;
       case GuestChannel::Received::kClosed:
         detach("it closed the connection");
         return;
@@ -51,6 +61,35 @@ void GuestPort::Impl::on_channel(std::uint32_t events) {
   end_turn();  // the rest in the next turn: the loop is level-triggered
 }
 
+// The turn goes on when the checker has said what it is: what messages of one turn change needs one pause.
+void GuestPort::Impl::have_checked() {
+  (void)loop_.modify(attached_->channel.fd(), EPOLLONESHOT);  // also a hang-up is told once at most
+  attached_->waits_to_write = false;
+  attached_->check = doors_.check({.who = options_.name,
+                                   .channel = attached_->channel.fd(),
+                                   .done = [this](Checked checked) { on_checked(std::move(checked)); },
+                                   .no_memory = [this] { run_out_of_memory(); }});
+}
+
+void GuestPort::Impl::on_checked(Checked checked) {
+  attached_->check = 0;
+  (void)loop_.modify(attached_->channel.fd(), EPOLLIN | EPOLLRDHUP);
+  VhostMessage message;
+  switch (attached_->channel.take(std::move(checked), message)) {
+    case GuestChannel::Received::kMessage:
+      if (take_message(message)) {
+        ++attached_->of_turn;
+        take_messages();
+      }
+      return;
+    case GuestChannel::Received::kFault:
+      cut_off(attached_->channel.fault());
+      return;
+    default:
+      detach("its descriptors were lost on the way to here");
+  }
+}
+
 // Tables come faster than the closer takes the old ones apart: with this, a port has at most three times its
 // memory mapped, the present table, the one that replaces it, and one on its way out.
 bool GuestPort::Impl::must_wait_for_room() const {
@@ -59,6 +98,7 @@ bool GuestPort::Impl::must_wait_for_room() const {
 
 // What the turn's messages have changed, in one pause.
 void GuestPort::Impl::end_turn() {
+  attached_->of_turn = 0;
   if (!apply_changes()) {
     defer(kLateRetryNs);
     return;
@@ -196,6 +236,7 @@ void GuestPort::Impl::count_fault(VhostFault fault, std::string_view sentence) {
 void GuestPort::Impl::cut_off(VhostFault fault) {
   const std::string_view why = fault == VhostFault::kUnread    ? "it does not read our answers"
                                : fault == VhostFault::kStalled ? "the rest of a message did not come"
+                               : fault == VhostFault::kDoor    ? "its door is not ours any more"
                                                                : "what it sends is no message";
   count_fault(fault, why);
   detach(why);

@@ -171,6 +171,8 @@ std::string_view counter_name(VhostFault fault) {
       return "fault_message_unread";
     case VhostFault::kStalled:
       return "fault_message_stalled";
+    case VhostFault::kDoor:
+      return "fault_door_descriptor";
     case VhostFault::kNone:
     case VhostFault::kCount:
       break;

@@ -42,6 +42,7 @@ enum class VhostFault : std::uint8_t {
   kValue,        // an MTU or the like out of its range
   kUnread,       // the front-end does not read our answers
   kStalled,      // the rest of a message did not come in time
+  kDoor,         // its door sent what no door of ours sends
   kCount,
 };
 std::string_view counter_name(VhostFault fault);  // "fault_message_size"

@@ -91,7 +91,7 @@ class VhostSessionTest : public ::testing::Test {
                       static_cast<std::uint32_t>(payload.size())};
     std::copy(payload.begin(), payload.end(), message.payload.begin());
     for (int fd : fds) {
-      message.fds.push_back(PeerFd::take(::dup(fd)));
+      message.fds.push_back(PeerFd::take(ReceivedFd{::dup(fd)}));
     }
     return session->handle(message);
   }

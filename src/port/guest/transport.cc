@@ -24,18 +24,10 @@ VhostTransport::Received VhostTransport::give_up(VhostFault fault) {
   return Received::kFault;
 }
 
-std::vector<PeerFd> take_peer_fds(const msghdr& header) {
-  std::vector<PeerFd> taken;
-  for (int fd : received_fds(header)) {
-    taken.push_back(PeerFd::take(fd));
-  }
-  return taken;
-}
-
 // False: more than a message may have. All of them are ours by now, and closed with `partial_`.
 bool VhostTransport::take_descriptors(const msghdr& header) {
-  for (PeerFd& fd : take_peer_fds(header)) {
-    partial_.fds.push_back(std::move(fd));
+  for (const ReceivedFd fd : received_fds(header)) {
+    partial_.fds.push_back(PeerFd::take(fd));
   }
   return partial_.fds.size() <= kMaxVhostFds && (header.msg_flags & MSG_CTRUNC) == 0;
 }

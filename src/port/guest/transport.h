@@ -19,8 +19,6 @@ inline constexpr std::size_t kMaxUnreadBytes = 4096;
 
 // The answer to `request` as it goes to the front-end.
 std::vector<std::byte> encode_answer(std::uint32_t request, std::span<const std::byte> payload);
-// The descriptors that came with a message, ours from here on.
-std::vector<PeerFd> take_peer_fds(const msghdr& header);
 
 class VhostTransport {
  public:

@@ -337,9 +337,9 @@ class VhostTest : public ::testing::Test {
   FrontEnd& bystander_front() { return *bystander_front_; }
   const std::string& folder() const { return folder_; }
   InlineHost host;
-  ThreadDoors doors;
-  GuestPortOptions options;
   std::unique_ptr<EventLoop> loop = std::move(EventLoop::create().value());
+  ThreadDoors doors{loop.get()};
+  GuestPortOptions options;
   std::unique_ptr<GuestPort> port;
 
  private:
