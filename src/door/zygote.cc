@@ -247,6 +247,19 @@ Result<void> keep_what_zygotes_give_up() {
   return {};
 }
 
+Result<void> open_null_file() {
+  UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  if (!null) {
+    return fail_errno(errno, "cannot open /dev/null");
+  }
+  if (null.get() == kNullFile) {
+    (void)null.release();
+  } else if (::dup2(null.get(), kNullFile) < 0) {  // who started the daemon has left it no standard streams
+    return fail_errno(errno, "cannot duplicate a descriptor");
+  }
+  return {};
+}
+
 Result<void> be_the_zygote(RunDoor run_door) {
   ::prctl(PR_SET_NAME, "sluice-door");
   SLUICE_TRY(give_up_privileges());
@@ -263,9 +276,7 @@ Result<void> run_zygote(RunDoor run_door) {
     ::signal(signal, SIG_IGN);  // a terminal's ^C is for the daemon, whose end is ours
   }
   ::close_range(kZygoteSocket + 1, ~0u, 0);
-  if (::open("/dev/null", O_RDWR | O_CLOEXEC) != kNullFile) {
-    return fail_errno(errno, "cannot open /dev/null");
-  }
+  SLUICE_TRY(open_null_file());
   SLUICE_TRY(keep_what_zygotes_give_up());
   log::start("sluice-door", "info");
   ::tzset();  // reads a file, which a zygote that has something to say may not

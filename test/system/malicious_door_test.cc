@@ -224,7 +224,7 @@ TEST_F(Malicious_ATakenOverDoor, ThatPassesOnDescriptorsWhereNoneBelongLeavesNon
   ASSERT_TRUE(eventually(settled)) << daemon().log();
   const std::uint64_t before = used();
   for (const int fd : {ram.fd(), event.get()}) {
-    for (const std::size_t copies : {1, 8, 9, 250}) {
+    for (const std::size_t copies : {1u, 8u, 9u, 250u}) {
       const std::vector<int> fds(copies, fd);
       for (const auto& said : {says(VHOST_USER_SET_VRING_KICK, VHOST_USER_VRING_NO_FD), says(200),
                                says({.what = DoorReport::What::kFault, .fault = VhostFault::kStalled}),
@@ -307,7 +307,7 @@ TEST_F(Malicious_ATakenOverDoor, SaysDatagramsOfAnyLengthAndIsCutOffByTheFirstTh
   start_guests(1);
   const std::vector<std::byte> whole(480, std::byte{0x5a});
   std::uint64_t cut = 0;
-  for (const std::size_t bytes : {1, 4, 11, 12, 13, 23, 24, 25, 288, 289, 480}) {
+  for (const std::size_t bytes : {1u, 4u, 11u, 12u, 13u, 23u, 24u, 25u, 288u, 289u, 480u}) {
     FrontEnd front = taken_over(order(DoorOrder::What::kSay, std::span(whole).first(bytes)));
     EXPECT_TRUE(front.wait_closed()) << bytes;
     EXPECT_TRUE(eventually([&] { return fault("fault_message_header") == cut + 1; })) << bytes;
