@@ -56,7 +56,7 @@ Message take(int socket, std::span<std::byte> place, int flags) {
   header.msg_controllen = sizeof control;
   ssize_t got = -1;
   do {
-    got = ::recvmsg(socket, &header, MSG_CMSG_CLOEXEC | flags);
+    got = receive_also_after_reset([&] { return ::recvmsg(socket, &header, MSG_CMSG_CLOEXEC | flags); });
   } while (got < 0 && errno == EINTR);
   if (got < 0) {
     return {};

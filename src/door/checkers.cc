@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/fd_passing.h"
+#include "door/channel.h"
 #include "door/checker.h"
 
 namespace sluice {
@@ -33,7 +34,8 @@ CheckerSaid hear_checker(int channel, Checked& checked) {
   header.msg_iovlen = 1;
   header.msg_control = control;
   header.msg_controllen = sizeof control;
-  const ssize_t got = ::recvmsg(channel, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  const ssize_t got =
+      receive_also_after_reset([&] { return ::recvmsg(channel, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); });
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
     return CheckerSaid::kNothing;
   }
@@ -79,10 +81,11 @@ void Checkers::cancel(CheckId id) {
   if (std::erase_if(waiting_, [id](const Work& work) { return work.id == id; }) > 0) {
     return;
   }
-  for (Checker& checker : checkers_) {
-    if (checker.work && checker.work->id == id) {
-      checker.work.reset();  // it goes on, for nobody
-    }
+  const Place checker =
+      std::ranges::find_if(checkers_, [id](const Checker& each) { return each.work && each.work->id == id; });
+  if (checker != checkers_.end()) {
+    checker->work.reset();
+    drop(checker, Checked::What::kLost, checker->who);  // it may wait for what it has taken
   }
 }
 
@@ -120,9 +123,6 @@ void Checkers::give_work() {
 
 // The end of the list: none can be had at present.
 Checkers::Place Checkers::start() {
-  if (checkers_.size() >= kMostCheckers) {
-    return checkers_.end();
-  }
   auto door = doors_.open(DoorKind::kChecker, kNobodys, {});
   if (!door) {
     return checkers_.end();

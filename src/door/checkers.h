@@ -2,7 +2,8 @@
 // with theirs. Control thread.
 //
 // A check that takes its time delays nobody's but its own door's: another checker takes over. One that does
-// not come to an end is ended as a door of the port that it worked for, and so counts among its stuck ones.
+// not come to an end, or that nobody waits for any more, is ended as a door of the port that it worked for,
+// and so counts among that port's ending and stuck ones. So a port has one, and those are bounded (D6).
 #pragma once
 
 #include <cstdint>
@@ -22,8 +23,6 @@ struct CheckTimes {
   std::uint64_t ends_ns = 5'000'000'000;  // how long its own door does
   std::uint64_t idle_ns = 2'000'000'000;  // a checker that nobody has needed for so long ends
 };
-// At so many that are behind no other one is started (D6).
-inline constexpr std::size_t kMostCheckers = 16;
 
 class Checkers {
  public:

@@ -47,8 +47,8 @@ bool hear_message_door(int channel, OneMessage& message) {
   }
   Datagram datagram;
   // A door of this kind sends no descriptors: one that does says nothing that is taken.
-  const ssize_t got =
-      next == NextDatagram::kBytes ? ::recv(channel, datagram.data(), datagram.size(), MSG_DONTWAIT) : 0;
+  const auto receive = [&] { return ::recv(channel, datagram.data(), datagram.size(), MSG_DONTWAIT); };
+  const ssize_t got = next == NextDatagram::kBytes ? receive_also_after_reset(receive) : 0;
   message = {};
   if (got < static_cast<ssize_t>(sizeof(MessageReport))) {
     message.report.what = MessageReport::What::kClosed;  // it ended without a word

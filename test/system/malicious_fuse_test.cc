@@ -180,10 +180,15 @@ TEST_F(Malicious_Fuse, StuckDoorsOfOnePortAreBoundedAndItServesAgainWhenTheyHave
 TEST_F(Malicious_Fuse, DoorsThatAreToEndAreBoundedToo) {
   NEED_SILENT_FUSE(fuse, kSilentToAll);
   start(nic_table() + guest(kOther) + guest("vm1"));
-  for (int i = 0; i < 64; ++i) {
+  const auto refused = [&] { return port_counter("vm1", "refused") > 0; };
+  for (std::ptrdiff_t i = 1; i <= 64 && !refused(); ++i) {
     ASSERT_EQ((*fuse)->send(socket_of("vm1"), SOCK_STREAM, kick()), 0);
+    ASSERT_TRUE(eventually([&] {
+      const auto doors = descendants_of(daemon().pid());
+      return std::ranges::count_if(doors, waits_for_fuse) >= i || refused();
+    })) << daemon().log();
   }
-  EXPECT_TRUE(eventually([&] { return port_counter("vm1", "refused") > 0; })) << daemon().log();
+  EXPECT_TRUE(refused()) << daemon().log();
   expect_served();
   EXPECT_TRUE(eventually([&] {
     const std::uint64_t ending = daemon().counter("daemon.doors_ending");

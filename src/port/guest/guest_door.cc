@@ -158,7 +158,8 @@ GuestChannel::Received GuestChannel::receive(VhostMessage& message) {
       break;
   }
   alignas(Datagram) std::array<std::byte, sizeof(Datagram)> bytes;
-  const ssize_t got = ::recv(channel_, bytes.data(), bytes.size(), MSG_DONTWAIT);
+  const ssize_t got =
+      receive_also_after_reset([&] { return ::recv(channel_, bytes.data(), bytes.size(), MSG_DONTWAIT); });
   if (got <= 0) {
     return Received::kClosed;
   }
