@@ -37,7 +37,12 @@ constexpr long kBetweenZygotesNs = 100'000'000;  // when one is killed again and
 
 // Of a door's address space: one that its peer has taken over cannot use the machine's memory up. A door
 // needs some 10 MiB, most of it libraries.
+// A sanitizer's shadow is larger.
+#if defined(SLUICE_SANITIZED)
+constexpr rlim_t kMostAddressSpace = RLIM_INFINITY;
+#else
 constexpr rlim_t kMostAddressSpace = rlim_t{256} << 20;
+#endif
 // A door that never rests takes little from who has work to do on the same CPU. Its peer is what waits.
 constexpr int kDoorNiceness = 10;
 // In zygote and doors: what stands in for the daemon's own standard streams, which no door may write to.
@@ -66,9 +71,7 @@ void limit(int resource, rlim_t to) {
 Result<void> give_up_privileges() {
   limit(RLIMIT_NOFILE, kMostDescriptors);
   limit(RLIMIT_CORE, 0);
-#if !defined(SLUICE_SANITIZED)  // whose shadow is larger
   limit(RLIMIT_AS, kMostAddressSpace);
-#endif
   if (!become(kDoorUser)) {
     SLUICE_TRY(become(kNobody));
   }
