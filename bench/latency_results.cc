@@ -200,27 +200,30 @@ void LatencyResults::print_table(bool pinned, std::size_t which) {
   std::fflush(stdout);
 }
 
-// Where the time of the requests of the closed case goes.
+// Where the time of the requests goes when nothing else is under way.
 void LatencyResults::print_stages() {
-  bool begun = false;
-  for (Measured& each : measured_) {
-    std::array<Delays, kStageNames.size()>& stages = each.cases[0].answers.stages;
-    if (stages[static_cast<std::size_t>(Stage::kToProgram)].count() == 0) {
-      continue;
-    }
-    if (!begun) {
-      fmt::print("\nwhere the time of a request goes, closed, p50 in us\n  {:<30}", "");
-      for (const char* name : kStageNames) {
-        fmt::print(" {:>10}", name);
+  for (const std::size_t which : {std::size_t{0}, std::size_t{1}}) {
+    bool begun = false;
+    for (Measured& each : measured_) {
+      std::array<Delays, kStageNames.size()>& stages = each.cases[which].answers.stages;
+      if (stages[static_cast<std::size_t>(Stage::kToProgram)].count() == 0) {
+        continue;
       }
-      begun = true;
+      if (!begun) {
+        fmt::print("\nwhere the time of a request goes, {}, p50 in us\n  {:<30}",
+                   which == 0 ? "closed" : "paced", "");
+        for (const char* name : kStageNames) {
+          fmt::print(" {:>10}", name);
+        }
+        begun = true;
+      }
+      fmt::print("\n  {:<30}", label(each.setup) + (each.setup.pinned ? " pinned" : " free"));
+      for (Delays& stage : stages) {
+        fmt::print(" {:>10}", stage.count() == 0 ? "" : fmt::format("{:.1f}", stage.us(0.5)));
+      }
     }
-    fmt::print("\n  {:<30}", label(each.setup) + (each.setup.pinned ? " pinned" : " free"));
-    for (Delays& stage : stages) {
-      fmt::print(" {:>10}", stage.count() == 0 ? "" : fmt::format("{:.1f}", stage.us(0.5)));
-    }
+    fmt::print("\n");
   }
-  fmt::print("\n");
 }
 
 void LatencyResults::print_rates() {

@@ -17,7 +17,7 @@ namespace {
 constexpr std::string_view kSections[] = {"daemon", "nic", "port", "rule"};
 constexpr std::string_view kDaemonKeys[] = {"control",    "control_group", "log",    "page_bytes",
                                             "huge_pages", "guest_memory",  "workers"};
-constexpr std::string_view kWorkerKeys[] = {"cpu", "idle", "nap_us"};
+constexpr std::string_view kWorkerKeys[] = {"cpu", "idle", "latency_us", "nap_us"};
 constexpr std::string_view kNicKeys[] = {"queues", "mode", "ring"};
 
 constexpr std::string_view kLogLevels[] = {"trace", "debug", "info", "warning", "error", "off"};
@@ -28,7 +28,7 @@ constexpr std::string_view kModes[] = {"auto", "zerocopy", "copy"};
 using Range = IntegerRange;
 constexpr Range kPageBytes{2048, 4096,
                            Range::Kind::kPowerOfTwo};  // XDP_UMEM_REG: 2048 .. the kernel's page size
-constexpr Range kNapUs{1, 1000};
+constexpr Range kLatencyUs{1, 1000};
 constexpr Range kQueue{0, 65535};
 constexpr Range kNicRing{64, 32768, Range::Kind::kPowerOfTwo};
 
@@ -76,7 +76,11 @@ Result<WorkerOptions> ConfigReader::read_worker(const std::string& path, const t
   if (worker.idle == WorkerOptions::Idle::kAwake && !worker.cpu) {
     reader.wrong("idle", "is \"awake\", which needs a `cpu` to keep awake");
   }
-  reader.integer("nap_us", worker.nap_us, kNapUs);
+  if (table.contains("nap_us") && table.contains("latency_us")) {
+    reader.wrong("nap_us", "is the earlier name of `latency_us`; leave it out");
+  }
+  reader.integer("nap_us", worker.latency_us, kLatencyUs);
+  reader.integer("latency_us", worker.latency_us, kLatencyUs);
   SLUICE_TRY(reader.result());
   return worker;
 }

@@ -441,7 +441,7 @@ std::vector<RuleConfig> rules_of_port(const Config& config, std::string_view por
 
 bool DaemonConfig::operator==(const DaemonConfig& other) const {
   auto same = [](const WorkerOptions& a, const WorkerOptions& b) {
-    return a.id == b.id && a.cpu == b.cpu && a.idle == b.idle && a.nap_us == b.nap_us;
+    return a.id == b.id && a.cpu == b.cpu && a.idle == b.idle && a.latency_us == b.latency_us;
   };
   return control == other.control && control_group == other.control_group && log == other.log &&
          page_bytes == other.page_bytes && huge_pages == other.huge_pages &&

@@ -42,7 +42,7 @@ control_group = "root"
 log = "debug"
 page_bytes = 4096
 huge_pages = "never"
-workers = [ { cpu = 0, idle = "spin" }, { nap_us = 10 }, { cpu = 0, idle = "awake" } ]
+workers = [ { cpu = 0, idle = "spin" }, { latency_us = 10 }, { cpu = 0, idle = "awake", nap_us = 20 } ]
 [nic.eth1]
 queues = [0, 3]
 mode = "copy"
@@ -90,7 +90,8 @@ to = "netdev:eth3"
   EXPECT_EQ(daemon.workers[0].idle, WorkerOptions::Idle::kSpin);
   EXPECT_EQ(raw(daemon.workers[1].id), 1);
   EXPECT_EQ(daemon.workers[1].cpu, std::nullopt);
-  EXPECT_EQ(daemon.workers[1].nap_us, 10u);
+  EXPECT_EQ(daemon.workers[1].latency_us, 10u);
+  EXPECT_EQ(daemon.workers[2].latency_us, 20u) << "by its earlier name";
   EXPECT_EQ(daemon.workers[2].idle, WorkerOptions::Idle::kAwake);
   EXPECT_EQ(config->nics["eth1"], (NicConfig{"eth1", {{0, 3}}, BindMode::kCopy, 64}));
   EXPECT_EQ(config->nics["eth2"], (NicConfig{"eth2", std::nullopt, BindMode::kAuto, 4096}));
@@ -185,8 +186,10 @@ const WrongCase kWrong[] = {
      "f:2: daemon.workers[0].idle is \"nap\"; it must be one of adaptive, awake, spin", false},
     {"[daemon]\nworkers = [{idle = \"awake\"}]\n",
      "f:2: daemon.workers[0].idle is \"awake\", which needs a `cpu` to keep awake", false},
-    {"[daemon]\nworkers = [{nap_us = 0}]\n",
-     "f:2: daemon.workers[0].nap_us is 0; it must be a number from 1 to 1000", false},
+    {"[daemon]\nworkers = [{latency_us = 9, nap_us = 9}]\n",
+     "f:2: daemon.workers[0].nap_us is the earlier name of `latency_us`; leave it out", false},
+    {"[daemon]\nworkers = [{latency_us = 0}]\n",
+     "f:2: daemon.workers[0].latency_us is 0; it must be a number from 1 to 1000", false},
 
     {"[nic.\"a/b\"]\n", "f:21: nic.\"a/b\" is not the name of a network device; see `ip link`"},
     {"[nic.e]\nring = 100\n", "f:22: nic.e.ring is 100; it must be a power of two from 64 to 32768"},

@@ -82,8 +82,8 @@ void put_daemon(std::string& out, const DaemonConfig& daemon) {
     if (worker.idle != WorkerOptions::Idle::kAdaptive) {
       add(fmt::format("idle = {}", quoted(idle_text(worker.idle))));
     }
-    if (worker.nap_us != WorkerOptions{}.nap_us) {
-      add(fmt::format("nap_us = {}", worker.nap_us));
+    if (worker.latency_us != WorkerOptions{}.latency_us) {
+      add(fmt::format("latency_us = {}", worker.latency_us));
     }
     workers += (workers.empty() ? "" : ", ") + (keys.empty() ? std::string("{}") : "{ " + keys + " }");
   }

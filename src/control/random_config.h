@@ -63,7 +63,7 @@ class RandomConfig {
       worker.idle = worker.cpu ? one_of({WorkerOptions::Idle::kAdaptive, WorkerOptions::Idle::kAwake,
                                          WorkerOptions::Idle::kSpin})
                                : one_of({WorkerOptions::Idle::kAdaptive, WorkerOptions::Idle::kSpin});
-      worker.nap_us = one_of({50u, 7u});
+      worker.latency_us = one_of({50u, 7u});
       daemon.workers.push_back(worker);
     }
   }

@@ -1,10 +1,13 @@
 #include "worker/loop.h"
 
+#include <poll.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <time.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -29,6 +32,9 @@ constexpr std::uint32_t kLongestYieldNs = 50'000;
 // after each rest.
 constexpr std::uint32_t kTurnsBetweenLooks = 64;
 
+// Of the turns that carry packets, one in so many is timed to its end.
+constexpr std::uint32_t kTurnsPerSample = 16;
+
 constexpr int kWakeEvents =
     16;  // looked at per wake-up; only the mailbox's matters, the rest says "look everywhere"
 
@@ -37,9 +43,10 @@ constexpr int kWakeEvents =
 Loop::Loop(const WorkerOptions& options, Mailbox& mailbox)
     : id_(options.id),
       idle_(options.idle),
-      nap_ns_(options.nap_us * 1000),
+      nap_ns_(options.latency_us * 1000),
       mailbox_(mailbox),
-      policy_(nap_ns_) {
+      policy_(nap_ns_),
+      wire_{{.fd = mailbox.wake_fd(), .events = POLLIN, .revents = 0}} {
   forwarder_.set_meter(&meter_);
 }
 
@@ -48,15 +55,17 @@ void Loop::start_keeper() {
 }
 
 void Loop::run() {
-  last_rest_ns_ = now_ns();
   while (!stopped_) {
     turn();
     if (mailbox_.pending()) {
       run_calls();
     } else if (!more_) {
       rest();
-    } else if (++turns_since_yield_ >= kTurnsBetweenYields) {
-      yield_to_peers();
+    } else {
+      note_residence();
+      if (++turns_since_yield_ >= kTurnsBetweenYields) {
+        yield_to_peers();
+      }
     }
   }
 }
@@ -66,6 +75,7 @@ void Loop::run() {
 void Loop::turn() {
   turns_.add(1);
   more_ = false;
+  first_seen_ns_ = 0;
   ++first_;
   if (meter_.begin_turn()) [[unlikely]] {
     wake_set_.reset();  // a port that is not served wakes nobody
@@ -95,7 +105,9 @@ void Loop::turn() {
   }
   bool quiet = false;
   for (Queue* queue : tables_.queues) {
-    more_ |= queue->poll() >= kBurst;
+    const std::uint32_t done = queue->poll();
+    more_ |= done >= kBurst;
+    since_rest_.useful |= done != 0;
   }
   for (auto [port, lane] : active_.lanes()) {
     if (meter_.skips(port)) [[unlikely]] {
@@ -133,7 +145,9 @@ void Loop::receive(Queue& queue) {
   queue.recycle(left);
   more_ |= count == kBurst;
   packets_.add(count);
-  packets_since_rest_ += count;
+  note_first(source.timestamp_ns, true);
+  since_rest_.packets += count;
+  since_rest_.received = since_rest_.useful = true;
 }
 
 void Loop::send(PortId port, Lane& lane) {
@@ -156,7 +170,9 @@ void Loop::send(PortId port, Lane& lane) {
   more_ |= count == kBurst;
   packets_.add(count);
   tx_packets_.add(count);
-  packets_since_rest_ += count;
+  note_first(source.timestamp_ns, false);
+  since_rest_.packets += count;
+  since_rest_.useful = true;
 }
 
 void Loop::run_calls() {
@@ -164,6 +180,10 @@ void Loop::run_calls() {
   wake_set_.reset();  // before the calls: their callers may close what it watches
   mailbox_.run_pending();
   active_.refresh(tables_.lanes);
+  wire_ = {{.fd = mailbox_.wake_fd(), .events = POLLIN, .revents = 0}};
+  for (const Queue* queue : tables_.queues) {
+    wire_.push_back({.fd = queue->wake_fd(), .events = POLLIN, .revents = 0});  // -1: is not looked at
+  }
 }
 
 // Visits queues, then active lanes, until `visit` says false.
@@ -190,22 +210,44 @@ void Loop::for_each_lane(Visit visit) {
 // "once more": what came meanwhile is seen after the nap, or by prepare_sleep().
 void Loop::rest() {
   announce_rest();
+  note_residence();
+  const RestPolicy::Work work = std::exchange(since_rest_, {});
   if (idle_ == WorkerOptions::Idle::kSpin) {
-    if (packets_since_rest_ == 0) {
+    if (work.packets == 0) {
       pause_cpu();
     }
-    packets_since_rest_ = 0;
     return;
   }
-  if (slept_ && packets_since_rest_ == 0) {
-    policy_.sleep_brought_nothing();
+  switch (policy_.next(
+      {.now_ns = now_ns(), .packets = work.packets, .received = work.received, .useful = work.useful})) {
+    case RestPolicy::Rest::kSpin:
+      spin();
+      break;
+    case RestPolicy::Rest::kNap:
+      nap(nap_ns_);
+      break;
+    case RestPolicy::Rest::kWireNap:
+      nap_for_wire();
+      break;
+    case RestPolicy::Rest::kSleep:
+      sleep();
+      break;
   }
-  const std::uint64_t now = now_ns();
-  const auto next = policy_.next(packets_since_rest_, now - last_rest_ns_);
-  packets_since_rest_ = 0;
-  last_rest_ns_ = now;
-  slept_ = next == RestPolicy::Rest::kSleep;
-  slept_ ? sleep() : nap(nap_ns_);
+}
+
+void Loop::note_first(std::uint64_t seen_ns, bool received) {
+  if (first_seen_ns_ == 0) {
+    first_seen_ns_ = seen_ns;
+    first_received_ = received;
+  }
+}
+
+// Everything of this turn is published: readers are woken, the kernel is kicked.
+void Loop::note_residence() {
+  if (first_seen_ns_ == 0 || turns_not_noted_++ % kTurnsPerSample != 0) {
+    return;
+  }
+  (first_received_ ? received_stays_ : sent_stays_).note(now_ns() - first_seen_ns_);
 }
 
 void Loop::announce_rest() {
@@ -236,6 +278,18 @@ void Loop::yield_to_peers() {
   nap(std::min(nap_ns_, kLongestYieldNs));
 }
 
+// The next turn looks at everything. Meanwhile whoever shares the core, perhaps the peer that has just been
+// woken, has it.
+void Loop::spin() {
+  spins_.add(1);
+  meter_.enter(PortMeter::kResting);
+  const std::uint64_t begin = now_ns();
+  ::sched_yield();
+  const std::uint64_t end = now_ns();
+  policy_.offered(end, end - begin);
+  meter_.enter(PortMeter::kOwn);
+}
+
 void Loop::nap(std::uint32_t ns) {
   naps_.add(1);
   if (++naps_in_a_row_ == kNapsBeforeUnwatched) {
@@ -246,10 +300,39 @@ void Loop::nap(std::uint32_t ns) {
     }
   }
   meter_.enter(PortMeter::kResting);
+  const std::uint64_t begin = now_ns();
   const timespec time{.tv_sec = 0, .tv_nsec = static_cast<long>(ns)};
   ::clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr);
+  if (ns == nap_ns_) {
+    policy_.napped(now_ns() - begin);
+  }
   turns_since_look_ = kTurnsBetweenLooks;
   meter_.enter(PortMeter::kOwn);
+}
+
+// Only the queues are asked to wake the worker, and it does not listen to anybody else. Without an epoll set:
+// while it is busy later, the kernel would tell that of every burst.
+void Loop::nap_for_wire() {
+  naps_in_a_row_ = 0;
+  naps_.add(1);
+  wire_naps_.add(1);
+  bool work = false;
+  for (Queue* queue : tables_.queues) {
+    work |= queue->prepare_sleep();
+  }
+  if (!work) {
+    meter_.enter(PortMeter::kResting);
+    const timespec time{.tv_sec = 0, .tv_nsec = static_cast<long>(nap_ns_)};
+    const int count = ::ppoll(wire_.data(), wire_.size(), &time, nullptr);
+    meter_.enter(PortMeter::kOwn);
+    if (count > 0 && (wire_.front().revents & POLLIN) != 0) {
+      mailbox_.drain();
+    }
+  }
+  for (Queue* queue : tables_.queues) {
+    queue->woken();
+  }
+  turns_since_look_ = kTurnsBetweenLooks;
 }
 
 // No wake-up is lost: every lane is asked to wake us first and looked at afterwards (port.h, prepare_sleep),
@@ -259,7 +342,10 @@ void Loop::sleep() {
   if (keeper_ != nullptr) {
     keeper_->let_rest();
   }
-  if (!wake_set_ && !build_wake_set()) {
+  if (!wake_set_) {
+    wake_set_ = make_wake_set();
+  }
+  if (!wake_set_) {
     nap(nap_ns_);
     return;
   }
@@ -299,40 +385,38 @@ void Loop::sleep() {
 
 // A new set and not a changed one: a lane's eventfd may live on in the peer after our descriptor of it is
 // closed, and a set can then no longer be told to forget it.
-bool Loop::build_wake_set() {
+UniqueFd Loop::make_wake_set() {
   UniqueFd set(::epoll_create1(EPOLL_CLOEXEC));
   if (!set) {
-    return false;  // out of descriptors: naps until that is better
+    return {};  // out of descriptors: naps until that is better
   }
   auto add = [&set](int fd) {
     epoll_event event{.events = EPOLLIN, .data = {.fd = fd}};
     // EEXIST: two lanes share one descriptor.
-    return ::epoll_ctl(set.get(), EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST;
+    return fd < 0 || ::epoll_ctl(set.get(), EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST;
   };
   bool complete = add(mailbox_.wake_fd()) && (active_.resting() == 0 || add(active_.wake_fd()));
-  for_each_lane([&](Lane& lane) {
-    const int fd = lane.wake_fd();
-    complete = complete && (fd < 0 || add(fd));
-    return complete;
-  });
-  if (!complete) {
-    return false;  // out of memory, or over max_user_watches
-  }
-  wake_set_ = std::move(set);
-  return true;
+  for_each_lane([&](Lane& lane) { return complete = complete && add(lane.wake_fd()); });
+  return complete ? std::move(set) : UniqueFd();  // out of memory, or over max_user_watches
 }
 
 void Loop::visit(CounterVisitor& visitor) const {
   visitor.counter("turns", turns_.value());
   visitor.counter("packets", packets_.value());
   visitor.counter("tx_packets", tx_packets_.value());
+  visitor.counter("spins", spins_.value());
   visitor.counter("naps", naps_.value());
+  visitor.counter("wire_naps", wire_naps_.value());
   visitor.counter("kept_awake", kept_awake_.value());
   visitor.counter("yields", yields_.value());
   visitor.counter("sleeps", sleeps_.value());
   visitor.counter("sleeps_refused", sleeps_refused_.value());
   visitor.counter("wakeups", wakeups_.value());
   visitor.counter("calls", mailbox_.count());
+  visitor.counter("residence_rx_p50_ns", received_stays_.quantile_ns(0.5));
+  visitor.counter("residence_rx_p99_ns", received_stays_.quantile_ns(0.99));
+  visitor.counter("residence_tx_p50_ns", sent_stays_.quantile_ns(0.5));
+  visitor.counter("residence_tx_p99_ns", sent_stays_.quantile_ns(0.99));
   active_.visit(visitor);
   forwarder_.visit(visitor);
 }

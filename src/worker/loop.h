@@ -2,9 +2,12 @@
 // counters.
 #pragma once
 
+#include <poll.h>
+
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "base/fd.h"
 #include "stats/counter.h"
@@ -13,6 +16,7 @@
 #include "worker/forward.h"
 #include "worker/mailbox.h"
 #include "worker/port_meter.h"
+#include "worker/residence.h"
 #include "worker/rest.h"
 #include "worker/worker.h"
 
@@ -42,12 +46,16 @@ class Loop {
   void run_calls();
   void look_at_resting();
 
+  void note_first(std::uint64_t seen_ns, bool received);
+  void note_residence();
   void rest();
   void yield_to_peers();
   void announce_rest();
+  void spin();
   void nap(std::uint32_t ns);
+  void nap_for_wire();
   void sleep();
-  bool build_wake_set();
+  UniqueFd make_wake_set();
   template <typename Visit>
   void for_each_lane(Visit visit);
 
@@ -68,18 +76,22 @@ class Loop {
   std::array<Packet, kBurst> sent_;      // by apps and guests
   std::size_t first_ = 0;                // who begins this turn
   std::uint32_t turns_since_yield_ = 0;
+  std::uint64_t first_seen_ns_ = 0;  // when its first packets were taken; 0: there were none
+  bool first_received_ = false;      // and they came from the wire
+  std::uint32_t turns_not_noted_ = 0;
+  Residence received_stays_, sent_stays_;
 
   // Since the last rest.
   RestPolicy policy_;
-  std::uint64_t packets_since_rest_ = 0;
-  std::uint64_t last_rest_ns_ = 0;
-  bool slept_ = false;  // the last rest was a sleep
+  RestPolicy::Work since_rest_;
   std::uint32_t naps_in_a_row_ = 0;
   std::unique_ptr<CoreKeeper> keeper_;  // of a worker that keeps its core awake
   UniqueFd wake_set_;  // epoll over all wake_fd() and the mailbox; none after a call, which may have changed
                        // the tables
+  std::vector<pollfd> wire_;  // the mailbox's descriptor and the NIC queues'
 
-  Counter turns_, packets_, tx_packets_, naps_, kept_awake_, yields_, sleeps_, sleeps_refused_, wakeups_;
+  Counter turns_, packets_, tx_packets_, spins_, naps_, wire_naps_, kept_awake_, yields_, sleeps_,
+      sleeps_refused_, wakeups_;
 };
 
 }  // namespace sluice

@@ -20,8 +20,8 @@ namespace sluice {
 
 namespace {
 
-constexpr std::uint32_t kMinNapUs = 1;
-constexpr std::uint32_t kMaxNapUs = 1000;
+constexpr std::uint32_t kMinLatencyUs = 1;
+constexpr std::uint32_t kMaxLatencyUs = 1000;
 
 std::string online_cpus() {
   std::ifstream file("/sys/devices/system/cpu/online");
@@ -68,9 +68,9 @@ bool Worker::is_late() {
 Worker::Worker(const WorkerOptions& options) : options_(options) {}
 
 Result<std::unique_ptr<Worker>> Worker::start(const WorkerOptions& options) {
-  if (options.nap_us < kMinNapUs || options.nap_us > kMaxNapUs) {
-    return fail("worker {}: nap_us is {}, must be {} .. {}", raw(options.id), options.nap_us, kMinNapUs,
-                kMaxNapUs);
+  if (options.latency_us < kMinLatencyUs || options.latency_us > kMaxLatencyUs) {
+    return fail("worker {}: latency_us is {}, must be {} .. {}", raw(options.id), options.latency_us,
+                kMinLatencyUs, kMaxLatencyUs);
   }
   if (options.idle == WorkerOptions::Idle::kAwake && !options.cpu) {
     return fail("worker {}: needs a CPU to keep it awake", raw(options.id));

@@ -30,8 +30,8 @@ struct WorkerOptions {
     kAwake,     // as kAdaptive, but its core does not halt while it naps; must be pinned
     kSpin,      // never sleeps: for a core of its own
   } idle = Idle::kAdaptive;
-  std::uint32_t nap_us =
-      50;  // 1 .. 1000: how long a nap is; also the most that a nap adds to a packet's delay
+  std::uint32_t latency_us =
+      50;  // 1 .. 1000: the most that the worker adds to a packet's delay to gather more of them
   // On its thread, before it gives up what a worker never needs (base/least_privilege.h).
   std::function<void()> prepare;
 };

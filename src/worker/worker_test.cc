@@ -74,8 +74,8 @@ TEST(Worker, SaysWhichCpuIsMissingAndWhichAreThere) {
 }
 
 TEST(Worker, RefusesANapThatIsNoNap) {
-  EXPECT_EQ(Worker::start({.nap_us = 0}).error().message, "worker 0: nap_us is 0, must be 1 .. 1000");
-  EXPECT_FALSE(Worker::start({.nap_us = 1001}));
+  EXPECT_EQ(Worker::start({.latency_us = 0}).error().message, "worker 0: latency_us is 0, must be 1 .. 1000");
+  EXPECT_FALSE(Worker::start({.latency_us = 1001}));
 }
 
 TEST(Worker, KeepsNoCoreAwakeWithoutACpu) {
