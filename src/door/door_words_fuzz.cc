@@ -82,11 +82,10 @@ void run(std::span<const std::uint8_t> data) {
   const Pair channel, peer;
   while (!data.empty()) {
     const std::uint8_t how = byte();
-    const std::size_t bytes = std::min<std::size_t>(data.size(), how % 3 == 0 ? byte() : how % 16u);
-    const std::vector<int> fds(how % 8 == 7   ? byte() % (kMostFdsOfAMessage + 1)
-                               : how % 8 == 6 ? 1
-                                              : 0,
-                               kinds()[how / 8 % kinds().size()]);
+    const std::size_t wanted = how % 3 == 0 ? byte() : how % 16u;
+    const std::size_t copies = how % 8 == 7 ? byte() % (kMostFdsOfAMessage + 1) : how % 8 == 6 ? 1 : 0;
+    const std::vector<int> fds(copies, kinds()[how / 8 % kinds().size()]);
+    const std::size_t bytes = std::min(data.size(), wanted);
     const int to = who % 3 == 0 ? peer.daemon.get() : channel.door.get();
     if (send_with_fds(to, std::as_bytes(data.first(bytes)), fds, 0) < 0) {
       break;  // so many wait already
