@@ -242,15 +242,16 @@ Result<PortId> Engine::port_of_rule(const std::string& to) {
     return found->second;
   }
   std::string netdev = to.substr(kNetdevPrefix.size());
-  unsigned ifindex = ::if_nametoindex(netdev.c_str());
-  if (ifindex == 0) {
+  // One that rules led to before may be away at present: it is a detached port until it comes back.
+  const unsigned ifindex = ::if_nametoindex(netdev.c_str());
+  if (ifindex == 0 && !names_.all().contains(to)) {
     return fail_errno(errno, "netdev {}", netdev);
   }
   auto id = names_.take(to);
   if (!id) {
     return id;
   }
-  PortEntry entry{PortKind::kNetdev, static_cast<int>(ifindex)};
+  const PortEntry entry = netdev_entry(ifindex);
   for (auto& [name, unit] : nics_) {
     SLUICE_TRY(unit->demux().set_port(*id, entry));
   }

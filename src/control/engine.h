@@ -53,6 +53,12 @@ std::uint64_t port_descriptors(const PortConfig& port, std::size_t workers);
 std::uint64_t session_descriptors(const PortConfig& port, std::size_t workers);
 std::uint64_t descriptors_needed(const Config& config, std::size_t workers);
 
+// Of a netdev that rules lead to; 0: it is away.
+inline PortEntry netdev_entry(unsigned ifindex) {
+  return ifindex == 0 ? PortEntry{PortKind::kDetached}
+                      : PortEntry{PortKind::kNetdev, static_cast<int>(ifindex)};
+}
+
 class Engine final : public AppPortHost, public GuestPortHost, public ControlTarget {
  public:
   // Starts the workers and carries out the whole config. An error leaves nothing behind.

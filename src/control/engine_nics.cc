@@ -175,8 +175,7 @@ void Engine::refresh_netdev_ports() {
       continue;
     }
     unsigned ifindex = ::if_nametoindex(name.c_str() + std::string_view("netdev:").size());
-    PortEntry entry = ifindex == 0 ? PortEntry{PortKind::kDetached, 0}
-                                   : PortEntry{PortKind::kNetdev, static_cast<int>(ifindex)};
+    const PortEntry entry = netdev_entry(ifindex);
     port_table_[id] = entry;
     for (auto& [netdev, unit] : nics_) {
       if (auto set = unit->demux().set_port(id, entry); !set) {

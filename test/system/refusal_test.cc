@@ -6,11 +6,9 @@
 #include <csignal>
 #include <filesystem>
 
-#include "memory/arena.h"
-#include "memory/pool.h"
 #include "port/app/app_peer.h"
-#include "port/nic/queue.h"
 #include "test/system/fixture.h"
+#include "test/system/other_program.h"
 
 namespace sluice::test {
 namespace {
@@ -110,23 +108,8 @@ TEST_F(Refusal, ZeroCopyThatTheDriverDoesNotHaveIsAnErrorWhenItIsAskedFor) {
   EXPECT_FALSE(nic_has_xdp());
 }
 
-// An AF_XDP socket of another program on the NIC's queue.
-struct OtherProgram {
-  explicit OtherProgram(int ifindex)
-      : arena(need(Arena::create({.name = "other", .page_count = 4096}))),
-        umem(need(Umem::create(arena))),
-        pool(need(PagePool::create(arena, {.name = "other", .page_count = 4096}))),
-        queue(
-            need(NicQueue::open({.netdev = "nic0", .ifindex = ifindex, .ring_entries = 512}, *umem, *pool))) {
-  }
-  Arena arena;
-  std::unique_ptr<Umem> umem;
-  std::unique_ptr<PagePool> pool;
-  std::unique_ptr<NicQueue> queue;
-};
-
 TEST_F(Refusal, AQueueThatAnotherProgramHasIsSaidWhileEverythingElseIsServed) {
-  auto other = nic_ns().in([&] { return std::make_unique<OtherProgram>(pair().nic_ifindex()); });
+  auto other = nic_ns().in([&] { return std::make_unique<OtherProgram>("nic0", pair().nic_ifindex()); });
   start(nic_table() + app_port("dns", "queues = [\"nic0:0\"]") + udp_rule(kDns, "dns"));
   EXPECT_NE(daemon().log().find("not open: nic0:0 is opening: "), std::string::npos) << daemon().log();
   nlohmann::json queue = daemon().show("queues")[0];
