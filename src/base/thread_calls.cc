@@ -31,10 +31,10 @@ constexpr std::array kCloserCalls = std::to_array<std::string_view>({SLUICE_CALL
 // Sockets that control has made.
 constexpr std::array kNicHelperCalls =
     std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL, "bind", "close"});
-// A socket or an eventfd of a peer, and its own bell.
-constexpr std::array kWakerCalls =
-    std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL, "read", "poll", "ppoll", "sendto", "io_setup",
-                                     "io_destroy", "io_submit", "io_getevents", "getrusage"});
+// A socket or an eventfd of a peer, and its own bell; a timer that ends a write to an eventfd.
+constexpr std::array kWakerCalls = std::to_array<std::string_view>(
+    {SLUICE_CALLS_OF_ALL, "read", "poll", "ppoll", "sendto", "io_setup", "io_destroy", "io_submit",
+     "io_getevents", "getrusage", "timer_create", "timer_settime", "timer_delete"});
 
 // An arena and segments, what wakes both sides, and how much memory there is.
 constexpr std::array kMakerCalls = std::to_array<std::string_view>({
@@ -195,8 +195,11 @@ constexpr std::array kControlCalls = std::to_array<std::string_view>({
     "getpeername",
     // the XDP program and its maps
     "bpf",
-    // threads of its own
+    // threads of its own, and what these may
     "set_robust_list",
+    "timer_create",
+    "timer_settime",
+    "timer_delete",
     "sched_setaffinity",
     "sched_getaffinity",
     "sched_setscheduler",

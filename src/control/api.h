@@ -24,15 +24,16 @@
 //                    "running"|"broken"|"stuck", "pid": 4711|null,
 //                    "uid": 0|null, "connected_ms": 1000|null, "socket": "/run/sluice/vm0.sock",
 //                    "role": "server"|"client", "uplink", "mac", "vlan", "mode", "trust", "queue_pairs": 4,
-//                    "features": ["VIRTIO_F_VERSION_1"], "feature_bits": "0x100000000", "protocol_features",
-//                    "protocol_feature_bits", "memory": {"bytes", "mapped_bytes", "limit_bytes",
-//                    "sealed", "populate", "populated_bytes"}, "regions": [{"guest_address": "0x0", "bytes",
+//                    "calls": "aio"|"write", "features": ["VIRTIO_F_VERSION_1"],
+//                    "feature_bits": "0x100000000", "protocol_features", "protocol_feature_bits",
+//                    "memory": {"bytes", "mapped_bytes", "limit_bytes", "sealed", "populate",
+//                    "populated_bytes"}, "regions": [{"guest_address": "0x0", "bytes",
 //                    "huge_pages"}], "rings": [{"index": 0, "kind": "rx"|"tx", "format": "split"|"packed",
 //                    "entries", "enabled", "running", "broken", "worker", "packets", "kicks", "calls",
 //                    "calls_suppressed"}], "counters": {..}}]
 //                  `kind` as the guest sees it. "broken": the guest put into a ring what no driver may.
 //                  "stuck": a worker does not come to take changes of its rings. `mapped_bytes` counts what
-//                  is being unmapped too.
+//                  is being unmapped too. `calls`: how the guest was interrupted last.
 //   show.rules     [{"id": 7, "nic": "eth1", "port": "", "match": "ip_proto udp dst_port 53", "to": "dns",
 //                    "priority": 100, "shed": false, "implicit": false, "packets": 10, "bytes": 640}]
 //                  `id` is the rule's slot on that NIC; a rule on what a port sends has a "port" and "nic":

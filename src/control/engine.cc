@@ -10,6 +10,7 @@
 #include "base/leave_behind.h"
 #include "base/log.h"
 #include "port/guest/call_sender.h"
+#include "port/guest/guest_scratch.h"
 
 namespace sluice {
 
@@ -34,6 +35,9 @@ std::unique_ptr<Waker> make_waker(const std::vector<WorkerOptions>& workers) {
 }
 
 }  // namespace
+
+Engine::Engine(EventLoop& loop, DoorKeeper& doors)
+    : loop_(loop), doors_(doors), guest_scratch_(std::make_shared<WorkerScratch>()) {}
 
 Result<std::unique_ptr<Engine>> Engine::create(const Config& config, EventLoop& loop, DoorKeeper& doors,
                                                QueueKernel& kernel) {
@@ -104,7 +108,9 @@ Result<void> Engine::start_workers(const std::vector<WorkerOptions>& options) {
     worker_options.prepare = [id = worker_options.id] {
       if (CallSender::of_this_thread() == nullptr) {
         log::warn(
-            "worker {}: no AIO context to be had (fs.aio-max-nr): guests are not interrupted until one is",
+            "worker {}: no AIO context to be had (fs.aio-max-nr): threads that wake interrupt its guests "
+            "until "
+            "one is",
             raw(id));
       }
     };

@@ -83,7 +83,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   bool healthy() const override { return thread_watch_ == nullptr || thread_watch_->healthy(); }
 
  private:
-  Engine(EventLoop& loop, DoorKeeper& doors) : loop_(loop), doors_(doors) {}
+  Engine(EventLoop& loop, DoorKeeper& doors);
 
   // AppPortHost and GuestPortHost.
   void install_lane(PortId port, WorkerId worker, Lane* lane) override;
@@ -205,6 +205,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   std::vector<std::unique_ptr<Worker>> workers_;
   std::unique_ptr<HostMemory> host_memory_;
   std::shared_ptr<MemoryBudget> guest_memory_;  // of all guests together
+  const std::shared_ptr<WorkerScratch> guest_scratch_;
   std::unique_ptr<QueueKeeper> keeper_;
   PortNames names_;
   std::map<PortId, PortEntry> port_table_;  // what every NIC's program has been told

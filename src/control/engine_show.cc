@@ -5,6 +5,8 @@
 #include "base/closer.h"
 #include "base/descriptors.h"
 #include "control/engine.h"
+#include "port/guest/call_sender.h"
+#include "port/guest/virtqueue.h"
 #include "worker/port_meter.h"
 
 namespace sluice {
@@ -332,6 +334,7 @@ json Engine::show_guests() {
     shown["role"] = role_text(config.role);
     shown["trust"] = config.trust;
     shown["queue_pairs"] = config.queue_pairs;
+    shown["calls"] = guest->call_price().by_write() ? "write" : "aio";
     shown["connected_ms"] = info.connected ? json((now_ns() - info.since_ns) / 1'000'000) : json();
     shown["features"] = info.feature_names;
     shown["feature_bits"] = fmt::format("{:#x}", info.features);
@@ -446,6 +449,7 @@ json Engine::show_counters() {
   daemon["descriptors_used"] = descriptors_used();
   daemon["descriptors_needed"] = descriptors_needed(current_, workers_.size());
   daemon["descriptors_limit"] = descriptor_limit();
+  daemon["threads_without_aio"] = CallSender::threads_without();
   daemon["waker_targets"] = waker_->targets();
   daemon["closer_done"] = Closer::of_process().done();
   daemon["closer_waiting"] = Closer::of_process().waiting();

@@ -87,6 +87,7 @@ Result<void> Engine::add_guest(const PortConfig& config, PortId id) {
   options.sealed_memory = config.sealed_memory;
   options.populate = config.populate;
   options.waker = waker_.get();
+  options.scratch = guest_scratch_;
   auto port = GuestPort::create(std::move(options), loop_, *this, doors_);
   SLUICE_TRY(port);
   guests_[config.name] = std::move(*port);

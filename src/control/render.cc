@@ -294,6 +294,7 @@ std::string render_guests(const json& result) {
                {"LIMIT", kRight},
                {"KICKS", kRight},
                {"CALLS", kRight},
+               {"CALLED BY"},
                {"RX PACKETS", kRight},
                {"TX PACKETS", kRight},
                {"DROPS", kRight},
@@ -304,8 +305,8 @@ std::string render_guests(const json& result) {
                cell(guest, "mac"), id_cell(guest, "vlan"), cell(guest, "mode"), rings_cell(guest),
                std::to_string(items(guest, "regions").size()), bytes_cell(guest, "bytes"),
                bytes_cell(guest, "limit_bytes"), counter(guest, "kicks"), counter(guest, "calls"),
-               counter(guest, "rx_packets"), counter(guest, "tx_packets"), counter_sum(guest, "drop_"),
-               counter_sum(guest, "fault_")});
+               cell(guest, "calls"), counter(guest, "rx_packets"), counter(guest, "tx_packets"),
+               counter_sum(guest, "drop_"), counter_sum(guest, "fault_")});
     for (const char* key : {"features", "protocol_features"}) {
       if (!items(guest, key).empty()) {
         features.row({cell(guest, "name"), cell(guest, key)});

@@ -70,7 +70,7 @@ TEST(Render, ShowsTheOtherTables) {
 TEST(Render, GuestsAreATableTheirFeaturesAndTheirRings) {
   json guests = json::parse(
       R"([{"name":"vm0","state":"running","pid":4711,"uplink":"eth1","mac":["52:54:00:00:00:01"],"vlan":7,
-      "mode":"bridge","features":["VERSION_1","RING_PACKED"],"protocol_features":["MQ"],
+      "mode":"bridge","calls":"aio","features":["VERSION_1","RING_PACKED"],"protocol_features":["MQ"],
       "regions":[{"guest_address":"0x0","bytes":134217728,"huge_pages":false}],
       "memory":{"bytes":134217728,"mapped_bytes":134217728,"limit_bytes":274877906944},
       "rings":[{"index":0,"kind":"rx","format":"packed","entries":256,"enabled":true,"running":true,
@@ -79,18 +79,18 @@ TEST(Render, GuestsAreATableTheirFeaturesAndTheirRings) {
                 "broken":true,"worker":1,"packets":0,"kicks":0,"calls":0,"calls_suppressed":0}],
       "counters":{"kicks":1,"calls":2,"rx_packets":5,"tx_packets":0,"drop_ring_full":2}},
      {"name":"vm1","state":"waiting","pid":null,"uplink":null,"mac":["52:54:00:00:00:02"],"vlan":0,
-      "mode":"vepa","features":[],"protocol_features":[],"regions":[],
+      "mode":"vepa","calls":"write","features":[],"protocol_features":[],"regions":[],
       "memory":{"bytes":0,"mapped_bytes":0,"limit_bytes":1073741824},"rings":[],"counters":{}}])");
   EXPECT_EQ(render_guests(guests),
             "GUEST  STATE     PID  UPLINK  MAC                VLAN  MODE    RINGS  REGIONS   MEMORY    LIMIT "
             " KICKS  "
-            "CALLS  RX PACKETS  TX PACKETS  DROPS  FAULTS\n"
+            "CALLS  CALLED BY  RX PACKETS  TX PACKETS  DROPS  FAULTS\n"
             "vm0    running  4711  eth1    52:54:00:00:00:01     7  bridge    1/2        1  128 MiB  256 GiB "
             "     1  "
-            "    2           5           0      2       0\n"
+            "    2  aio                 5           0      2       0\n"
             "vm1    waiting     -  -       52:54:00:00:00:02     0  vepa      0/0        0      0 B    1 GiB "
             "     -  "
-            "    -           -           -      0       0\n"
+            "    -  write               -           -      0       0\n"
             "\n"
             "GUEST  FEATURES\n"
             "vm0    VERSION_1,RING_PACKED\n"

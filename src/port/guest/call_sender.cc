@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/untrusted.h"
 
@@ -46,15 +47,47 @@ Result<CallSender> CallSender::create() {
   return CallSender(null.get(), context);
 }
 
-CallSender* CallSender::of_this_thread(std::uint32_t tries_between) {
-  thread_local std::optional<CallSender> sender;
-  thread_local std::uint32_t asked = 0;
-  if (!sender && asked++ % tries_between == 0) [[unlikely]] {
-    if (auto made = create()) {
-      sender.emplace(std::move(*made));
+namespace {
+
+std::atomic<std::uint32_t> threads_without_one{0};
+
+// What one thread has: a context, or the wish for one.
+struct OfThread {
+  std::optional<CallSender> sender;
+  std::uint64_t next_try_ns = 0;
+  bool without = false;
+
+  ~OfThread() { set_without(false); }
+  void set_without(bool now) {
+    if (std::exchange(without, now) != now) {
+      now ? ++threads_without_one : --threads_without_one;
     }
   }
-  return sender ? &*sender : nullptr;
+  void try_again() {
+    const std::uint64_t now = now_ns();
+    if (now < next_try_ns) {
+      return;
+    }
+    next_try_ns = now + CallSender::kRetryNs;
+    if (auto made = CallSender::create()) {
+      sender.emplace(std::move(*made));
+    }
+    set_without(!sender);
+  }
+};
+
+}  // namespace
+
+CallSender* CallSender::of_this_thread() {
+  thread_local OfThread mine;
+  if (!mine.sender) [[unlikely]] {
+    mine.try_again();
+  }
+  return mine.sender ? &*mine.sender : nullptr;
+}
+
+std::uint32_t CallSender::threads_without() {
+  return threads_without_one.load(std::memory_order_relaxed);
 }
 
 CallSender::CallSender(int null, aio_context_t context) : null_(null), context_(context) {}

@@ -21,14 +21,17 @@ class CallSender {
  public:
   // Eventfds per call of send().
   static constexpr std::size_t kMost = 64;
-  static constexpr std::uint32_t kTriesBetween = 64;
+  // Between two tries of a thread that has found no context.
+  static constexpr std::uint64_t kRetryNs = 100'000'000;
 
   // Errors: a kernel without AIO, or the system's limit (fs.aio-max-nr).
   static Result<CallSender> create();
   // The present thread's, shared by all its lanes, kept until the thread ends: a port made while others have
-  // used up fs.aio-max-nr needs none of its own. Null: there was none to be had; tried again at every
-  // so many calls.
-  static CallSender* of_this_thread(std::uint32_t tries_between = kTriesBetween);
+  // used up fs.aio-max-nr needs none of its own. Null: there was none to be had, the last time that it was
+  // tried.
+  static CallSender* of_this_thread();
+  // Threads that found none when they tried last.
+  static std::uint32_t threads_without();
   CallSender(CallSender&& other) noexcept;
   CallSender& operator=(CallSender&&) = delete;
   ~CallSender();

@@ -23,7 +23,7 @@ class GuestDevice::Impl {
   void assign_queues(std::uint32_t index);  // after a change of this ring
 
   const GuestPolicy policy_;
-  const std::shared_ptr<WakePrice> call_price_ = std::make_shared<WakePrice>();
+  const std::shared_ptr<CallPrice> call_price_ = std::make_shared<CallPrice>();
   const std::vector<WorkerId> workers_;
   const std::size_t serving_;
   std::shared_ptr<const GuestMemory> memory_ = std::make_shared<GuestMemory>();
@@ -31,8 +31,19 @@ class GuestDevice::Impl {
   std::vector<std::unique_ptr<GuestLane>> lanes_;  // in the order of workers_
 };
 
+namespace {
+
+GuestPolicy with_scratch(GuestPolicy policy) {
+  if (policy.scratch == nullptr) {
+    policy.scratch = std::make_shared<WorkerScratch>();
+  }
+  return policy;
+}
+
+}  // namespace
+
 GuestDevice::Impl::Impl(GuestPolicy policy, std::vector<WorkerId> workers, std::uint32_t queue_pairs)
-    : policy_(std::move(policy)),
+    : policy_(with_scratch(std::move(policy))),
       workers_(std::move(workers)),
       serving_(policy_.serving == 0 ? workers_.size() : policy_.serving) {
   SLUICE_CHECK(serving_ <= workers_.size(), "{} serving of {} workers", serving_, workers_.size());
@@ -42,7 +53,7 @@ GuestDevice::Impl::Impl(GuestPolicy policy, std::vector<WorkerId> workers, std::
     queues_.push_back(std::make_unique<Virtqueue>(i, policy_.waker, call_price_));
   }
   for (std::size_t i = 0; i < workers_.size(); ++i) {
-    lanes_.push_back(std::make_unique<GuestLane>(policy_, *call_price_));
+    lanes_.push_back(std::make_unique<GuestLane>(policy_, *call_price_, policy_.scratch->of(workers_[i])));
   }
 }
 
@@ -177,7 +188,7 @@ GuestDevice::RingState GuestDevice::ring_state(std::uint32_t index) const {
           .worker = impl_->workers_[impl_->lane_index(index)]};
 }
 
-const WakePrice& GuestDevice::call_price() const {
+const CallPrice& GuestDevice::call_price() const {
   return *impl_->call_price_;
 }
 

@@ -21,6 +21,9 @@
 
 namespace sluice {
 
+class CallPrice;
+class WorkerScratch;
+
 struct GuestPolicy {
   PortId port{0};
   PortId uplink = PortId::kDrop;
@@ -30,6 +33,7 @@ struct GuestPolicy {
   SourceLimits limits;        // `source_ip` and rates
   std::uint32_t serving = 0;  // the first so many workers of the list have queues of their own; 0: all
   Waker* waker = nullptr;     // calls a guest that is dear to call; none: lanes do, whatever it costs
+  std::shared_ptr<WorkerScratch> scratch = nullptr;  // of the workers, for all guests; none: one of its own
 };
 
 class GuestDevice {
@@ -71,7 +75,7 @@ class GuestDevice {
   };
   RingState ring_state(std::uint32_t index) const;
   void visit(CounterVisitor& visitor) const;
-  const WakePrice& call_price() const;
+  const CallPrice& call_price() const;
 
  private:
   class Impl;

@@ -2,7 +2,6 @@
 #include "port/guest/guest_lane.h"
 
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/timerfd.h>
 
 #include <algorithm>
@@ -10,7 +9,7 @@
 #include <cerrno>
 #include <utility>
 
-#include "base/check.h"
+#include "port/guest/call_sender.h"
 
 namespace sluice {
 
@@ -27,21 +26,14 @@ SourcePolicy source_policy(const GuestPolicy& policy) {
 
 }  // namespace
 
-GuestLane::GuestLane(const GuestPolicy& policy, WakePrice& call_price)
+GuestLane::GuestLane(const GuestPolicy& policy, CallPrice& call_price, GuestScratch& scratch)
     : policy_(policy),
       call_price_(call_price),
+      scratch_(scratch),
       guard_(source_policy(policy)),
       longest_(kMaxFrameBytes - guard_.tag_bytes()),
       most_head_(guard_.most_head()),
-      kicks_(::epoll_create1(EPOLL_CLOEXEC)) {
-  touched_.reserve(kMaxVrings);
-  // Not touched before it is needed, so it costs nothing until then.
-  void* gather = ::mmap(nullptr, kGatherBytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  SLUICE_CHECK(gather != MAP_FAILED, "no address space: errno {}", errno);
-  gather_ = Mapping::adopt(gather, kGatherBytes);
-  ::madvise(gather, kGatherBytes, MADV_DONTDUMP);  // frames
-}
+      kicks_(::epoll_create1(EPOLL_CLOEXEC)) {}
 
 GuestLane::~GuestLane() = default;
 
@@ -54,6 +46,7 @@ void GuestLane::set_queues(std::vector<Virtqueue*> receive, std::vector<Virtqueu
     unwatched_ += queue->watched() ? 0 : 1;
   }
   std::erase_if(touched_, [](const Virtqueue* queue) { return !queue->started(); });
+  touched_.reserve(touched_.size() + receive_.size() + transmit_.size());  // the worker never allocates
   is_touched_.fill(false);
   for (const Virtqueue* queue : touched_) {
     is_touched_[queue->index()] = true;
@@ -86,7 +79,7 @@ void GuestLane::touch(Virtqueue& queue) {
 std::uint32_t GuestLane::poll() {
   call();
   // Once per turn: the budgets of the next one.
-  pieces_.walk_left = kWalkedPerTurn;
+  walk_left_ = kWalkedPerTurn;
   wasted_left_ = kWastedPerTurn;
   return std::exchange(refused_, 0);
 }
@@ -125,27 +118,32 @@ void GuestLane::make_calls(std::span<GuestCall* const> calls) {
   if (calls.empty()) {
     return;
   }
+  CallSender* sender = nullptr;
   if (policy_.waker == nullptr || !call_price_.dear()) [[likely]] {
+    sender = CallSender::of_this_thread();
+  }
+  if (sender != nullptr) [[likely]] {
     std::size_t sent = 0;
     std::array<int, CallSender::kMost> fds;
     std::ranges::transform(calls, fds.begin(), &GuestCall::fd);
-    if (CallSender* sender = CallSender::of_this_thread()) {
-      const auto send = [&] { sent = sender->send(std::span(fds).first(calls.size())); };
-      if (policy_.waker == nullptr) {
-        send();
-      } else {
-        call_price_.make(static_cast<std::uint32_t>(calls.size()), send);
-      }
+    const auto send = [&] { sent = sender->send(std::span(fds).first(calls.size())); };
+    if (policy_.waker == nullptr) {
+      send();
+    } else {
+      call_price_.make(static_cast<std::uint32_t>(calls.size()), send);
     }
+    call_price_.called_by_aio();
     if (sent == calls.size()) [[likely]] {
       return;
     }
     counters_.calls_failed.add(calls.size() - sent);
     calls = calls.subspan(sent);
   }
-  if (policy_.waker != nullptr) {
-    for (GuestCall* call : calls) {
+  for (GuestCall* call : calls) {
+    if (policy_.waker != nullptr) {
       policy_.waker->ask(*call);
+    } else if (sender == nullptr) {
+      counters_.calls_failed.add(1);
     }
   }
 }

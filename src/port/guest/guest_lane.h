@@ -13,23 +13,18 @@
 
 #include "base/fd.h"
 #include "base/ids.h"
-#include "port/guest/call_sender.h"
 #include "port/guest/guest_buffer.h"
 #include "port/guest/guest_device.h"
+#include "port/guest/guest_scratch.h"
 #include "port/guest/virtqueue.h"
 #include "port/port.h"
 #include "port/source_guard.h"
-#include "port/vlan.h"
 #include "stats/counter.h"
 
 namespace sluice {
 
 inline constexpr std::uint32_t kMinFrameBytes = 14;     // an Ethernet header
 inline constexpr std::uint32_t kMaxFrameBytes = 65535;  // with its tag
-
-// Frames of a transmit burst that lie in several pieces are put together here; a burst ends when the next one
-// might not fit (D6).
-inline constexpr std::uint32_t kGatherBytes = 4 * 65536;
 
 // Kick descriptors looked at per wake-up (D6); one that is missed is found by the next look.
 inline constexpr int kKickEvents = 64;
@@ -45,12 +40,12 @@ struct GuestLaneCounters {
   Counter drop_tx_runt, drop_tx_too_long;
   SourceCounters source;
   Counter fault_tx_header;
-  Counter calls_failed;  // no AIO to be had (fs.aio-max-nr), or the descriptor refused it
+  Counter calls_failed;  // the descriptor refused it, or there was no AIO and no waker
 };
 
 class GuestLane final : public Lane {
  public:
-  GuestLane(const GuestPolicy& policy, WakePrice& call_price);
+  GuestLane(const GuestPolicy& policy, CallPrice& call_price, GuestScratch& scratch);
   ~GuestLane() override;
 
   DomainId domain() const override { return domain_of(policy_.port); }
@@ -113,7 +108,6 @@ class GuestLane final : public Lane {
   bool take_in_pieces(Virtqueue& queue, const GuestBuffer& buffer, std::uint32_t slot);
   std::uint32_t judge_heads(std::span<Packet> packets, std::uint32_t first, std::uint32_t count);
   void finish_tx();
-  std::byte* head_room(std::uint32_t slot) { return heads_[slot].data() + kHeadFront; }
 
   void call();
   void make_calls(std::span<GuestCall* const> calls);
@@ -123,7 +117,8 @@ class GuestLane final : public Lane {
   void touch(Virtqueue& queue);
 
   const GuestPolicy& policy_;
-  WakePrice& call_price_;  // of all lanes of the port
+  CallPrice& call_price_;  // of all lanes of the port
+  GuestScratch& scratch_;  // of the worker
   SourceGuard guard_;
   // Of a frame that the guest sends, and of its head: a tag may be pushed into both.
   const std::uint32_t longest_, most_head_;
@@ -140,36 +135,7 @@ class GuestLane final : public Lane {
   std::array<bool, kMaxVrings> is_touched_{};  // by index
   std::uint32_t refused_ = 0;                  // frames of the guest that were dropped since poll()
   std::uint32_t wasted_left_ = kWastedPerTurn;
-
-  // Of the present burst towards the guest.
-  std::array<GuestBuffer, kBurst> rx_buffers_;
-  std::array<Packet, kBurst> spread_;
-
-  // Of the transmit burst that is out.
-  struct Segment {
-    Virtqueue* queue = nullptr;
-    std::uint32_t first = 0, count = 0;  // in tx_buffers_
-  };
-  std::array<GuestBuffer, kBurst> tx_buffers_;
-  std::array<Segment, kBurst> segments_;
-  std::uint32_t segment_count_ = 0;
-  std::uint32_t tx_taken_ = 0;  // buffers
-  std::uint32_t tx_out_ = 0;    // packets
-  // Per buffer of it, until the burst is judged: where the frame's body is.
-  struct Body {
-    const std::byte* data = nullptr;
-    std::uint32_t bytes = 0;
-    std::uint32_t head_bytes = 0;  // 0: no frame
-  };
-  std::array<Body, kBurst> bodies_;
-  // D3: the first bytes of each frame; judged here, sent from here. With room in front for a tag.
-  static constexpr std::size_t kHeadFront = 16;
-  static_assert(kHeadFront >= kVlanTagBytes);
-  alignas(64) std::array<std::array<std::byte, kHeadFront + kMaxHead>, kBurst> heads_;
-  Mapping gather_;
-  std::uint32_t gathered_ = 0;  // bytes of it in use
-
-  PieceStore pieces_;
+  std::uint32_t walk_left_ = kWalkedPerTurn;
 };
 
 }  // namespace sluice

@@ -56,7 +56,8 @@ GuestPort::Impl::Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop
                .trust = options_.trust,
                .limits = options_.limits,
                .serving = options_.serving,
-               .waker = options_.waker},
+               .waker = options_.waker,
+               .scratch = options_.scratch},
               options_.workers, options_.queue_pairs),
       populator_(loop) {
   for (WorkerId worker : options_.workers) {
@@ -387,7 +388,7 @@ Result<std::unique_ptr<GuestPort>> GuestPort::create(GuestPortOptions options, E
 GuestPort::Info GuestPort::info() const {
   return impl_->info();
 }
-const WakePrice& GuestPort::call_price() const {
+const CallPrice& GuestPort::call_price() const {
   return impl_->call_price();
 }
 const GuestPortOptions& GuestPort::options() const {

@@ -33,6 +33,9 @@ namespace sluice {
 // How many front-ends one port takes at once. Each costs a process, its door.
 inline constexpr std::uint32_t kFrontEndBurst = 20;
 
+class CallPrice;
+class WorkerScratch;
+
 struct GuestPortOptions {
   PortId id{0};
   std::string name;    // "vm0"
@@ -61,6 +64,7 @@ struct GuestPortOptions {
   std::uint64_t retry_ns = 500'000'000;               // client: between tries to connect
   std::uint64_t front_end_interval_ns = 500'000'000;  // server: after kFrontEndBurst, one in so long; 0: all
   Waker* waker = nullptr;                             // for a guest that is dear to call; outlives the port
+  std::shared_ptr<WorkerScratch> scratch = nullptr;   // of the workers, for all guest ports
 };
 
 // Of a port: its socket, the word that memory is lost, an epoll set per lane. Of a session: its door, and the
@@ -133,7 +137,7 @@ class GuestPort {
     std::vector<Ring> rings;
   };
   Info info() const;
-  const WakePrice& call_price() const;
+  const CallPrice& call_price() const;
   // Ends the session of a front-end whose guest held workers up; counted `fault_stalled`. Takes no other for
   // so long.
   void cut_off_stalled(std::uint64_t nobody_for_ns);

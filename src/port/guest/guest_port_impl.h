@@ -35,7 +35,7 @@ class GuestPort::Impl final : public VringControl {
 
   Result<void> start();
   Info info() const;
-  const WakePrice& call_price() const { return device_.call_price(); }
+  const CallPrice& call_price() const { return device_.call_price(); }
   void cut_off_stalled(std::uint64_t nobody_for_ns) {
     if (attached_ && !attached_->ending) {
       stalled_.add(1);

@@ -91,11 +91,11 @@ void GuestLane::spread(std::span<const Packet> packets) {
     for (std::uint64_t rest = left; rest != 0; rest &= rest - 1) {
       const auto i = static_cast<std::size_t>(std::countr_zero(rest));
       if (queue_of[i] == queue) {
-        spread_[count++] = packets[i];
+        scratch_.spread[count++] = packets[i];
         left &= ~(std::uint64_t{1} << i);
       }
     }
-    deliver(*receive_[queue], std::span(spread_).first(count));
+    deliver(*receive_[queue], std::span(scratch_.spread).first(count));
   }
 }
 
@@ -121,23 +121,25 @@ void GuestLane::deliver(Virtqueue& queue, std::span<const Packet> packets) {
 // buffers as a burst may have. None of these depends on what the driver does meanwhile (D6).
 template <typename Ring>
 void GuestLane::fill(Virtqueue& queue, Ring& ring, std::span<const Packet> packets) {
+  GuestScratch& scratch = scratch_;
+  scratch.pieces.walk_left = walk_left_;
   bool gave = false;
   bool wants_more = false;
   while (!packets.empty()) {
     const std::size_t wanted = wants_more ? kBurst : packets.size();
-    pieces_.used = 0;
-    const std::uint32_t count = ring.take(std::span(rx_buffers_).first(wanted), pieces_);
+    scratch.pieces.used = 0;
+    const std::uint32_t count = ring.take(std::span(scratch.rx_buffers).first(wanted), scratch.pieces);
     if (count == 0) {
       counters_.drop_ring_full.add(packets.size());
       break;
     }
-    const Filled filled = fill_buffers(queue, std::span(rx_buffers_).first(count), packets);
+    const Filled filled = fill_buffers(queue, std::span(scratch.rx_buffers).first(count), packets);
     if (filled.buffers > 0) {
-      ring.give_back(std::span<const GuestBuffer>(rx_buffers_).first(filled.buffers));
+      ring.give_back(std::span<const GuestBuffer>(scratch.rx_buffers).first(filled.buffers));
       gave = true;
     }
     if (filled.buffers < count) {
-      ring.untake(rx_buffers_[filled.buffers]);
+      ring.untake(scratch.rx_buffers[filled.buffers]);
     }
     packets = packets.subspan(filled.packets);
     wasted_left_ -= std::min(filled.wasted, wasted_left_);
@@ -152,6 +154,7 @@ void GuestLane::fill(Virtqueue& queue, Ring& ring, std::span<const Packet> packe
     }
     wants_more = filled.wants_more;
   }
+  walk_left_ = scratch.pieces.walk_left;
   if (gave) {
     ring.publish();
     touch(queue);
@@ -249,7 +252,7 @@ GuestLane::Filled GuestLane::fill_slowly(Virtqueue& queue, std::span<GuestBuffer
   }
   std::array<std::byte, kNetHeaderBytes> header;
   make_net_header(header.data(), static_cast<std::uint16_t>(used));
-  Scatter scatter(buffers.first(used), pieces_);
+  Scatter scatter(buffers.first(used), scratch_.pieces);
   scatter.write(header.data(), queue.header_bytes());
   for (const std::span<const std::byte> piece : frame.piece) {
     scatter.write(piece.data(), piece.size());

@@ -69,29 +69,30 @@ class Gather {
 // From as many queues as the burst has room for. Who begins moves on by one each time, so that a queue that
 // is always full keeps nobody out.
 std::uint32_t GuestLane::tx_burst(std::span<Packet> packets) {
-  SLUICE_CHECK(tx_taken_ == 0, "{} buffers of the last burst are not done", tx_taken_);
+  GuestScratch& scratch = scratch_;
+  SLUICE_CHECK(scratch.tx_taken == 0, "{} buffers of the last burst are not done", scratch.tx_taken);
   packets = packets.first(std::min<std::size_t>(packets.size(), kBurst));
-  segment_count_ = 0;
-  gathered_ = 0;
+  scratch.segment_count = 0;
+  scratch.gathered = 0;
   std::uint32_t taken = 0;
   const std::size_t queues = transmit_.size();
   transmit_first_ = transmit_first_ + 1 < queues ? transmit_first_ + 1 : 0;
   std::size_t at = transmit_first_;
   // One buffer is at most one packet, so what is left of the burst is what may be taken.
-  for (std::size_t i = 0; i < queues && tx_taken_ < packets.size(); ++i) {
+  for (std::size_t i = 0; i < queues && scratch.tx_taken < packets.size(); ++i) {
     Virtqueue& queue = *transmit_[at];
     at = at + 1 == queues ? 0 : at + 1;
     if (queue.memory_lost()) [[unlikely]] {
       continue;
     }
     queue.with_ring([&](auto& ring) {
-      taken += take_frames(queue, ring, packets.subspan(taken, packets.size() - tx_taken_));
+      taken += take_frames(queue, ring, packets.subspan(taken, packets.size() - scratch.tx_taken));
       if (ring.broken()) [[unlikely]] {
         queue.note_broken();
       }
     });
   }
-  tx_out_ = taken;
+  scratch.tx_out = taken;
   if (taken == 0) {
     finish_tx();  // nothing of it is out, so nobody will call tx_done()
   }
@@ -100,34 +101,42 @@ std::uint32_t GuestLane::tx_burst(std::span<Packet> packets) {
 
 template <typename Ring>
 std::uint32_t GuestLane::take_frames(Virtqueue& queue, Ring& ring, std::span<Packet> packets) {
-  pieces_.used = 0;
-  const std::uint32_t first = tx_taken_;
-  std::uint32_t count = ring.take(std::span(tx_buffers_).subspan(first, packets.size()), pieces_);
-  const std::uint32_t copied = copy_heads(queue, std::span(tx_buffers_).subspan(first, count), first);
+  GuestScratch& scratch = scratch_;
+  scratch.pieces.used = 0;
+  scratch.pieces.walk_left = walk_left_;
+  const std::uint32_t first = scratch.tx_taken;
+  std::uint32_t count =
+      ring.take(std::span(scratch.tx_buffers).subspan(first, packets.size()), scratch.pieces);
+  const std::uint32_t copied = copy_heads(queue, std::span(scratch.tx_buffers).subspan(first, count), first);
+  walk_left_ = scratch.pieces.walk_left;
   if (copied < count) [[unlikely]] {
-    ring.untake(tx_buffers_[first + copied]);
+    ring.untake(scratch.tx_buffers[first + copied]);
     refused_ += kBurst;  // there is more, so another turn comes
     count = copied;
   }
-  if (!pieces_.has_room_for_a_chain()) [[unlikely]] {
+  if (!scratch.pieces.has_room_for_a_chain()) [[unlikely]] {
     refused_ += kBurst;  // what the budget left behind is the next turn's
   }
   if (count == 0) {
     return 0;
   }
-  asm volatile("" : : "r"(heads_.data()) : "memory");  // D3: from here on only the copies are looked at
+  asm volatile(""
+               :
+               : "r"(scratch.heads.data())
+               : "memory");  // D3: from here on only the copies are looked at
   const std::uint32_t taken = judge_heads(packets, first, count);
   queue.counters().packets.add(taken);
-  segments_[segment_count_++] = Segment{.queue = &queue, .first = first, .count = count};
-  tx_taken_ += count;
+  scratch.segments[scratch.segment_count++] = {.queue = &queue, .first = first, .count = count};
+  scratch.tx_taken += count;
   refused_ += count - taken;
   return taken;
 }
 
-// Fills heads_ and bodies_ from slot `first` on. Returns for how many of the buffers: fewer when there is no
+// Fills heads and bodies from slot `first` on. Returns for how many of the buffers: fewer when there is no
 // room to put the next one together.
 std::uint32_t GuestLane::copy_heads(Virtqueue& queue, std::span<const GuestBuffer> buffers,
                                     std::uint32_t first) {
+  GuestScratch& scratch = scratch_;
   const std::uint32_t header_bytes = queue.header_bytes();
   for (std::uint32_t i = 0; i < buffers.size(); ++i) {
     const GuestBuffer& buffer = buffers[i];
@@ -139,7 +148,7 @@ std::uint32_t GuestLane::copy_heads(Virtqueue& queue, std::span<const GuestBuffe
       }
       continue;
     }
-    Body& body = bodies_[slot];
+    GuestScratch::Body& body = scratch.bodies[slot];
     if (!net_header_is_plain(load_u64(buffer.data))) [[unlikely]] {
       counters_.fault_tx_header.add(1);
       body.head_bytes = 0;
@@ -149,7 +158,7 @@ std::uint32_t GuestLane::copy_heads(Virtqueue& queue, std::span<const GuestBuffe
     body.head_bytes = std::min(length, most_head_);
     body.data = frame + body.head_bytes;
     body.bytes = length - body.head_bytes;
-    copy_bytes(head_room(slot), frame, body.head_bytes);
+    copy_bytes(scratch.head_room(slot), frame, body.head_bytes);
   }
   return static_cast<std::uint32_t>(buffers.size());
 }
@@ -157,7 +166,8 @@ std::uint32_t GuestLane::copy_heads(Virtqueue& queue, std::span<const GuestBuffe
 // A buffer that is in pieces, too short, too long or bad. False: there is no room to put it together.
 bool GuestLane::take_in_pieces(Virtqueue& queue, const GuestBuffer& buffer, std::uint32_t slot) {
   const std::uint32_t header_bytes = queue.header_bytes();
-  Body& body = bodies_[slot];
+  GuestScratch& scratch = scratch_;
+  GuestScratch::Body& body = scratch.bodies[slot];
   body.head_bytes = 0;
   if (buffer.bytes == 0) {
     queue.counters().of(buffer.fault).add(1);
@@ -172,7 +182,7 @@ bool GuestLane::take_in_pieces(Virtqueue& queue, const GuestBuffer& buffer, std:
     counters_.drop_tx_too_long.add(1);
     return true;
   }
-  Gather gather(buffer, pieces_);
+  Gather gather(buffer, scratch.pieces);
   std::array<std::byte, kNetHeaderBytes> header{};
   gather.read(header.data(), header_bytes);
   if (!net_header_is_plain(load_u64(header.data()))) {
@@ -180,17 +190,17 @@ bool GuestLane::take_in_pieces(Virtqueue& queue, const GuestBuffer& buffer, std:
     return true;
   }
   const std::uint32_t head_bytes = std::min(length, most_head_);
-  gather.read(head_room(slot), head_bytes);
+  gather.read(scratch.head_room(slot), head_bytes);
   body.bytes = length - head_bytes;
   if (body.bytes != 0) {
     body.data = gather.in_place(body.bytes);
     if (body.data == nullptr) {
-      if (body.bytes > kGatherBytes - gathered_) {
+      if (body.bytes > kGatherBytes - scratch.gathered) {
         return false;
       }
-      std::byte* together = gather_.data() + gathered_;
+      std::byte* together = scratch.gather.data() + scratch.gathered;
       gather.read(together, body.bytes);
-      gathered_ += body.bytes;
+      scratch.gathered += body.bytes;
       body.data = together;
       counters_.tx_gathered.add(1);
     }
@@ -200,15 +210,16 @@ bool GuestLane::take_in_pieces(Virtqueue& queue, const GuestBuffer& buffer, std:
 }
 
 std::uint32_t GuestLane::judge_heads(std::span<Packet> packets, std::uint32_t first, std::uint32_t count) {
+  GuestScratch& scratch = scratch_;
   std::uint32_t taken = 0;
   std::uint64_t bytes = 0;
   guard_.begin_burst(count);
   for (std::uint32_t slot = first; slot < first + count; ++slot) {
-    const Body& body = bodies_[slot];
+    const GuestScratch::Body& body = scratch.bodies[slot];
     if (body.head_bytes == 0) [[unlikely]] {
       continue;  // no frame, and counted
     }
-    std::byte* head = head_room(slot);
+    std::byte* head = scratch.head_room(slot);
     std::uint32_t head_bytes = body.head_bytes;
     if (!guard_.admit(head, head_bytes, body.bytes == 0, counters_.source)) [[unlikely]] {
       continue;
@@ -227,7 +238,7 @@ std::uint32_t GuestLane::judge_heads(std::span<Packet> packets, std::uint32_t fi
 }
 
 void GuestLane::tx_done(std::uint32_t count) {
-  SLUICE_CHECK(count == tx_out_, "{} done of {} packets out", count, tx_out_);
+  SLUICE_CHECK(count == scratch_.tx_out, "{} done of {} packets out", count, scratch_.tx_out);
   if (count != 0) {
     finish_tx();
   }
@@ -235,17 +246,19 @@ void GuestLane::tx_done(std::uint32_t count) {
 
 // Gives every buffer of the burst back, in the order in which they were taken.
 void GuestLane::finish_tx() {
-  for (const Segment& segment : std::span(segments_).first(segment_count_)) {
-    const auto buffers = std::span<const GuestBuffer>(tx_buffers_).subspan(segment.first, segment.count);
+  GuestScratch& scratch = scratch_;
+  for (const GuestScratch::Segment& segment : std::span(scratch.segments).first(scratch.segment_count)) {
+    const auto buffers =
+        std::span<const GuestBuffer>(scratch.tx_buffers).subspan(segment.first, segment.count);
     segment.queue->with_ring([buffers](auto& ring) {
       ring.give_back(buffers);
       ring.publish();
     });
     touch(*segment.queue);
   }
-  segment_count_ = 0;
-  tx_taken_ = 0;
-  tx_out_ = 0;
+  scratch.segment_count = 0;
+  scratch.tx_taken = 0;
+  scratch.tx_out = 0;
 }
 
 }  // namespace sluice

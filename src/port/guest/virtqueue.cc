@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include "port/guest/bounded_write.h"
 #include "port/guest/call_sender.h"
 #include "port/guest/net_header.h"
 
@@ -20,13 +21,35 @@ UniqueFd duplicate(int fd, Counter& fault) {
 
 }  // namespace
 
+void CallPrice::visit(CounterVisitor& visitor) const {
+  WakePrice::visit(visitor);
+  visitor.counter("calls_by_write", by_write_.load(std::memory_order_relaxed));
+  visitor.counter("fault_call_waits", waited_.load(std::memory_order_relaxed));
+}
+
 bool GuestCall::wake() {
-  CallSender* calls = CallSender::of_this_thread(1);
-  const int eventfd = fd();
-  if (calls != nullptr) {
-    (void)calls->send(std::span(&eventfd, 1));  // one that cannot be signalled never can
+  CallSender* calls = CallSender::of_this_thread();
+  if (calls == nullptr) [[unlikely]] {
+    return wake_by_write();
   }
-  return calls != nullptr;
+  const int eventfd = fd();
+  (void)calls->send(std::span(&eventfd, 1));  // one that cannot be signalled never can
+  price_->called_by_aio();
+  return true;
+}
+
+// One whose counter is full and that waits has been made so by the peer: it is readable as it is, and is not
+// written to again.
+bool GuestCall::wake_by_write() {
+  BoundedWrite* writer = BoundedWrite::of_this_thread();
+  if (writer == nullptr) {
+    return false;
+  }
+  if (!waits_) {
+    waits_ = writer->signal(fd()) == BoundedWrite::Done::kWaited;
+    price_->called_by_write(waits_);
+  }
+  return true;
 }
 
 void Virtqueue::start(const VringSetup& setup, const GuestMemory& memory) {

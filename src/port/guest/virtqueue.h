@@ -18,18 +18,49 @@
 
 namespace sluice {
 
+// What it costs to call one port's guest, and by what it is called. Workers and waker threads.
+class CallPrice : public WakePrice {
+ public:
+  void called_by_aio() {
+    if (by_write_now_.load(std::memory_order_relaxed)) [[unlikely]] {
+      by_write_now_.store(false, std::memory_order_relaxed);
+    }
+  }
+  void called_by_write(bool it_waited) {
+    by_write_.fetch_add(1, std::memory_order_relaxed);
+    waited_.fetch_add(it_waited ? 1 : 0, std::memory_order_relaxed);
+    by_write_now_.store(true, std::memory_order_relaxed);
+  }
+
+  // --- any thread ---
+  // The last call was a write(2): whoever made it had no AIO context.
+  bool by_write() const { return by_write_now_.load(std::memory_order_relaxed); }
+  void visit(CounterVisitor& visitor) const;  // WakePrice's, calls_by_write, fault_call_waits
+
+ private:
+  std::atomic<bool> by_write_now_{false};
+  std::atomic<std::uint64_t> by_write_{0}, waited_{0};
+};
+
 // Interrupts the guest by an eventfd that its front-end has sent.
 class GuestCall final : public WakeTarget {
  public:
-  using WakeTarget::WakeTarget;
+  GuestCall(UniqueFd fd, std::shared_ptr<CallPrice> price)
+      : WakeTarget(std::move(fd), price), price_(std::move(price)) {}
   bool wake() override;
+
+ private:
+  bool wake_by_write();
+
+  const std::shared_ptr<CallPrice> price_;
+  bool waits_ = false;  // waker threads, one at a time: a write to it would wait
 };
 
 class Virtqueue {
  public:
   // What it costs to call the guest, and who does it when that is much; none: the lanes themselves.
   explicit Virtqueue(std::uint32_t index, Waker* waker = nullptr,
-                     std::shared_ptr<WakePrice> price = std::make_shared<WakePrice>())
+                     std::shared_ptr<CallPrice> price = std::make_shared<CallPrice>())
       : index_(index),
         direction_(index % 2 == 0 ? Direction::kToGuest : Direction::kFromGuest),
         waker_(waker),
@@ -83,7 +114,7 @@ class Virtqueue {
   const std::uint32_t index_;
   const Direction direction_;
   Waker* const waker_;
-  const std::shared_ptr<WakePrice> price_;
+  const std::shared_ptr<CallPrice> price_;
   bool mergeable_ = false;
   bool shared_ = false;   // more than one worker can reach it
   bool watched_ = false;  // a kick wakes its worker
