@@ -53,6 +53,9 @@ class LaneUnderTest {
   virtual bool send(std::span<const std::byte>) { return false; }
   // The peer dies without a word; false: it has no peer that could (a NIC).
   virtual bool abandon() { return false; }
+  // Until the next call of this: the peer gives more between any two looks of the lane at its rings, and
+  // never ends. Asked before each call of the lane; false: this peer cannot.
+  virtual bool give_without_end() { return false; }
   // A frame that this lane accepts, recognisable by `number`; at least 60 bytes.
   virtual Bytes frame(std::uint32_t number, std::size_t bytes);
 };
@@ -378,6 +381,27 @@ TEST_P(LaneConformance, Crash_PagesOfADeadPeerComeHomeAndItGetsNoMore) {
     EXPECT_NE(packet.page, PageIndex::kNone);
   }
   release(more);
+}
+
+// D6: whatever the peer does between two looks.
+TEST_P(LaneConformance, Malicious_ACallHandlesABurstHoweverFastThePeerGivesMore) {
+  if (!under_test_->give_without_end()) {
+    GTEST_SKIP() << "this lane's peer cannot give between two looks";
+  }
+  std::array<Packet, kBurst> packets;
+  const Bytes frame = under_test_->frame(1, 600);
+  for (std::uint32_t turn = 0; turn < 200; ++turn) {
+    ASSERT_TRUE(under_test_->give_without_end());
+    const std::uint32_t room = 1 + turn % kBurst;
+    const std::uint32_t count = lane_->tx_burst(std::span(packets).first(room));
+    ASSERT_LE(count, room);
+    lane_->tx_done(count);
+    packets.fill(foreign(frame, 60));
+    ASSERT_TRUE(under_test_->give_without_end());
+    lane_->copy_in(other(), std::span(packets).first(room));
+    ASSERT_TRUE(under_test_->give_without_end());
+    lane_->poll();
+  }
 }
 
 class QueueConformance : public testing::TestWithParam<QueueFactory> {

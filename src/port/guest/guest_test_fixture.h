@@ -83,7 +83,7 @@ struct Bench {
     for (int idle = 0; idle < 2;) {
       const std::uint32_t count = lane().tx_burst(packets);
       for (std::uint32_t i = 0; i < count; ++i) {
-        frames.push_back(bytes_of(packets[i]));
+        frames.push_back(test::bytes_of(packets[i]));
       }
       lane().tx_done(count);
       idle = count == 0 && lane().poll() == 0 ? idle + 1 : 0;

@@ -65,7 +65,7 @@ std::uint32_t PackedRing::take(std::span<GuestBuffer> buffers, PieceStore& store
     if (!at.is_available(word)) {
       break;
     }
-    const std::uint64_t address = read_once(descriptors_[at.at].addr);
+    const std::uint64_t address = ring_read(descriptors_[at.at].addr);
     GuestBuffer& buffer = buffers[taken];
     buffer.position = at.word();
     buffer.written = 0;
@@ -118,7 +118,7 @@ bool PackedRing::take_chain(Position at, std::uint64_t address, std::uint64_t wo
     }
     at.advance(1, entries_);
     word = read_word(at.at);
-    address = read_once(descriptors_[at.at].addr);
+    address = ring_read(descriptors_[at.at].addr);
   }
   builder.finish(buffer);
   buffer.id = id_in(word);  // 2.8.6: the last one's
@@ -138,11 +138,11 @@ void PackedRing::take_indirect(std::uint64_t address, std::uint32_t bytes, Buffe
   }
   const auto* words = reinterpret_cast<const std::uint64_t*>(at);
   for (std::uint32_t i = 0; i < count && !builder.bad(); ++i) {
-    const std::uint64_t word = read_once(words[2 * i + 1]);
+    const std::uint64_t word = ring_read(words[2 * i + 1]);
     if ((word & kIndirect) != 0) {
       return builder.fault(BufferFault::kIndirect);
     }
-    builder.add(read_once(words[2 * i]), bytes_in(word), (word & kWrite) != 0);
+    builder.add(ring_read(words[2 * i]), bytes_in(word), (word & kWrite) != 0);
   }
 }
 
@@ -199,7 +199,7 @@ bool PackedRing::call_due() {
   if (moved == 0) {
     return false;
   }
-  const std::uint32_t event = read_once(*driver_event_);
+  const std::uint32_t event = ring_read(*driver_event_);
   const std::uint32_t flags = event >> 16;
   if (!event_idx_ || flags != VRING_PACKED_EVENT_FLAG_DESC) {
     return flags != VRING_PACKED_EVENT_FLAG_DISABLE;

@@ -18,6 +18,7 @@
 #include "port/guest/guest_buffer.h"
 #include "port/guest/guest_memory.h"
 #include "port/guest/ring_layout.h"
+#include "port/guest/ring_read.h"
 #include "port/guest/vring.h"
 
 namespace sluice {
@@ -69,7 +70,7 @@ class PackedRing {
     return reinterpret_cast<std::uint64_t*>(&descriptors_[at]) + 1;
   }
   std::uint64_t read_word(std::uint16_t at, std::memory_order order = std::memory_order_relaxed) const {
-    return read_once(*word_of(at), order);
+    return ring_read(*word_of(at), order);
   }
   bool take_chain(Position at, std::uint64_t address, std::uint64_t word, std::uint32_t room,
                   GuestBuffer& buffer, PieceStore& store);

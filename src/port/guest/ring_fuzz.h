@@ -5,6 +5,8 @@
 // What must hold is watched from outside: guest memory has inaccessible pages around it (test/vhost), the
 // sanitizers watch ours, a frame that comes out is within bounds and can be read, what was taken is given
 // back, and the worker's turn ends. And the counters add up (class RingAccounts).
+//
+// An input may also be played by drivers that refill between any two reads of ours (refilled_device.h).
 #pragma once
 
 #include <fuzzer/FuzzedDataProvider.h>
@@ -15,6 +17,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <tuple>
 #include <utility>
@@ -22,60 +25,14 @@
 
 #include "base/check.h"
 #include "base/untrusted.h"
+#include "port/guest/device_totals.h"
 #include "port/guest/guest_device.h"
 #include "port/guest/guest_lane.h"
+#include "port/guest/refilled_device.h"
 #include "port/vlan.h"
 #include "test/vhost/mock_driver.h"
 
 namespace sluice::test {
-
-// What a device has counted, in the sums that are to come out even. By prefix, so that a new counter of a
-// drop or a fault belongs to its sum from its first day; by its place from the second time on, because
-// comparing names would be most of what the fuzzer does.
-struct Totals final : CounterVisitor {
-  explicit Totals(const GuestDevice& device) { device.visit(*this); }
-  void counter(std::string_view name, std::uint64_t value) override {
-    static std::vector<std::uint64_t Totals::*> sums;
-    if (place_ == sums.size()) {
-      sums.push_back(sum_of(name));
-    }
-    this->*sums[place_++] += value;
-  }
-
-  std::uint64_t rx_packets = 0, rx_bytes = 0, copied = 0, copied_bytes = 0;
-  std::uint64_t dropped = 0;  // frames towards the guest
-  std::uint64_t tx_packets = 0, tx_bytes = 0;
-  std::uint64_t refused = 0;      // frames from the guest
-  std::uint64_t bad_buffers = 0;  // of either direction
-  std::uint64_t broken_rings = 0;
-
- private:
-  static std::uint64_t Totals::* sum_of(std::string_view name) {
-    struct Sum {
-      std::string_view prefix;
-      std::uint64_t Totals::* sum;
-    };
-    for (const auto& [prefix, sum] :
-         {Sum{"drop_tx_", &Totals::refused}, Sum{"fault_tx_", &Totals::refused},
-          Sum{"drop_", &Totals::dropped}, Sum{"fault_buffer_", &Totals::bad_buffers},
-          Sum{"fault_ring_", &Totals::broken_rings}}) {
-      if (name.starts_with(prefix)) {
-        return sum;
-      }
-    }
-    for (const auto& [whole, sum] :
-         {Sum{"rx_packets", &Totals::rx_packets}, Sum{"rx_bytes", &Totals::rx_bytes},
-          Sum{"tx_packets", &Totals::tx_packets}, Sum{"tx_bytes", &Totals::tx_bytes},
-          Sum{"copied", &Totals::copied}, Sum{"copied_bytes", &Totals::copied_bytes}}) {
-      if (name == whole) {
-        return sum;
-      }
-    }
-    return &Totals::others_;
-  }
-  std::size_t place_ = 0;
-  std::uint64_t others_ = 0;
-};
 
 // The books of a device with one pair of queues, kept beside it:
 //
@@ -198,16 +155,22 @@ class RingFuzz {
   RingFuzz(VringFormat format, std::uint16_t entries, std::uint64_t features, RingPort port)
       : format_(format),
         entries_(entries),
+        port_(port),
         device_(policy(port), {WorkerId{0}}, 1),
         guest_({.format = format, .entries = entries, .features = features, .buffer_bytes = 512}),
         accounts_(device_, guest_) {
     guest_.attach(device_);
     room_ = guest_.memory().allocate(kRoomBytes, 4096);
+    refilled_.emplace(device_, guest_, Bytes(200));
   }
 
   // From the same beginning every time: a device is dear to make, so it serves many inputs.
   void run(FuzzedDataProvider& data) {
     begin_anew();
+    if (data.ConsumeBool() && port_ == RingPort::kTrusted) {
+      run_refilled(data);
+      return;
+    }
     for (int steps = 0; data.remaining_bytes() > 0 && steps < 400; ++steps) {
       MockDriver& driver = data.ConsumeBool() ? guest_.tx() : guest_.rx();
       switch (data.ConsumeIntegralInRange(0, 7)) {
@@ -256,19 +219,33 @@ class RingFuzz {
     return {.port = kPort, .uplink = PortId{3}, .macs = {{0, 0, 0, 0, 0, 0}}, .vlan = kVlan, .trust = false};
   }
 
+  void run_refilled(FuzzedDataProvider& data) {
+    refilled_->begin(data.ConsumeIntegral<std::uint32_t>(),
+                     data.PickValueInArray({RefilledDevice::Mood::kAnything, RefilledDevice::Mood::kBadOnly,
+                                            RefilledDevice::Mood::kGoodOnly, RefilledDevice::Mood::kLong}));
+    const std::array<std::byte, 1500> frame{};
+    for (int steps = 0; data.remaining_bytes() > 0 && steps < 50; ++steps) {
+      std::array<Packet, kBurst> burst;
+      const auto bytes = data.ConsumeIntegralInRange<std::uint32_t>(60, frame.size());
+      burst.fill(Packet{.body = frame.data(), .body_bytes = bytes});
+      switch (data.ConsumeIntegralInRange(0, 2)) {
+        case 0:
+          refilled_->receive(std::span(burst).first(data.ConsumeIntegralInRange<std::size_t>(1, kBurst)));
+          break;
+        case 1:
+          (void)refilled_->transmit();
+          break;
+        default:
+          refilled_->end_turn();
+      }
+    }
+    refilled_->end_turn();
+    refilled_->stop();
+  }
+
   void begin_anew() {
     std::memset(guest_.memory().at(room_, kRoomBytes), 0, kRoomBytes);
-    for (const std::uint32_t ring : {0u, 1u}) {
-      MockDriver& driver = ring == 1 ? guest_.tx() : guest_.rx();
-      device_.stop_ring(ring);
-      const VringSetup setup = driver.setup();
-      const std::size_t slots = entries_;
-      std::memset(setup.descriptors, 0, 16 * slots);
-      std::memset(setup.driver_area, 0, format_ == VringFormat::kSplit ? 6 + 2 * slots : 4);
-      std::memset(setup.device_area, 0, format_ == VringFormat::kSplit ? 6 + 8 * slots : 4);
-      device_.start_ring(ring, setup);
-      device_.enable_ring(ring, true);
-    }
+    start_afresh(device_, guest_);
     accounts_.begin();
   }
   VringBase stop(std::uint32_t ring) {
@@ -416,10 +393,12 @@ class RingFuzz {
 
   const VringFormat format_;
   const std::uint16_t entries_;
+  const RingPort port_;
   GuestDevice device_;
   MockGuest guest_;
   RingAccounts accounts_;
   std::uint64_t room_ = 0;
+  std::optional<RefilledDevice> refilled_;
 };
 
 inline int fuzz_ring(VringFormat format, const std::uint8_t* input, std::size_t bytes) {

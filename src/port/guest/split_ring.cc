@@ -37,8 +37,8 @@ SplitRing::SplitRing(const VringSetup& setup, Direction direction, const GuestMe
 inline SplitRing::Descriptor SplitRing::read_descriptor(const vring_desc& shared) {
   // Two loads: `bytes`, `flags` and `next` stand in one word.
   const auto* words = reinterpret_cast<const std::uint64_t*>(&shared);
-  const std::uint64_t rest = read_once(words[1]);
-  return {.address = read_once(words[0]),
+  const std::uint64_t rest = ring_read(words[1]);
+  return {.address = ring_read(words[0]),
           .bytes = static_cast<std::uint32_t>(rest),
           .flags = static_cast<std::uint16_t>(rest >> 32),
           .next = static_cast<std::uint16_t>(rest >> 48)};
@@ -51,7 +51,7 @@ std::uint32_t SplitRing::take(std::span<GuestBuffer> buffers, PieceStore& store)
   const auto wanted = static_cast<std::uint32_t>(std::min<std::size_t>(buffers.size(), kBurst));
   std::uint32_t available = static_cast<std::uint16_t>(avail_seen_ - next_avail_);
   if (available < wanted) {
-    avail_seen_ = read_once(avail_->idx, std::memory_order_acquire);
+    avail_seen_ = ring_read(avail_->idx, std::memory_order_acquire);
     available = static_cast<std::uint16_t>(avail_seen_ - next_avail_);
     if (available > entries_) [[unlikely]] {
       break_ring(counters_.fault_ring_index);
@@ -62,7 +62,7 @@ std::uint32_t SplitRing::take(std::span<GuestBuffer> buffers, PieceStore& store)
   std::array<std::uint16_t, kBurst> heads;
   std::uint32_t beyond = 0;  // counts heads behind the table
   for (std::uint32_t i = 0; i < count; ++i) {
-    heads[i] = read_once(avail_->ring[(next_avail_ + i) & mask_]);
+    heads[i] = ring_read(avail_->ring[(next_avail_ + i) & mask_]);
     beyond += heads[i] >= entries_ ? 1 : 0;
     prefetch_to_read(&descriptors_[heads[i] & mask_]);
   }
@@ -166,11 +166,11 @@ bool SplitRing::call_due() {
   }
   if (event_idx_) {
     // Did the index pass what the driver waits for? (2.7.7.2)
-    const std::uint16_t event = read_once(*used_event_);
+    const std::uint16_t event = ring_read(*used_event_);
     return static_cast<std::uint16_t>(next_used_ - event - 1) <
            static_cast<std::uint16_t>(next_used_ - before);
   }
-  return (read_once(avail_->flags) & VRING_AVAIL_F_NO_INTERRUPT) == 0;
+  return (ring_read(avail_->flags) & VRING_AVAIL_F_NO_INTERRUPT) == 0;
 }
 
 void SplitRing::ask_for_kicks() {

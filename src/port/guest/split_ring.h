@@ -18,6 +18,7 @@
 #include "port/guest/guest_buffer.h"
 #include "port/guest/guest_memory.h"
 #include "port/guest/ring_layout.h"
+#include "port/guest/ring_read.h"
 #include "port/guest/vring.h"
 
 namespace sluice {
@@ -54,7 +55,7 @@ class SplitRing {
   void ask_for_kicks();
   void refuse_kicks();
   bool has_available() const {
-    return !broken_ && read_once(avail_->idx, std::memory_order_acquire) != next_avail_;
+    return !broken_ && ring_read(avail_->idx, std::memory_order_acquire) != next_avail_;
   }
 
   bool broken() const { return broken_; }
