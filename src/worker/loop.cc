@@ -12,6 +12,8 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/pause_cpu.h"
+#include "base/ticks.h"
+#include "port/rung.h"
 #include "worker/switch.h"
 
 namespace sluice {
@@ -31,9 +33,6 @@ constexpr std::uint32_t kLongestYieldNs = 50'000;
 // Between two looks at the resting lanes' descriptors of a worker that does not rest. One that rests looks
 // after each rest.
 constexpr std::uint32_t kTurnsBetweenLooks = 64;
-
-// Of the turns that carry packets, one in so many is timed to its end.
-constexpr std::uint32_t kTurnsPerSample = 16;
 
 constexpr int kWakeEvents =
     16;  // looked at per wake-up; only the mailbox's matters, the rest says "look everywhere"
@@ -75,7 +74,8 @@ void Loop::run() {
 void Loop::turn() {
   turns_.add(1);
   more_ = false;
-  first_seen_ns_ = 0;
+  first_seen_ = 0;
+  rung_ticks = 0;
   ++first_;
   if (meter_.begin_turn()) [[unlikely]] {
     wake_set_.reset();  // a port that is not served wakes nobody
@@ -134,6 +134,7 @@ void Loop::look_at_resting() {
 void Loop::receive(Queue& queue) {
   Source source;
   meter_.enter(PortMeter::kOwn);
+  const std::uint64_t seen = meter_.since();
   const std::uint32_t count = queue.receive(received_, source);
   if (count == 0) {
     return;
@@ -145,13 +146,14 @@ void Loop::receive(Queue& queue) {
   queue.recycle(left);
   more_ |= count == kBurst;
   packets_.add(count);
-  note_first(source.timestamp_ns, true);
+  note_first(seen, true);
   since_rest_.packets += count;
   since_rest_.received = since_rest_.useful = true;
 }
 
 void Loop::send(PortId port, Lane& lane) {
   meter_.enter(port);
+  const std::uint64_t seen = meter_.since();
   const std::uint32_t count = lane.tx_burst(sent_);
   if (count == 0) {
     return;
@@ -170,7 +172,7 @@ void Loop::send(PortId port, Lane& lane) {
   more_ |= count == kBurst;
   packets_.add(count);
   tx_packets_.add(count);
-  note_first(source.timestamp_ns, false);
+  note_first(seen, false);
   since_rest_.packets += count;
   since_rest_.useful = true;
 }
@@ -235,19 +237,23 @@ void Loop::rest() {
   }
 }
 
-void Loop::note_first(std::uint64_t seen_ns, bool received) {
-  if (first_seen_ns_ == 0) {
-    first_seen_ns_ = seen_ns;
+void Loop::note_first(std::uint64_t seen, bool received) {
+  if (first_seen_ == 0) {
+    first_seen_ = seen;
     first_received_ = received;
   }
 }
 
-// Everything of this turn is published: readers are woken, the kernel is kicked.
+// Until the last reader is woken or the kernel is kicked: up to the system call, which is the sleeper's
+// wake-up (10 us on another CPU of a virtual machine) or the kernel's way to the wire. Nobody to ring: until
+// now.
 void Loop::note_residence() {
-  if (first_seen_ns_ == 0 || turns_not_noted_++ % kTurnsPerSample != 0) {
+  if (first_seen_ == 0) {
     return;
   }
-  (first_received_ ? received_stays_ : sent_stays_).note(now_ns() - first_seen_ns_);
+  const std::uint64_t ticks = (rung_ticks != 0 ? rung_ticks : now_ticks()) - first_seen_;
+  (first_received_ ? received_stays_ : sent_stays_)
+      .note(static_cast<std::uint64_t>(static_cast<double>(ticks) / ticks_per_ns()));
 }
 
 void Loop::announce_rest() {

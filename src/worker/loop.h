@@ -46,7 +46,7 @@ class Loop {
   void run_calls();
   void look_at_resting();
 
-  void note_first(std::uint64_t seen_ns, bool received);
+  void note_first(std::uint64_t seen, bool received);
   void note_residence();
   void rest();
   void yield_to_peers();
@@ -76,9 +76,8 @@ class Loop {
   std::array<Packet, kBurst> sent_;      // by apps and guests
   std::size_t first_ = 0;                // who begins this turn
   std::uint32_t turns_since_yield_ = 0;
-  std::uint64_t first_seen_ns_ = 0;  // when its first packets were taken; 0: there were none
-  bool first_received_ = false;      // and they came from the wire
-  std::uint32_t turns_not_noted_ = 0;
+  std::uint64_t first_seen_ = 0;  // when it looked for its first packets, in ticks; 0: there were none
+  bool first_received_ = false;   // and they came from the wire
   Residence received_stays_, sent_stays_;
 
   // Since the last rest.

@@ -9,7 +9,11 @@ void PortMeter::suspect(std::uint16_t port, std::uint64_t now) {
   }
 }
 
-void PortMeter::look_closely() {
+void PortMeter::look_closely(std::uint64_t now, std::uint64_t passed) {
+  const auto ticks = [](std::uint64_t ns) {
+    return static_cast<std::uint64_t>(static_cast<double>(ns) * ticks_per_ns());
+  };
+  fresh_ = fresh_ && passed <= ticks(kShortCallNs) && now - before_ticks_ <= ticks(kUsageFreshNs);
   looked_ = false;
   if (place_ >= kMaxPorts || suspect_until_[place_] == 0) {
     return;
@@ -19,7 +23,12 @@ void PortMeter::look_closely() {
     --suspects_;
     return;
   }
-  before_ = ThreadUsage::now();
+  if (!fresh_) {
+    before_ = ThreadUsage::now();
+    ++looks_;
+    before_ticks_ = now;
+    fresh_ = true;
+  }
   looked_ = true;
 }
 

@@ -25,6 +25,10 @@ namespace sluice {
 
 // A full burst of the longest frames is copied in a quarter of this.
 inline constexpr std::uint64_t kSlowCallNs = 200'000;
+// Asking the kernel for the thread's usage costs as much as several turns with nothing to do. What it said
+// holds for so long, while each call since was so short that the thread cannot have been blocked in it.
+inline constexpr std::uint64_t kUsageFreshNs = 50'000;
+inline constexpr std::uint64_t kShortCallNs = 1'000;
 // How long after a slow call each call of the port is looked at, at the price of two system calls.
 inline constexpr std::uint64_t kSuspectNs = 10'000'000'000;
 
@@ -53,9 +57,11 @@ class PortMeter {
     from_ = from;
     published_.store(place, std::memory_order_relaxed);
     if (suspects_ != 0) [[unlikely]] {
-      look_closely();
+      look_closely(now, passed);
     }
   }
+  std::uint64_t looks() const { return looks_; }  // how often the kernel was asked for the thread's usage
+  std::uint64_t since() const { return since_; }  // when the present place was entered, in ticks
   void enter(PortId port) { enter(raw(port) < kMaxPorts ? raw(port) : kOwn); }
 
   // At the beginning of each turn: true when other ports are served than in the turn before.
@@ -99,7 +105,7 @@ class PortMeter {
  private:
   void end_slow_call(std::uint64_t ticks);
   void suspect(std::uint16_t port, std::uint64_t now);
-  void look_closely();
+  void look_closely(std::uint64_t now, std::uint64_t passed);
   void charge(std::uint16_t port, std::uint64_t us);
   void look_who_is_closed();
 
@@ -115,7 +121,9 @@ class PortMeter {
   std::array<std::atomic<bool>, kMaxPorts> over_{};
   std::array<std::atomic<std::uint64_t>, kMaxPorts> budget_us_{}, used_us_{};  // of the present window
 
-  ThreadUsage before_;   // at the beginning of a suspect's call
+  ThreadUsage before_;  // at the beginning of a suspect's call, or of a short one just before
+  bool fresh_ = false;  // all calls since before_ were short, and it is not old
+  std::uint64_t before_ticks_ = 0, looks_ = 0;
   bool looked_ = false;  // before_ is of the present call
   std::uint32_t suspects_ = 0;
   std::array<std::uint64_t, kMaxPorts> suspect_until_;  // 0: none

@@ -112,6 +112,47 @@ TEST_F(PortMeterTest, WithoutABudgetAPortIsServedWhateverItCosts) {
   EXPECT_EQ(worker_->meter().skipped(kSlow), 0u);
 }
 
+void burn(std::uint64_t ns) {
+  const std::uint64_t begin = now_ns();
+  while (now_ns() - begin < ns) {
+  }
+}
+
+// A call that was slow once, and so is looked at.
+void make_suspect(PortMeter& meter, PortId port) {
+  meter.enter(port);
+  burn(2 * kSlowCallNs);
+  meter.enter(PortMeter::kOwn);
+}
+
+TEST(PortMeterLooks, AreFewWhileASuspectHasNothingToDo) {
+  constexpr std::uint64_t kTurns = 100'000;
+  PortMeter meter;
+  make_suspect(meter, kSlow);
+  const std::uint64_t looks = meter.looks();
+  for (std::uint64_t turn = 0; turn < kTurns; ++turn) {
+    meter.enter(kSlow);
+    meter.enter(PortMeter::kOwn);
+  }
+  EXPECT_GT(meter.looks(), looks);
+  EXPECT_LT(meter.looks() - looks, kTurns / 4);
+}
+
+TEST(PortMeterLooks, Malicious_WhatOnePortMayHaveWaitedForIsNotTheNextOnes) {
+  PortMeter meter;
+  make_suspect(meter, kSlow);
+  make_suspect(meter, kOther);
+  meter.enter(kSlow);
+  burn(2 * kShortCallNs);  // long enough for the thread to have been blocked
+  const std::uint64_t looks = meter.looks();
+  meter.enter(kOther);
+  EXPECT_EQ(meter.looks(), looks + 1);
+  meter.enter(PortMeter::kResting);
+  burn(2 * kShortCallNs);
+  meter.enter(kSlow);
+  EXPECT_EQ(meter.looks(), looks + 2) << "nor what the worker slept";
+}
+
 TEST_F(PortMeterTest, SaysInWhosePortTheWorkerStands) {
   slow_.stands = true;
   EXPECT_TRUE(wait_until([this] { return worker_->meter().place() == raw(kSlow); }));

@@ -1,5 +1,5 @@
-// How long packets stay with a worker: a histogram of sampled turns. One writer, the worker; any thread
-// reads.
+// How long packets stay with a worker: a histogram, a value per turn that carried packets. One writer, the
+// worker; any thread reads.
 #pragma once
 #include <array>
 #include <atomic>
