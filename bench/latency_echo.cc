@@ -40,7 +40,7 @@ std::string echo_on_socket() {
     }
     const std::uint64_t now = now_ns();
     const auto bytes = static_cast<std::size_t>(got);
-    stamp(std::span(datagram).first(bytes), 0, now, now);
+    stamp(std::span(datagram).first(bytes), 0, now, now_ns());
     ::sendto(socket.get(), datagram.data(), bytes, 0, reinterpret_cast<const sockaddr*>(&from), from_bytes);
   }
 }

@@ -35,7 +35,7 @@ std::string echo_on_port(const std::string& path, std::uint32_t spin_us) {
       if (!turn_around({data, bytes})) {
         continue;
       }
-      stamp({data + kUdpPayload, bytes - kUdpPayload}, packet.timestamp_ns(), received, received);
+      stamp({data + kUdpPayload, bytes - kUdpPayload}, packet.timestamp_ns(), received, now_ns());
       frames[used++].length = static_cast<std::uint32_t>(bytes);
     }
     port->commit(std::span(frames).first(used));

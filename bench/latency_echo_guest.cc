@@ -130,7 +130,7 @@ class Guest {
         rx_->post(id, kBufferBytes);
         continue;
       }
-      stamp(frame.subspan(kUdpPayload), 0, now, now);
+      stamp(frame.subspan(kUdpPayload), 0, now, now_ns());
       std::memset(buffer, 0, kHeaderBytes);
       tx_->post(id, came.len);
     }

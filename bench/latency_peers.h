@@ -36,7 +36,7 @@ struct EchoSetup {
 class EchoPeer {
  public:
   virtual ~EchoPeer() = default;
-  // CPU time so far, of the daemon and of the echo; a thread that never sleeps is one of the latter.
+  // CPU time so far, of the daemon and of the echo; DPDK's polling thread counts as the echo.
   virtual std::uint64_t daemon_cpu_ns() = 0;
   virtual std::uint64_t echo_cpu_ns() = 0;
   // All counters of Sluice; none without it.

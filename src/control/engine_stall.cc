@@ -68,12 +68,15 @@ void Engine::end_window(const PortConfig& config, Stall& stall, PortId port) {
     }
     log::info("port {}: holds workers up no more", config.name);
   } else {
-    log::warn("port {}: held workers up for {} us, again and again; cut off, and nobody is let in for {} s",
-              config.name, cost_us, kAfterCutOffNs / 1'000'000'000);
+    const std::uint64_t shut_ns = stall.policy.shut_ns();
+    log::warn(
+        "port {}: held workers up for {} us, which is too much or too often; cut off, and nobody is let in "
+        "for {} s",
+        config.name, cost_us, shut_ns / 1'000'000'000);
     if (auto guest = guests_.find(config.name); guest != guests_.end()) {
-      guest->second->cut_off_stalled(kAfterCutOffNs);
+      guest->second->cut_off_stalled(shut_ns);
     } else if (auto app = apps_.find(config.name); app != apps_.end()) {
-      app->second->cut_off_stalled(kAfterCutOffNs);
+      app->second->cut_off_stalled(shut_ns);
     }
   }
 }

@@ -38,6 +38,27 @@ TEST(StallPolicy, Malicious_BadWindowsWithQuietOnesBetweenAddUp) {
   EXPECT_EQ(policy.end_window(kBudget + 1, kBudget), State::kCutOff);
 }
 
+TEST(StallPolicy, Malicious_OneLongStallIsNotForgivenByAFewQuietWindows) {
+  StallPolicy policy;
+  EXPECT_EQ(policy.end_window(50 * kBudget, kBudget), State::kThrottled);
+  for (int i = 0; i < 48; ++i) {
+    EXPECT_EQ(policy.end_window(0, kBudget), State::kThrottled) << i;
+  }
+  EXPECT_EQ(policy.end_window(0, kBudget), State::kServed) << "made up for";
+}
+
+TEST(StallPolicy, Malicious_AStallOfManyBudgetsIsCutOffAtOnceAndShutForLonger) {
+  StallPolicy policy;
+  EXPECT_EQ(policy.end_window((kMostDebt + 2) * kBudget, kBudget), State::kCutOff);
+  EXPECT_EQ(policy.shut_ns(), kAfterCutOffNs);
+  EXPECT_EQ(policy.end_window(0, kBudget), State::kServed);
+  EXPECT_EQ(policy.end_window(10'000'000 + kBudget, kBudget), State::kCutOff) << "10 s";
+  EXPECT_EQ(policy.shut_ns(), kAfterCutOffTimes * 10'000'000'000);
+  EXPECT_EQ(policy.end_window(0, kBudget), State::kServed);
+  EXPECT_EQ(policy.end_window(1'000'000'000'000, kBudget), State::kCutOff);
+  EXPECT_EQ(policy.shut_ns(), kLongestAfterCutOffNs);
+}
+
 TEST(StallPolicy, RecoversAfterQuietWindowsInARow) {
   StallPolicy policy;
   policy.end_window(kBudget + 1, kBudget);

@@ -12,7 +12,8 @@ namespace sluice {
 // What the daemon says on the zygote's socket (SOCK_SEQPACKET), one datagram each.
 struct ZygoteRequest {
   enum class What : std::uint32_t {
-    kOpen,  // with two descriptors: the door's end of its channel, and the peer (of an undertaker: none)
+    kOpen,  // with two descriptors: the door's end of its channel, and the peer (of an undertaker or a
+            // checker: none)
     kKill,  // the door of this id, by SIGKILL
   } what = What::kOpen;
   DoorKind kind = DoorKind::kGuest;
@@ -26,7 +27,7 @@ inline constexpr int kZygoteSocket = 3;
 // signal or trace them, and they own nothing. Where it cannot be had (a user namespace without it): nobody's.
 inline constexpr std::uint32_t kDoorUser = 1'936'485'379;
 
-// What a door does; returns when it is done. `peer` is -1 for an undertaker.
+// What a door does; returns when it is done. `peer` is -1 for an undertaker and a checker.
 using RunDoor = void (*)(DoorKind kind, int channel, int peer);
 
 // The zygote's whole life, in its process: gives up privileges, serves requests until the daemon is gone. An

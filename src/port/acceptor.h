@@ -1,4 +1,4 @@
-// Acceptor: the front door of a port that listens. Takes connections, a bounded number a turn, asks who they
+// Acceptor: takes the connections of a port that listens, a bounded number a turn, asks who they
 // are, and hands them over with the verdict. Control thread.
 #pragma once
 
@@ -20,9 +20,12 @@ namespace sluice {
 
 // A storm of connections leaves the control thread time for the rest (D6): so many are taken per turn of its
 // loop, and so many of one port at once and then a second. Who comes later waits in the listener's queue.
+// Strangers are refused, which costs little, at a rate of their own: they do not use up what the others have.
 inline constexpr std::uint32_t kAcceptsPerTurn = 4;
 inline constexpr std::uint32_t kConnectionBurst = 64;
 inline constexpr std::uint32_t kConnectionsPerSecond = 200;
+inline constexpr std::uint32_t kStrangersPerSecond = 2000;
+inline constexpr int kConnectionsWaiting = 1024;
 
 struct AcceptorOptions {
   std::string port;  // "dns"
@@ -48,7 +51,7 @@ class Acceptor {
 
   // Takes nobody for so long, at least: the port has had enough for now.
   void hold(std::uint64_t ns);
-  // How often connections had to wait for their turn.
+  // How often the budget was used up while somebody waited.
   std::uint64_t held() const { return held_.value(); }
 
  private:
@@ -62,6 +65,7 @@ class Acceptor {
   const OnPeer on_peer_;
   UnixListener listener_;
   TokenBucket budget_{1'000'000'000 / kConnectionsPerSecond, kConnectionBurst};
+  TokenBucket strangers_budget_{1'000'000'000 / kStrangersPerSecond, kConnectionBurst};
   EventLoop::TimerId hold_timer_ = 0;
   std::uint64_t held_until_ns_ = 0;
   Counter held_;

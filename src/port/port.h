@@ -59,10 +59,11 @@ struct Source {
 struct LaneActivity {
   std::uint32_t quiet_turns = 0;  // without work
   PortId port = PortId::kDrop;
-  bool resting = false;      // not polled: its descriptor is watched
-  bool delivered = false;    // and got something meanwhile: in Forwarder::roused()
-  bool changed = false;      // the control thread changed the lane while the worker was paused
-  std::uint64_t serial = 0;  // of the set that watches it
+  bool peers_memory = false;  // a copy into or out of it may wait for its peer: a guest's
+  bool resting = false;       // not polled: its descriptor is watched
+  bool delivered = false;     // and got something meanwhile: in Forwarder::roused()
+  bool changed = false;       // the control thread changed the lane while the worker was paused
+  std::uint64_t serial = 0;   // of the set that watches it
 };
 
 // One worker's end of a port. Every call is made by that worker's thread.

@@ -28,7 +28,7 @@
 #include "base/result.h"
 #include "base/thread_usage.h"
 #include "base/ticks.h"
-#include "port/rung.h"
+#include "port/last_signal.h"
 #include "stats/counter.h"
 
 namespace sluice {
@@ -70,7 +70,7 @@ class WakePrice {
       before = ThreadUsage::now();
     }
     const std::uint64_t begin = now_ticks();
-    rung_ticks = begin;
+    last_signal_ticks = begin;
     wake();
     const std::uint64_t ticks = now_ticks() - begin;
     if (measured || ticks > dear_ticks()) [[unlikely]] {

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "base/check.h"
+#include "worker/port_meter.h"
 
 namespace sluice {
 
@@ -86,8 +87,13 @@ void ActiveLanes::let_rest() {
 // Asked to be woken before it looks once more, watched after that: a wake-up in between leaves the descriptor
 // readable, which a level-triggered set finds. [label: rest]
 bool ActiveLanes::rest(PortId port, Lane& lane) {
-  if (lane.prepare_sleep() || !watch(lane)) {
+  enter(port);
+  const bool rests = !lane.prepare_sleep() && watch(lane);
+  if (!rests) {
     lane.woken();
+  }
+  leave();
+  if (!rests) {
     return false;
   }
   lane.activity.resting = true;
@@ -95,6 +101,18 @@ bool ActiveLanes::rest(PortId port, Lane& lane) {
   lanes_resting_.set(++resting_);
   rests_.add(1);
   return true;
+}
+
+void ActiveLanes::enter(PortId port) {
+  if (meter_ != nullptr) {
+    meter_->enter(port);
+  }
+}
+
+void ActiveLanes::leave() {
+  if (meter_ != nullptr) {
+    meter_->enter(PortMeter::kOwn);
+  }
 }
 
 void ActiveLanes::wake(Lane& lane) {
@@ -108,7 +126,9 @@ void ActiveLanes::wake(Lane& lane) {
   }
   activity.resting = false;
   activity.quiet_turns = 0;
+  enter(activity.port);
   lane.woken();
+  leave();
   active_.emplace_back(activity.port, &lane);
   lanes_active_.set(active_.size());
   rouses_.add(1);

@@ -25,6 +25,8 @@
 
 namespace sluice {
 
+class PortMeter;
+
 // So many turns without work before a lane rests. Resting and being woken cost a few system calls, so a peer
 // that does it as often as it can costs a small part of these turns.
 inline constexpr std::uint32_t kQuietTurns = 256;
@@ -34,6 +36,8 @@ class ActiveLanes {
   using Entry = std::pair<PortId, Lane*>;
 
   ActiveLanes();
+  // What looking into a lane's shared memory costs is its port's (port_meter.h). None: nobody's.
+  void set_meter(PortMeter* meter) { meter_ = meter; }
 
   std::span<const Entry> lanes() const { return active_; }
   std::size_t resting() const { return resting_; }
@@ -61,11 +65,14 @@ class ActiveLanes {
   void visit(CounterVisitor& visitor) const;
 
  private:
+  void enter(PortId port);
+  void leave();
   bool rest(PortId port, Lane& lane);
   void wake(Lane& lane);
   bool watch(Lane& lane);
   void watch_anew(std::span<const Entry> all);
 
+  PortMeter* meter_ = nullptr;
   std::vector<Entry> active_;
   std::size_t resting_ = 0;
   UniqueFd watched_;          // epoll over the resting lanes' descriptors

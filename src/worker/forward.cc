@@ -129,14 +129,24 @@ inline Lane* Forwarder::reader(PortId port, std::size_t packets, const LaneTable
   return lane;
 }
 
-// From here on the worker works for `port`. False: the port has used up its budget.
-inline bool Forwarder::admits(const Source& source, PortId port, std::size_t packets) {
+// From here on the worker works for `port`. False: the port has used up its budget. A copy may wait for
+// memory that is a guest's: it is charged to that guest's port, and where both ends are such, to neither.
+inline bool Forwarder::admits(const Source& source, PortId port, std::size_t packets, const Lane& to,
+                              const LaneTable& by_port) {
   if (meter_->skips(port)) [[unlikely]] {
     meter_->count_dropped(port, packets);
     return false;
   }
-  const bool from_peer = source.port != PortId::kKernel && source.port != port;
-  meter_->enter(raw(port), from_peer ? raw(source.port) : PortMeter::kOwn);
+  const Lane* from =
+      source.port == PortId::kKernel || source.port == port ? nullptr : by_port[raw(source.port)];
+  const bool reads_peers = from != nullptr && from->activity.peers_memory;
+  if (!reads_peers) [[likely]] {
+    meter_->enter(raw(port), PortMeter::kOwn);
+  } else if (to.activity.peers_memory) {
+    meter_->enter(raw(port), raw(source.port));
+  } else {
+    meter_->enter(raw(source.port), PortMeter::kOwn);
+  }
   return true;
 }
 
@@ -150,7 +160,7 @@ void Forwarder::deliver(const Source& source, std::span<Packet> group, const Lan
   if (lane == nullptr) {
     return;
   }
-  if (meter_ != nullptr && !admits(source, port, group.size())) {
+  if (meter_ != nullptr && !admits(source, port, group.size(), *lane, by_port)) {
     return;
   }
   groups_.add(1);
@@ -187,7 +197,7 @@ void Forwarder::flood(const Source& source, std::span<const Packet> group, const
       copies_[heard++].port = port;
     }
     Lane* lane = reader(port, heard, by_port);
-    if (lane != nullptr && (meter_ == nullptr || admits(source, port, heard))) {
+    if (lane != nullptr && (meter_ == nullptr || admits(source, port, heard, *lane, by_port))) {
       groups_.add(1);
       flood_copies_.add(heard);
       lane->copy_in(source, std::span(copies_).first(heard));

@@ -61,7 +61,8 @@ class Forwarder {
   void flood(const Source& source, std::span<const Packet> group, const LaneTable& by_port,
              const Switch* switching);
   void note_delivery(Lane& lane);
-  bool admits(const Source& source, PortId port, std::size_t packets);
+  bool admits(const Source& source, PortId port, std::size_t packets, const Lane& to,
+              const LaneTable& by_port);
   Lane* reader(PortId port, std::size_t packets, const LaneTable& by_port);
 
   std::array<std::uint8_t, kMaxPorts + 1>

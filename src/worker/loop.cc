@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "base/pause_cpu.h"
 #include "base/ticks.h"
-#include "port/rung.h"
+#include "port/last_signal.h"
 #include "worker/switch.h"
 
 namespace sluice {
@@ -47,6 +47,7 @@ Loop::Loop(const WorkerOptions& options, Mailbox& mailbox)
       policy_(nap_ns_),
       wire_{{.fd = mailbox.wake_fd(), .events = POLLIN, .revents = 0}} {
   forwarder_.set_meter(&meter_);
+  active_.set_meter(&meter_);
 }
 
 void Loop::start_keeper() {
@@ -75,7 +76,7 @@ void Loop::turn() {
   turns_.add(1);
   more_ = false;
   first_seen_ = 0;
-  rung_ticks = 0;
+  last_signal_ticks = 0;
   ++first_;
   if (meter_.begin_turn()) [[unlikely]] {
     wake_set_.reset();  // a port that is not served wakes nobody
@@ -125,6 +126,7 @@ void Loop::turn() {
 }
 
 void Loop::look_at_resting() {
+  meter_.enter(PortMeter::kOwn);
   turns_since_look_ = 0;
   if (active_.look()) {
     wake_set_.reset();  // watches those that were active when it was made
@@ -245,13 +247,13 @@ void Loop::note_first(std::uint64_t seen, bool received) {
 }
 
 // Until the last reader is woken or the kernel is kicked: up to the system call, which is the sleeper's
-// wake-up (10 us on another CPU of a virtual machine) or the kernel's way to the wire. Nobody to ring: until
-// now.
+// wake-up (10 us on another CPU of a virtual machine) or the kernel's way to the wire. If nobody was
+// signalled, it ends now.
 void Loop::note_residence() {
   if (first_seen_ == 0) {
     return;
   }
-  const std::uint64_t ticks = (rung_ticks != 0 ? rung_ticks : now_ticks()) - first_seen_;
+  const std::uint64_t ticks = (last_signal_ticks != 0 ? last_signal_ticks : now_ticks()) - first_seen_;
   (first_received_ ? received_stays_ : sent_stays_)
       .note(static_cast<std::uint64_t>(static_cast<double>(ticks) / ticks_per_ns()));
 }
@@ -261,6 +263,7 @@ void Loop::announce_rest() {
     lane.before_rest();
     return true;
   });
+  meter_.enter(PortMeter::kOwn);
 }
 
 // After it was kept from running for long, a worker finds more than a peer's ring holds. An app on its core
@@ -386,6 +389,7 @@ void Loop::sleep() {
     lane.woken();
     return true;
   });
+  meter_.enter(PortMeter::kOwn);
   turns_since_look_ = kTurnsBetweenLooks;
 }
 

@@ -67,7 +67,8 @@ class Loop {
   PortMeter meter_;
   Forwarder forwarder_;
   ActiveLanes active_;
-  std::uint32_t turns_since_look_ = 0;  // at the resting lanes
+  std::uint32_t turns_since_look_ = 0;   // at the resting lanes
+  std::uint32_t turns_since_yield_ = 0;  // that left more to do
   bool stopped_ = false;
 
   // Of the present turn.
@@ -75,10 +76,8 @@ class Loop {
   std::array<Packet, kBurst> received_;  // from NIC queues: never with a head
   std::array<Packet, kBurst> sent_;      // by apps and guests
   std::size_t first_ = 0;                // who begins this turn
-  std::uint32_t turns_since_yield_ = 0;
-  std::uint64_t first_seen_ = 0;  // when it looked for its first packets, in ticks; 0: there were none
-  bool first_received_ = false;   // and they came from the wire
-  Residence received_stays_, sent_stays_;
+  std::uint64_t first_seen_ = 0;         // when it looked for its first packets, in ticks; 0: there were none
+  bool first_received_ = false;          // and they came from the wire
 
   // Since the last rest.
   RestPolicy policy_;
@@ -89,6 +88,7 @@ class Loop {
                        // the tables
   std::vector<pollfd> wire_;  // the mailbox's descriptor and the NIC queues'
 
+  Residence received_stays_, sent_stays_;
   Counter turns_, packets_, tx_packets_, spins_, naps_, wire_naps_, kept_awake_, yields_, sleeps_,
       sleeps_refused_, wakeups_;
 };

@@ -1,11 +1,13 @@
 #include "worker/port_meter.h"
 
+#include <algorithm>
+
 namespace sluice {
 
-void PortMeter::suspect(std::uint16_t port, std::uint64_t now) {
+void PortMeter::suspect(std::uint16_t port, std::uint64_t until) {
   if (port < kMaxPorts) {
     suspects_ += suspect_until_[port] == 0 ? 1 : 0;
-    suspect_until_[port] = now + kSuspectNs;
+    suspect_until_[port] = std::max(suspect_until_[port], until);
   }
 }
 
@@ -48,9 +50,10 @@ void PortMeter::end_slow_call(std::uint64_t ticks) {
     }
   }
   looked_ = false;
-  const std::uint64_t now = now_ns();
-  suspect(place_, now);
-  suspect(from_, now);
+  const auto took_ns = static_cast<std::uint64_t>(static_cast<double>(ticks) / ticks_per_ns());
+  const std::uint64_t until = now_ns() + std::max(kSuspectNs, kSuspectTimes * took_ns);
+  suspect(place_, until);
+  suspect(from_, until);
 }
 
 void PortMeter::charge(std::uint16_t port, std::uint64_t us) {

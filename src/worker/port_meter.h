@@ -29,8 +29,11 @@ inline constexpr std::uint64_t kSlowCallNs = 200'000;
 // holds for so long, while each call since was so short that the thread cannot have been blocked in it.
 inline constexpr std::uint64_t kUsageFreshNs = 50'000;
 inline constexpr std::uint64_t kShortCallNs = 1'000;
-// How long after a slow call each call of the port is looked at, at the price of two system calls.
+// How long after a slow call each call of the port is looked at, at the price of two system calls: at least
+// so long, and so many times what the call took. Who is slow again later than that is slow for a small part
+// of the time.
 inline constexpr std::uint64_t kSuspectNs = 10'000'000'000;
+inline constexpr std::uint64_t kSuspectTimes = 500;
 
 class PortMeter {
  public:
@@ -104,7 +107,7 @@ class PortMeter {
 
  private:
   void end_slow_call(std::uint64_t ticks);
-  void suspect(std::uint16_t port, std::uint64_t now);
+  void suspect(std::uint16_t port, std::uint64_t until);
   void look_closely(std::uint64_t now, std::uint64_t passed);
   void charge(std::uint16_t port, std::uint64_t us);
   void look_who_is_closed();

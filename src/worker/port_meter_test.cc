@@ -7,10 +7,17 @@
 
 #include "port/fake/fake.h"
 #include "port/fake/lane_conformance.h"
+#include "worker/active_lanes.h"
 #include "worker/worker.h"
 
 namespace sluice {
 namespace {
+
+void burn(std::uint64_t ns) {
+  const std::uint64_t begin = now_ns();
+  while (now_ns() - begin < ns) {
+  }
+}
 
 constexpr PortId kSlow{3}, kOther{4};
 
@@ -19,14 +26,18 @@ class SlowLane final : public Lane {
  public:
   DomainId domain() const override { return DomainId{7}; }
   void hand_over(const Source&, std::span<Packet>) override {}
-  void copy_in(const Source&, std::span<Packet> packets) override { copied.add(packets.size()); }
+  void copy_in(const Source&, std::span<Packet> packets) override {
+    copied.add(packets.size());
+    if (copy_blocks) {
+      block();
+    }
+  }
   std::uint32_t tx_burst(std::span<Packet>) override { return 0; }
   void tx_done(std::uint32_t) override {}
   std::uint32_t poll() override {
     polls.add(1);
     if (blocks) {
-      const timespec time{.tv_sec = 0, .tv_nsec = 1'000'000};
-      ::clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr);
+      block();
     }
     while (stands) {
     }
@@ -36,7 +47,12 @@ class SlowLane final : public Lane {
   bool prepare_sleep() override { return true; }
   void woken() override {}
 
-  std::atomic<bool> blocks{false}, stands{false};
+  static void block() {
+    const timespec time{.tv_sec = 0, .tv_nsec = 1'000'000};
+    ::clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr);
+  }
+
+  std::atomic<bool> blocks{false}, copy_blocks{false}, stands{false};
   Counter polls, copied;
 };
 
@@ -50,7 +66,7 @@ class PortMeterTest : public ::testing::Test {
     });
   }
   ~PortMeterTest() override {
-    slow_.blocks = slow_.stands = false;
+    slow_.blocks = slow_.copy_blocks = slow_.stands = false;
     worker_->call([](Worker::Tables& tables) { tables = {}; });
   }
   SlowLane slow_;
@@ -112,17 +128,74 @@ TEST_F(PortMeterTest, WithoutABudgetAPortIsServedWhateverItCosts) {
   EXPECT_EQ(worker_->meter().skipped(kSlow), 0u);
 }
 
-void burn(std::uint64_t ns) {
-  const std::uint64_t begin = now_ns();
-  while (now_ns() - begin < ns) {
-  }
-}
-
 // A call that was slow once, and so is looked at.
 void make_suspect(PortMeter& meter, PortId port) {
   meter.enter(port);
   burn(2 * kSlowCallNs);
   meter.enter(PortMeter::kOwn);
+}
+
+// A frame that leaves a guest for the wire, a tap or an app lies in the guest's memory, whose page may be
+// slow to come.
+TEST_F(PortMeterTest, Malicious_WhatACopyOutOfAGuestsMemoryWaitsForIsThatGuests) {
+  worker_->call([this](Worker::Tables&) { other_.activity.peers_memory = true; });
+  slow_.copy_blocks = true;
+  const Bytes frame = numbered_frame(1, 60);
+  EXPECT_TRUE(wait_until([&] {
+    other_.send(kSlow, frame);
+    return worker_->meter().charged_us(kOther) > 2'000;
+  }));
+  EXPECT_EQ(worker_->meter().charged_us(kSlow), 0u);
+}
+
+TEST_F(PortMeterTest, Malicious_BetweenTwoGuestsItCannotBeToldWhoseItIs) {
+  worker_->call(
+      [this](Worker::Tables&) { slow_.activity.peers_memory = other_.activity.peers_memory = true; });
+  slow_.copy_blocks = true;
+  const Bytes frame = numbered_frame(1, 60);
+  EXPECT_TRUE(wait_until([&] {
+    other_.send(kSlow, frame);
+    return slow_.copied.value() > 10;
+  }));
+  EXPECT_EQ(worker_->meter().charged_us(kSlow), 0u);
+  EXPECT_EQ(worker_->meter().charged_us(kOther), 0u);
+}
+
+// Looks into its peer's memory when it is woken.
+class SlowToWake final : public Lane {
+ public:
+  DomainId domain() const override { return DomainId{7}; }
+  void hand_over(const Source&, std::span<Packet>) override {}
+  void copy_in(const Source&, std::span<Packet>) override {}
+  std::uint32_t tx_burst(std::span<Packet>) override { return 0; }
+  void tx_done(std::uint32_t) override {}
+  std::uint32_t poll() override { return 0; }
+  int wake_fd() const override { return -1; }
+  bool prepare_sleep() override { return false; }
+  void woken() override { burn(2 * kSlowCallNs); }
+  bool may_rest() const override { return true; }
+};
+
+TEST(PortMeterLooks, Malicious_WhatALaneThatRestedWaitsForIsItsOwnPortsAndNoOther) {
+  PortMeter meter;
+  ActiveLanes lanes;
+  lanes.set_meter(&meter);
+  SlowToWake lane;
+  const ActiveLanes::Entry all[] = {{kSlow, &lane}};
+  lanes.refresh(all);
+  for (int i = 0; i < 5; ++i) {
+    meter.enter(kOther);
+    lane.activity.quiet_turns = kQuietTurns;
+    lanes.let_rest();
+    ASSERT_EQ(lanes.resting(), 1u);
+    lane.activity.delivered = true;
+    std::vector<Lane*> delivered{&lane};
+    meter.enter(kOther);
+    lanes.rouse(delivered);
+  }
+  EXPECT_EQ(meter.slow_calls(kSlow), 5u);
+  EXPECT_GT(meter.charged_us(kSlow), 0u);
+  EXPECT_EQ(meter.slow_calls(kOther), 0u);
 }
 
 TEST(PortMeterLooks, AreFewWhileASuspectHasNothingToDo) {

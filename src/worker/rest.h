@@ -6,7 +6,7 @@
 //             in one go. Costs up to nap_ns of delay, so it is right only while waking the worker for each
 //             packet would take much of a CPU.
 //   wire nap  the same, but the wire ends it. For after a sleep that a peer ended for nothing: it costs a
-//             turn per nap, and the others no delay.
+//             turn per nap, and what the wire brings no delay.
 //   sleep     on the descriptors, until one of them has work. Costs a wake-up, and answers within
 //             microseconds.
 #pragma once
@@ -36,8 +36,8 @@ class RestPolicy {
   static constexpr double kFewestPackets = 4;
   // What it costs to wake a thread: learned from how late naps end, within these bounds.
   static constexpr std::uint64_t kFirstWakeNs = 5'000, kLeastWakeNs = 1'000, kMostWakeNs = 20'000;
-  // Who waits for an answer before it sends more sends less while the worker naps: naps that brought less
-  // than this of the rate before are not tried again for a while, each time for longer.
+  // Naps slow down a sender that waits for answers. Naps that brought less than this share of the earlier
+  // rate are banned for a while, each time for longer.
   static constexpr double kRateKept = 0.7;
   static constexpr std::uint32_t kTrialNaps = 8;
   static constexpr std::uint64_t kFirstBanNs = 10'000'000, kLongestBanNs = 1'000'000'000;

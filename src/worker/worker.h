@@ -26,7 +26,7 @@ struct WorkerOptions {
   std::optional<std::uint32_t> cpu;  // pinned there; else the scheduler chooses
   // What a worker does when there is nothing to do.
   enum class Idle : std::uint8_t {
-    kAdaptive,  // naps while traffic is recent, then sleeps on the descriptors: shares its core with the apps
+    kAdaptive,  // sleeps on the descriptors, naps while packets come fast: shares its core with the apps
     kAwake,     // as kAdaptive, but its core does not halt while it naps; must be pinned
     kSpin,      // never sleeps: for a core of its own
   } idle = Idle::kAdaptive;

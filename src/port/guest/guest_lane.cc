@@ -33,7 +33,9 @@ GuestLane::GuestLane(const GuestPolicy& policy, CallPrice& call_price, GuestScra
       guard_(source_policy(policy)),
       longest_(kMaxFrameBytes - guard_.tag_bytes()),
       most_head_(guard_.most_head()),
-      kicks_(::epoll_create1(EPOLL_CLOEXEC)) {}
+      kicks_(::epoll_create1(EPOLL_CLOEXEC)) {
+  activity.peers_memory = true;
+}
 
 GuestLane::~GuestLane() = default;
 

@@ -66,6 +66,7 @@ GuestPort::Impl::Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop
 }
 
 GuestPort::Impl::~Impl() {
+  candidate_.reset();  // or it would be attached when the other one is gone
   if (attached_) {
     detach("the port is removed");
   }

@@ -310,6 +310,20 @@ TEST_F(Malicious_GuestPort, AfterAGuestWasCutOffForItsStallsNobodyIsLetInForAWhi
   EXPECT_EQ(counter("fault_stalled"), 1u);
 }
 
+TEST_F(Crash_GuestPort, APortThatIsRemovedWhileAFrontEndWaitsBehindAnotherLeavesNothingInTheLoop) {
+  start();
+  FrontEnd front = connect();
+  ASSERT_TRUE(front.barrier());
+  FrontEnd waiting = connect();
+  loop->turn(5);
+  port.reset();
+  auto again = GuestPort::create(options, *loop, host, doors);
+  ASSERT_TRUE(again) << again.error().message;
+  port = std::move(*again);
+  FrontEnd next = connect();
+  EXPECT_TRUE(next.barrier());
+}
+
 TEST_F(Crash_GuestPort, AFrontEndThatDiesAfterAnyOfItsMessagesTakesNothingWithIt) {
   start();
   GoodGuest guest;

@@ -54,6 +54,10 @@ std::uint32_t PackedRing::take(std::span<GuestBuffer> buffers, PieceStore& store
   if (broken_) [[unlikely]] {
     return 0;
   }
+  if (!begun_) [[unlikely]] {
+    begun_ = true;
+    refuse_kicks();
+  }
   const auto wanted = static_cast<std::uint32_t>(std::min<std::size_t>(buffers.size(), kBurst));
   // In locals, as in give_back().
   Position at = next_avail_;

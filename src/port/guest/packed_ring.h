@@ -101,6 +101,7 @@ class PackedRing {
   std::uint64_t pending_word_ = 0;
   std::uint32_t used_since_call_ = 0;  // descriptors, since a call was last considered
   bool broken_ = false;
+  bool begun_ = false;  // served once
 };
 
 }  // namespace sluice

@@ -289,10 +289,7 @@ void VhostSession::start_now(std::uint32_t index, VringSetup setup, bool enabled
   Ring& ring = rings_[index];
   setup.base = ring.base;
   if (setup.format == VringFormat::kSplit) {
-    // The used index in the guest's memory says what has been given back, whatever the front-end believes
-    // after it has lost the back-end before us. What was under way is done again.
-    const std::uint16_t used = read_once(*reinterpret_cast<const std::uint16_t*>(setup.device_area + 2));
-    setup.base = {.avail = used, .used = used};
+    setup.base.in_memory = true;
   } else if ((setup.base.avail & kPackedPosition) >= setup.entries) {
     setup.base = {.avail = kPackedStart, .used = kPackedStart};  // stopped where a larger ring stood
   }
@@ -311,10 +308,6 @@ VhostSession::Verdict VhostSession::start_complete(std::uint32_t first, std::uin
     if (!setup) {
       verdict = no(VhostFault::kRing, "ring {} is not started: {}", i, setup.error().message);
       continue;
-    }
-    if (!packed()) {
-      // A page that is not there yet is waited for here, not in the pause.
-      (void)read_once(*reinterpret_cast<const std::uint16_t*>(setup->device_area + 2));
     }
     rings_[i].running = true;
     later(i, [this, i, setup = *setup, on = carries(rings_[i])] { start_now(i, setup, on); });

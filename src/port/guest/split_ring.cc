@@ -29,9 +29,20 @@ SplitRing::SplitRing(const VringSetup& setup, Direction direction, const GuestMe
       indirect_(has_feature(setup.features, VIRTIO_RING_F_INDIRECT_DESC)),
       next_avail_(setup.base.avail),
       next_used_(setup.base.used),
-      avail_seen_(setup.base.avail) {
+      avail_seen_(setup.base.avail),
+      base_in_memory_(setup.base.in_memory) {
   SLUICE_CHECK(std::has_single_bit(setup.entries) && setup.entries <= kMaxVringEntries, "{} entries",
                setup.entries);
+}
+
+// At the first service. What was under way with the back-end before us is done again.
+void SplitRing::begin() {
+  begun_ = true;
+  if (base_in_memory_) {
+    base_in_memory_ = false;
+    next_avail_ = next_used_ = avail_seen_ = ring_read(used_->idx);
+  }
+  refuse_kicks();
 }
 
 inline SplitRing::Descriptor SplitRing::read_descriptor(const vring_desc& shared) {
@@ -47,6 +58,9 @@ inline SplitRing::Descriptor SplitRing::read_descriptor(const vring_desc& shared
 std::uint32_t SplitRing::take(std::span<GuestBuffer> buffers, PieceStore& store) {
   if (broken_) [[unlikely]] {
     return 0;
+  }
+  if (!begun_) [[unlikely]] {
+    begin();
   }
   const auto wanted = static_cast<std::uint32_t>(std::min<std::size_t>(buffers.size(), kBurst));
   std::uint32_t available = static_cast<std::uint16_t>(avail_seen_ - next_avail_);
@@ -174,6 +188,9 @@ bool SplitRing::call_due() {
 }
 
 void SplitRing::ask_for_kicks() {
+  if (!begun_) [[unlikely]] {
+    begin();
+  }
   if (event_idx_) {
     write_once(*avail_event_, next_avail_);
     mark_dirty(avail_event_, sizeof *avail_event_);

@@ -59,9 +59,10 @@ class SplitRing {
   }
 
   bool broken() const { return broken_; }
-  VringBase base() const { return {.avail = next_avail_, .used = next_used_}; }
+  VringBase base() const { return {.avail = next_avail_, .used = next_used_, .in_memory = base_in_memory_}; }
 
  private:
+  void begin();
   struct Descriptor {
     std::uint64_t address = 0;
     std::uint32_t bytes = 0;
@@ -96,6 +97,8 @@ class SplitRing {
   std::uint16_t called_at_ = 0;  // next_used_ when a call was last considered
   bool called_ever_ = false;
   bool broken_ = false;
+  bool begun_ = false;  // served once
+  bool base_in_memory_;
 };
 
 }  // namespace sluice

@@ -61,7 +61,6 @@ void Virtqueue::start(const VringSetup& setup, const GuestMemory& memory) {
     ring_.emplace<PackedRing>(setup, direction_, memory, counters_);
   }
   lost_ = memory.lost();
-  with_ring([](auto& ring) { ring.refuse_kicks(); });
   broken_.store(false, std::memory_order_relaxed);
   started_.store(true, std::memory_order_relaxed);
   stopped_at_ = setup.base;

@@ -23,6 +23,10 @@ enum class VringFormat : std::uint8_t { kSplit, kPacked };
 struct VringBase {
   std::uint16_t avail = 0;
   std::uint16_t used = 0;
+  // Split: nobody has looked yet. The used index in the guest's memory says what has been given back,
+  // whatever the front-end believes after it has lost the back-end before us. The worker that serves the ring
+  // reads it: a page that is slow to come costs its port's time, and nobody else's (D8).
+  bool in_memory = false;
   bool operator==(const VringBase&) const = default;
 };
 

@@ -18,8 +18,8 @@
 #include "base/clock.h"
 #include "base/ticks.h"
 #include "port/copy_bytes.h"
+#include "port/last_signal.h"
 #include "port/prefetch.h"
-#include "port/rung.h"
 
 namespace sluice {
 
@@ -276,7 +276,7 @@ std::uint32_t NicQueue::send_home_foreign() {
 void NicQueue::kick_tx() {
   std::uint32_t untaken = tx_.untaken();
   // In copy mode the kernel always asks; in zero-copy mode only when the driver has gone to sleep.
-  rung_ticks = now_ticks();
+  last_signal_ticks = now_ticks();
   std::uint32_t rounds = zero_copy_ ? 1 : untaken / kFramesPerKick + 1;
   while (untaken != 0 && rounds-- != 0 && tx_.needs_wakeup()) {
     stats_.tx_kicks.add(1);
