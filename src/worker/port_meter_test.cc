@@ -77,7 +77,7 @@ class PortMeterTest : public ::testing::Test {
 TEST_F(PortMeterTest, Malicious_APortWhosePollBlocksIsChargedAndItsNeighbourIsNot) {
   slow_.blocks = true;
   EXPECT_TRUE(wait_until([this] { return worker_->meter().charged_us(kSlow) > 5'000; }));
-  EXPECT_GT(worker_->meter().slow_calls(kSlow), 5u);
+  EXPECT_GE(worker_->meter().slow_calls(kSlow), 2u);
   EXPECT_GT(worker_->meter().busy_us(kSlow), worker_->meter().charged_us(kSlow));
   EXPECT_EQ(worker_->meter().charged_us(kOther), 0u);
 }
