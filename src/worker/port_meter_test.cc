@@ -202,10 +202,13 @@ TEST(PortMeterLooks, AreFewWhileASuspectHasNothingToDo) {
   constexpr std::uint64_t kTurns = 100'000;
   PortMeter meter;
   make_suspect(meter, kSlow);
-  const std::uint64_t looks = meter.looks();
+  const std::uint64_t looks = meter.looks(), begin = now_ns();
   for (std::uint64_t turn = 0; turn < kTurns; ++turn) {
     meter.enter(kSlow);
     meter.enter(PortMeter::kOwn);
+  }
+  if (now_ns() - begin > kTurns * kShortCallNs / 4) {
+    GTEST_SKIP() << "too slow here: no call is short";
   }
   EXPECT_GT(meter.looks(), looks);
   EXPECT_LT(meter.looks() - looks, kTurns / 4);
