@@ -76,8 +76,10 @@ class PortMeterTest : public ::testing::Test {
 
 TEST_F(PortMeterTest, Malicious_APortWhosePollBlocksIsChargedAndItsNeighbourIsNot) {
   slow_.blocks = true;
-  EXPECT_TRUE(wait_until([this] { return worker_->meter().charged_us(kSlow) > 5'000; }));
-  EXPECT_GE(worker_->meter().slow_calls(kSlow), 2u);
+  // Calls may be longer than they are meant to be, so that few of them cost as much.
+  EXPECT_TRUE(wait_until([this] {
+    return worker_->meter().charged_us(kSlow) > 5'000 && worker_->meter().slow_calls(kSlow) > 5;
+  }));
   EXPECT_GT(worker_->meter().busy_us(kSlow), worker_->meter().charged_us(kSlow));
   EXPECT_EQ(worker_->meter().charged_us(kOther), 0u);
 }

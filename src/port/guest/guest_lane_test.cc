@@ -250,7 +250,7 @@ TEST_P(GuestLaneTest, Model_EveryFrameComesOnceInOrderAndUnchanged) {
   std::deque<Bytes> towards, from;
   std::uint32_t number = 0;
   std::array<Packet, kBurst> packets;
-  for (std::uint32_t step = 0; step < 4000; ++step) {
+  for (std::uint32_t step = 0; step < 8000; ++step) {
     switch (below(7)) {
       case 0: {
         std::vector<Bytes> frames;

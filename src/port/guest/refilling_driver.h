@@ -7,6 +7,7 @@
 // counted, and a call of the device that makes more of them than any budget allows ends the program.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <deque>
@@ -213,9 +214,12 @@ class RefillingDriver final : public DriverModel {
     const std::uint32_t bytes = !to_guest_ ? frame_bytes_ : is_small ? kSmallBytes : kBufferBytes;
     const std::uint32_t shape = choose_(4);
     indirect = has(kIndirectDesc) && (shape == 3 || is_long);
-    const std::uint32_t count = indirect     ? (bad || is_long ? kTableEntries : 1 + choose_(4))
-                                : shape == 0 ? 1 + choose_(3)
-                                             : 1;
+    const std::uint32_t wanted = indirect     ? (bad || is_long ? kTableEntries : 1 + choose_(4))
+                                 : shape == 0 ? 1 + choose_(3)
+                                              : 1;
+    // No piece is empty but a liar's: the device ends its walk at the first that is, and books say it walked
+    // all.
+    const std::uint32_t count = std::min(wanted, bytes);
     // A frame in pieces: its header and some of it, and the rest.
     const std::uint32_t part = bytes / count;
     for (std::uint32_t i = 0; i < count; ++i) {

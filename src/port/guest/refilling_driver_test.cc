@@ -13,7 +13,7 @@ using Mood = RefillingDriver::Mood;
 
 class Malicious_RefillingDriver : public testing::TestWithParam<std::tuple<Variant, Mood>> {
  protected:
-  static constexpr std::uint64_t kSeeds = 2;
+  static constexpr std::uint64_t kSeeds = REFILL_SEEDS;
   static constexpr int kTurns = 25;
 
   Variant variant() const { return std::get<0>(GetParam()); }
