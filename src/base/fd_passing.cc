@@ -38,6 +38,22 @@ std::vector<ReceivedFd> received_fds(const msghdr& header) {
   return fds;
 }
 
+MessageWithFds receive_with_fds(int socket, std::span<std::byte> place, int flags) {
+  alignas(cmsghdr) std::byte control[CMSG_SPACE(kMostFdsOfAMessage * sizeof(int))];
+  iovec part{place.data(), place.size()};
+  msghdr header{};
+  header.msg_iov = &part;
+  header.msg_iovlen = 1;
+  header.msg_control = control;
+  header.msg_controllen = sizeof control;
+  const ssize_t got =
+      receive_also_after_reset([&] { return ::recvmsg(socket, &header, MSG_CMSG_CLOEXEC | flags); });
+  if (got < 0) {
+    return {};
+  }
+  return {.bytes = got, .whole = (header.msg_flags & MSG_CTRUNC) == 0, .fds = received_fds(header)};
+}
+
 NextDatagram next_datagram(int socket) {
   std::byte first{};
   iovec place{&first, 1};
@@ -46,11 +62,8 @@ NextDatagram next_datagram(int socket) {
   header.msg_iovlen = 1;
   // Without room for descriptors the kernel says that there are some (net/core/scm.c, scm_recv()); peeked at,
   // they stay with the datagram.
-  ssize_t got = ::recvmsg(socket, &header, MSG_PEEK | MSG_DONTWAIT);
-  if (got < 0 && errno == ECONNRESET) {
-    // The other end went without reading all: told once, ahead of what it has said.
-    got = ::recvmsg(socket, &header, MSG_PEEK | MSG_DONTWAIT);
-  }
+  const ssize_t got =
+      receive_also_after_reset([&] { return ::recvmsg(socket, &header, MSG_PEEK | MSG_DONTWAIT); });
   if (got < 0) {
     return errno == EAGAIN || errno == EINTR ? NextDatagram::kNone : NextDatagram::kEnd;
   }

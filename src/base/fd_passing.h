@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -26,6 +27,22 @@ std::vector<ReceivedFd> received_fds(const msghdr& header);
 
 // Most that one message can bring (SCM_MAX_FD, unix(7)).
 inline constexpr std::size_t kMostFdsOfAMessage = 253;
+
+// One recvmsg(2) with MSG_CMSG_CLOEXEC and `flags`, also after a reset.
+struct MessageWithFds {
+  ssize_t bytes = -1;  // its result; then errno says why
+  bool whole = true;   // all descriptors have come along
+  std::vector<ReceivedFd> fds;
+};
+MessageWithFds receive_with_fds(int socket, std::span<std::byte> place, int flags);
+
+// What `receive` returns. When the other end has gone without reading all, the kernel says so once, ahead of
+// what that end had said (ECONNRESET): then it is asked again.
+template <typename Receive>
+ssize_t receive_also_after_reset(const Receive& receive) {
+  const ssize_t got = receive();
+  return got < 0 && errno == ECONNRESET ? receive() : got;
+}
 
 // What stands first in a socket of datagrams. It stays there, and no descriptor of it enters this process,
 // where receiving it or dropping it might wait (D8).

@@ -40,35 +40,19 @@ class Taken {
   std::vector<int> fds_;
 };
 
-struct Message {
-  ssize_t bytes = -1;  // as recvmsg(2) says
-  bool whole = true;   // all descriptors have come along
-  std::vector<ReceivedFd> fds;
-};
-
-Message take(int socket, std::span<std::byte> place, int flags) {
-  alignas(cmsghdr) std::byte control[CMSG_SPACE(kMostFdsOfAMessage * sizeof(int))];
-  iovec part{place.data(), place.size()};
-  msghdr header{};
-  header.msg_iov = &part;
-  header.msg_iovlen = 1;
-  header.msg_control = control;
-  header.msg_controllen = sizeof control;
-  ssize_t got = -1;
+MessageWithFds take(int socket, std::span<std::byte> place, int flags) {
+  MessageWithFds message;
   do {
-    got = receive_also_after_reset([&] { return ::recvmsg(socket, &header, MSG_CMSG_CLOEXEC | flags); });
-  } while (got < 0 && errno == EINTR);
-  if (got < 0) {
-    return {};
-  }
-  return {.bytes = got, .whole = (header.msg_flags & MSG_CTRUNC) == 0, .fds = received_fds(header)};
+    message = receive_with_fds(socket, place, flags);
+  } while (message.bytes < 0 && errno == EINTR);
+  return message;
 }
 
 }  // namespace
 
 bool check_next(int from, int channel) {
   std::array<std::byte, sizeof(CheckReport) + kMostCheckedBytes> datagram;
-  const Message message = take(from, std::span(datagram).subspan(sizeof(CheckReport)), MSG_DONTWAIT);
+  const MessageWithFds message = take(from, std::span(datagram).subspan(sizeof(CheckReport)), MSG_DONTWAIT);
   const Taken taken(message.fds);
   const bool passes = message.whole && taken.all_known();
   const CheckReport report{.what = passes ? CheckReport::What::kPassed : CheckReport::What::kRefused};
@@ -81,7 +65,7 @@ bool check_next(int from, int channel) {
 void run_checker(int channel) {
   for (;;) {
     std::byte byte{};
-    const Message request = take(channel, std::span(&byte, 1), 0);
+    const MessageWithFds request = take(channel, std::span(&byte, 1), 0);
     if (request.bytes != 1 || request.fds.size() != 1) {
       return;
     }

@@ -27,21 +27,14 @@ constexpr const char* kNobodys = "checking descriptors";  // Door::who
 
 CheckerSaid hear_checker(int channel, Checked& checked) {
   std::array<std::byte, sizeof(CheckReport) + kMostCheckedBytes> datagram;
-  alignas(cmsghdr) std::byte control[CMSG_SPACE(kMostFdsOfAMessage * sizeof(int))];
-  iovec part{datagram.data(), datagram.size()};
-  msghdr header{};
-  header.msg_iov = &part;
-  header.msg_iovlen = 1;
-  header.msg_control = control;
-  header.msg_controllen = sizeof control;
-  const ssize_t got =
-      receive_also_after_reset([&] { return ::recvmsg(channel, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); });
+  const MessageWithFds message = receive_with_fds(channel, datagram, MSG_DONTWAIT);
+  const ssize_t got = message.bytes;
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
     return CheckerSaid::kNothing;
   }
   checked = {};
   if (got > 0) {
-    for (const ReceivedFd fd : received_fds(header)) {
+    for (const ReceivedFd fd : message.fds) {
       checked.fds.push_back(PeerFd::take(fd));  // of a known kind: it was looked at
     }
   }

@@ -18,6 +18,7 @@ FOUND = [  # rule, path, text
     ("lock", "src/ring/a.h", "#pragma once\nstd::mutex m;"),
     ("recvmsg", "src/control/a.cc", "ssize_t got = ::recvmsg(fd, &header, 0);"),
     ("recvmsg", "src/port/guest/guest_door.cc", "ssize_t got = ::recvmsg(channel_, &header, 0);"),
+    ("recvmsg", "src/control/a.cc", "auto message = receive_with_fds(fd, place, 0);"),
     ("recvmsg", "src/control/a.cc", "::syscall(SYS_recvmsg, fd, &header, 0);"),
     ("recvmsg", "src/worker/a.cc", "std::memcpy(&fd, CMSG_DATA(part), sizeof fd);"),
     ("recvmsg", "src/door/door_keeper.cc", "::syscall(SYS_pidfd_getfd, pidfd, 3, 0);"),

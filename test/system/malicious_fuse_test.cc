@@ -19,13 +19,6 @@
 #include "test/system/silent_fuse.h"
 #include "test/vhost/mock_front_end.h"
 
-// The program has said why it cannot be.
-#define NEED_SILENT_FUSE(name, silent_to)                          \
-  auto name = SilentFuse::start(silent_to);                        \
-  if (!name) {                                                     \
-    GTEST_SKIP() << "no FUSE file here: " << name.error().message; \
-  }
-
 namespace sluice::test {
 namespace {
 

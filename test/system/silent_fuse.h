@@ -19,6 +19,13 @@
 #include "base/fd.h"
 #include "base/result.h"
 
+// The program has said why it cannot be.
+#define NEED_SILENT_FUSE(name, silent_to)                          \
+  auto name = SilentFuse::start(silent_to);                        \
+  if (!name) {                                                     \
+    GTEST_SKIP() << "no FUSE file here: " << name.error().message; \
+  }
+
 namespace sluice::test {
 
 // What the server does not answer, a bit each.
