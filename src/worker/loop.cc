@@ -215,15 +215,15 @@ void Loop::for_each_lane(Visit visit) {
 void Loop::rest() {
   announce_rest();
   note_residence();
-  const RestPolicy::Work work = std::exchange(since_rest_, {});
+  RestPolicy::Work work = std::exchange(since_rest_, {});
   if (idle_ == WorkerOptions::Idle::kSpin) {
     if (work.packets == 0) {
       pause_cpu();
     }
     return;
   }
-  switch (policy_.next(
-      {.now_ns = now_ns(), .packets = work.packets, .received = work.received, .useful = work.useful})) {
+  work.now_ns = now_ns();
+  switch (policy_.next(work)) {
     case RestPolicy::Rest::kSpin:
       spin();
       break;
