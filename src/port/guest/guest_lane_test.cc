@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -197,6 +198,28 @@ TEST_P(GuestLaneTest, StopsAndGoesOnWhereItStood) {
     ASSERT_EQ(bench.take().size(), round % 2);
     ASSERT_EQ(bench.guest.reap_sent(), 1u);
   }
+  EXPECT_EQ(bench.faults(), 0u);
+}
+
+// D8: rings are started on the control thread, and a page of theirs may be slow to come.
+TEST_P(GuestLaneTest, Malicious_StartingARingTouchesNothingOfTheGuestsMemory) {
+  constexpr std::uint64_t kBytes = 16 << 20;
+  Bench& bench = begin();
+  ASSERT_TRUE(bench.guest.send(guest_frame(1, 90)));
+  std::byte* memory = bench.guest.memory().at(MockMemory::kBase, kBytes);
+  std::array<VringSetup, 2> setups{bench.guest.rx().setup(), bench.guest.tx().setup()};
+  for (std::uint32_t index : {0u, 1u}) {
+    setups[index].base = bench.device.stop_ring(index);
+    setups[index].base.in_memory = setups[index].format == VringFormat::kSplit;
+  }
+  ASSERT_EQ(::mprotect(memory, kBytes, PROT_NONE), 0);
+  for (std::uint32_t index : {0u, 1u}) {
+    bench.device.start_ring(index, setups[index]);
+  }
+  ASSERT_EQ(::mprotect(memory, kBytes, PROT_READ | PROT_WRITE), 0);
+  EXPECT_EQ(bench.take(), (std::vector<Bytes>{guest_frame(1, 90)})) << "the worker begins it";
+  bench.deliver(guest_frame(2, 100));
+  EXPECT_EQ(bench.guest.receive(), guest_frame(2, 100));
   EXPECT_EQ(bench.faults(), 0u);
 }
 
