@@ -1,5 +1,9 @@
 #include "test/support/huge_pages.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <cerrno>
 #include <fstream>
 #include <string>
 #include <utility>
@@ -23,8 +27,12 @@ void set_total(std::uint64_t count) {
 }  // namespace
 
 Result<HugePages> HugePages::reserve(std::uint64_t count) {
+  UniqueFd lock(::open(kFolder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!lock || ::flock(lock.get(), LOCK_EX) < 0) {
+    return fail_errno(errno, "cannot reserve pages of 2 MiB");
+  }
   const std::uint64_t before = read_count("nr_hugepages"), free = free_now();
-  HugePages pages(before);
+  HugePages pages(std::move(lock), before);
   if (free < count) {
     set_total(before + count - free);
   }
@@ -38,11 +46,8 @@ std::uint64_t HugePages::free_now() {
   return read_count("free_hugepages");
 }
 
-HugePages::HugePages(HugePages&& other) noexcept
-    : before_(other.before_), ours_(std::exchange(other.ours_, false)) {}
-
 HugePages::~HugePages() {
-  if (ours_ && read_count("nr_hugepages") != before_) {
+  if (lock_ && read_count("nr_hugepages") != before_) {
     set_total(before_);
   }
 }

@@ -1,8 +1,11 @@
-// HugePages: 2 MiB pages of the machine for as long as a test needs them.
+// HugePages: 2 MiB pages of the machine for as long as a test needs them. One process at a time has them, and
+// the others wait: each leaves as many as it found, which must not be another's.
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
+#include "base/fd.h"
 #include "base/result.h"
 
 namespace sluice::test {
@@ -11,15 +14,15 @@ class HugePages {
  public:
   // At least `count` free ones. An error: the machine has none, or not so many in one piece.
   static Result<HugePages> reserve(std::uint64_t count);
-  HugePages(HugePages&& other) noexcept;
+  HugePages(HugePages&&) noexcept = default;
   HugePages& operator=(HugePages&&) = delete;
   ~HugePages();  // as many as before
   static std::uint64_t free_now();
 
  private:
-  explicit HugePages(std::uint64_t before) : before_(before) {}
+  HugePages(UniqueFd lock, std::uint64_t before) : lock_(std::move(lock)), before_(before) {}
+  UniqueFd lock_;  // none: moved from
   std::uint64_t before_;
-  bool ours_ = true;
 };
 
 }  // namespace sluice::test
