@@ -1,6 +1,7 @@
 #include "base/unix_socket.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -246,6 +247,11 @@ Result<ucred> peer_credentials(int socket) {
     return fail_errno(errno, "cannot ask who connected");
   }
   return credentials;
+}
+
+bool hung_up(int socket) {
+  pollfd state{.fd = socket, .events = 0, .revents = 0};
+  return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR)) != 0;
 }
 
 bool refuse_descriptors(int socket) {

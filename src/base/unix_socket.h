@@ -56,6 +56,10 @@ Result<UniqueFd> connect_to_path(const std::string& path, int type);
 // Who is at the other end, as of connect(2): SO_PEERCRED, unix(7).
 Result<ucred> peer_credentials(int socket);
 
+// Its other end is gone. Only of one that we have not shut down both for reading and for writing, which
+// always looks so.
+bool hung_up(int socket);
+
 // From here on nobody can send descriptors to this socket: their sendmsg(2) says EPERM. Accepted sockets have
 // it from their listener. False: this kernel cannot (before Linux 6.16).
 bool refuse_descriptors(int socket);

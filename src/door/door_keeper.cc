@@ -1,7 +1,6 @@
 #include "door/door_keeper.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/epoll.h>
@@ -49,13 +48,6 @@ Result<std::pair<UniqueFd, UniqueFd>> make_channel(int flags) {
 bool send_with(int socket, const auto& datagram, std::span<const int> fds) {
   return send_with_fds(socket, std::as_bytes(std::span(&datagram, 1)), fds, MSG_DONTWAIT) ==
          static_cast<ssize_t>(sizeof datagram);
-}
-
-// Its other end is gone, and with it the process that had it. Only of a channel that we have shut down for
-// writing and not for reading: with both, it always looks so.
-bool hung_up(int channel) {
-  pollfd state{.fd = channel, .events = 0, .revents = 0};
-  return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLHUP | POLLERR)) != 0;
 }
 
 }  // namespace

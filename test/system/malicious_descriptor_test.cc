@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <csignal>
 #include <filesystem>
 #include <list>
 
@@ -80,6 +81,41 @@ TEST_F(Malicious_Descriptor, OfASocketThatLingersDoesNotHoldUpTheDaemonWhereverI
   }
   EXPECT_GE(counter("daemon.doors_opened"), 4u);
   expect_ends_and_starts_again();
+}
+
+// Its door closes the socket for an hour, and so never tells that the front-end has gone.
+TEST_F(Malicious_Descriptor, AFrontEndWhoseDoorIsHeldUpGivesWayToTheNextOne) {
+  start(nic_table() + guest("vm1") + guest("vm2"));
+  std::list<LingeringSocket> lingering;
+  FrontEnd front = front_end("vm1");
+  ASSERT_TRUE(front.barrier());  // so it does not give way for having said nothing
+  const auto doors = descendants_of(daemon().pid());
+  for (pid_t door : doors) {
+    ASSERT_EQ(::kill(door, SIGSTOP), 0);  // until the sender has let go of its socket
+  }
+  lingering.emplace_back([&](int fd) { front.send(VHOST_USER_SET_VRING_ERR, 0, std::span(&fd, 1)); });
+  for (pid_t door : doors) {
+    ASSERT_EQ(::kill(door, SIGCONT), 0);
+  }
+  front.close();
+  front_end("vm1").close();  // one that does not wait is in nobody's way
+  FrontEnd next = front_end("vm1");
+  ASSERT_TRUE(next.connected());
+  EXPECT_TRUE(next.barrier()) << daemon().log();
+  EXPECT_EQ(counter("port.vm1.connects"), 2u);
+  expect_served();
+  expect_ends_and_starts_again();
+}
+
+// Its door answers, and so nobody takes the place of a front-end that is only quiet.
+TEST_F(Malicious_Descriptor, AQuietFrontEndGivesWayToNobody) {
+  start(nic_table() + guest("vm1") + guest("vm2"));
+  FrontEnd front = front_end("vm1");
+  ASSERT_TRUE(front.barrier());
+  FrontEnd next = front_end("vm1");
+  EXPECT_TRUE(next.wait_closed());
+  EXPECT_TRUE(front.barrier()) << daemon().log();
+  EXPECT_EQ(counter("port.vm1.refused"), 1u);
 }
 
 // Before Linux 6.16 its sender is not refused: a door reads the hello that it comes with.

@@ -55,6 +55,9 @@ class Daemon {
         (void)session_.apply(VringControl::Patience::kShort);
         return true;
       }
+      if (received == GuestChannel::Received::kHere) {
+        continue;
+      }
       if (received != GuestChannel::Received::kMessage || !handle(message)) {
         return false;
       }

@@ -62,6 +62,10 @@ class GuestDoor {
     if (got <= 0) {
       return false;
     }
+    if (got == 1 && answer[0] == kAreYouThere) {
+      say({.what = DoorReport::What::kHere});
+      return true;
+    }
     if (!transport_.send(std::span(answer).first(static_cast<std::size_t>(got)))) {
       say({.what = DoorReport::What::kFault, .fault = VhostFault::kUnread});
       return false;
@@ -188,6 +192,8 @@ GuestChannel::Received GuestChannel::take_datagram(std::span<const std::byte> da
   switch (report.what) {
     case DoorReport::What::kClosed:
       return Received::kClosed;
+    case DoorReport::What::kHere:
+      return Received::kHere;
     case DoorReport::What::kFault:
       return give_up(report.fault > VhostFault::kNone && report.fault < VhostFault::kCount
                          ? report.fault
@@ -225,6 +231,11 @@ GuestChannel::Received GuestChannel::take_message(std::span<const std::byte> dat
   }
   message = std::move(taken);
   return Received::kMessage;
+}
+
+void GuestChannel::ask_whether_there() {
+  // When there is no room for it, the door has as much to take as a held up one: it is not there.
+  (void)::send(channel_, &kAreYouThere, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 bool GuestChannel::reply(std::uint32_t request, std::span<const std::byte> payload) {

@@ -5,7 +5,8 @@
 //
 // A datagram from the door is one whole message with a header that was judged, and the descriptors of it that
 // are of a known kind; or how the connection ended. One to the door is one answer, as it goes to the
-// front-end. The door may wait; the daemon's end never does.
+// front-end, or the question whether the door is held up (kAreYouThere). The door may wait; the daemon's end
+// never does.
 #pragma once
 
 #include <cstddef>
@@ -25,12 +26,16 @@ struct GuestDoorOptions {
   std::uint64_t message_timeout_ns = 0;  // for the rest of a message whose beginning is here
 };
 
+// Answered by DoorReport::What::kHere. Shorter than any answer of vhost-user.
+inline constexpr std::byte kAreYouThere{'?'};
+
 // In front of what the door says.
 struct DoorReport {
   enum class What : std::uint32_t {
     kMessage,  // a vhost_user_header and its payload follow
     kClosed,   // the front-end has closed the connection
     kFault,    // `fault`: nothing more of what it sends can be read
+    kHere,     // nothing holds the door up
   } what = What::kMessage;
   VhostFault fault = VhostFault::kNone;
   // Bit i: descriptor i of the message was of no known kind. It is closed, and not among those that came
@@ -49,6 +54,7 @@ class GuestChannel {
   enum class Received : std::uint8_t {
     kMessage,
     kNotYet,   // the channel is empty
+    kHere,     // the answer to ask_whether_there()
     kToCheck,  // descriptors come with the next one: Doors::check() has to take it, then take()
     kClosed,   // by the front-end, or the door is gone
     kFault,    // fault() says which; nothing more can be read
@@ -58,6 +64,9 @@ class GuestChannel {
   // What the checker says of one to be checked.
   Received take(Checked checked, VhostMessage& message);
   VhostFault fault() const { return fault_; }
+  // A door that closes what its peer has sent may wait for ever, and then the end of the connection is not
+  // heard.
+  void ask_whether_there();
 
   // As those of VhostTransport.
   bool reply(std::uint32_t request, std::span<const std::byte> payload);

@@ -162,18 +162,47 @@ void GuestPort::Impl::admit(PeerSocket socket, const Peer& peer) {
   }
 }
 
-// A front-end that was killed and started again may be here before its door has told of its end.
+// A front-end that was killed and started again may be here before its door has told of its end; and a door
+// that what it was sent holds up will never tell.
 void GuestPort::Impl::wait_for_the_end(PeerSocket socket, const ucred& peer) {
-  if (candidate_) {
+  if (candidate_ && !hung_up(candidate_->socket.get())) {
     refuse(peer);
     return;
   }
+  loop_.cancel(std::exchange(candidate_timer_, 0));
+  candidate_.reset();
   candidate_.emplace(std::move(socket), peer);
+  attached_->heard = false;
+  attached_->channel.ask_whether_there();
   candidate_timer_ = loop_.once(options_.gives_way_ns, [this] {
     candidate_timer_ = 0;
-    refuse(candidate_->who);
-    candidate_.reset();
+    refuse_unless_held_up();
   });
+}
+
+void GuestPort::Impl::refuse_unless_held_up() {
+  if (is_silent()) {
+    candidate_timer_ = loop_.once(options_.held_up_ns, [this] {
+      candidate_timer_ = 0;
+      if (is_silent()) {
+        detach("another front-end came, and what this one has sent holds its door up");
+      } else if (candidate_) {
+        refuse(std::exchange(candidate_, std::nullopt)->who);
+      }
+    });
+  } else if (candidate_) {
+    refuse(std::exchange(candidate_, std::nullopt)->who);
+  }
+}
+
+// While it is not read on purpose, nothing follows from its silence. What is read may be its end, and then
+// the candidate is in its place.
+bool GuestPort::Impl::is_silent() {
+  if (attached_ && !attached_->ending) {
+    on_channel(EPOLLIN);
+  }
+  return candidate_ && attached_ && !attached_->ending && !attached_->heard && attached_->check == 0 &&
+         attached_->resume_timer == 0 && !attached_->populating;
 }
 
 void GuestPort::Impl::refuse(const ucred& peer) {

@@ -61,6 +61,7 @@ struct GuestPortOptions {
   bool populate = false;                              // its memory is faulted in before its rings start
   std::uint64_t message_timeout_ns = 10'000'000'000;  // for the rest of a message whose beginning is here
   std::uint64_t gives_way_ns = 300'000'000;           // how long who comes waits for the end of who was there
+  std::uint64_t held_up_ns = 700'000'000;             // and then, whether a door that is silent is held up
   std::uint64_t retry_ns = 500'000'000;               // client: between tries to connect
   std::uint64_t front_end_interval_ns = 500'000'000;  // server: after kFrontEndBurst, one in so long; 0: all
   Waker* waker = nullptr;                             // for a guest that is dear to call; outlives the port

@@ -66,6 +66,7 @@ class GuestPort::Impl final : public VringControl {
     std::uint64_t since_ns;
     std::uint64_t messages = 0;
     std::uint32_t of_turn = 0;  // of these
+    bool heard = false;         // anything, since it was asked whether it is there
     CheckId check = 0;          // is under way: nothing is heard from it meanwhile
     bool fault_logged = false;
     bool waits_to_write = false;
@@ -99,6 +100,8 @@ class GuestPort::Impl final : public VringControl {
   void connect_later();
   void admit(PeerSocket socket, const Peer& peer);
   void wait_for_the_end(PeerSocket socket, const ucred& peer);
+  void refuse_unless_held_up();
+  bool is_silent();
   void refuse(const ucred& peer);
   Result<void> attach(PeerSocket socket, const ucred& peer);
   void detach(std::string_view why);

@@ -38,7 +38,11 @@ void GuestPort::Impl::take_messages() {
       defer(kShortestDeferNs);
       return;
     }
-    switch (attached_->channel.receive(message)) {
+    const GuestChannel::Received received = attached_->channel.receive(message);
+    attached_->heard = attached_->heard || received != GuestChannel::Received::kNotYet;
+    switch (received) {
+      case GuestChannel::Received::kHere:
+        break;
       case GuestChannel::Received::kMessage:
         if (!take_message(message)) {
           return;
