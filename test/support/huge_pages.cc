@@ -4,6 +4,7 @@
 #include <sys/file.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <utility>
@@ -11,6 +12,9 @@
 namespace sluice::test {
 
 namespace {
+
+// In the environment of whoever has them.
+constexpr const char* kHeld = "SLUICE_TEST_HAS_HUGE_PAGES";
 
 const std::string kFolder = "/sys/kernel/mm/hugepages/hugepages-2048kB/";
 
@@ -28,11 +32,15 @@ void set_total(std::uint64_t count) {
 
 Result<HugePages> HugePages::reserve(std::uint64_t count) {
   UniqueFd lock(::open(kFolder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!lock || ::flock(lock.get(), LOCK_EX) < 0) {
+  const bool held = ::getenv(kHeld) != nullptr;  // also in the child of a death test
+  if (!lock || (!held && ::flock(lock.get(), LOCK_EX) < 0)) {
     return fail_errno(errno, "cannot reserve pages of 2 MiB");
   }
+  if (!held) {
+    ::setenv(kHeld, "", 1);
+  }
   const std::uint64_t before = read_count("nr_hugepages"), free = free_now();
-  HugePages pages(std::move(lock), before);
+  HugePages pages(std::move(lock), !held, before);
   if (free < count) {
     set_total(before + count - free);
   }
@@ -49,6 +57,9 @@ std::uint64_t HugePages::free_now() {
 HugePages::~HugePages() {
   if (lock_ && read_count("nr_hugepages") != before_) {
     set_total(before_);
+  }
+  if (lock_ && ours_) {
+    ::unsetenv(kHeld);
   }
 }
 

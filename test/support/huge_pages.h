@@ -20,8 +20,10 @@ class HugePages {
   static std::uint64_t free_now();
 
  private:
-  HugePages(UniqueFd lock, std::uint64_t before) : lock_(std::move(lock)), before_(before) {}
+  HugePages(UniqueFd lock, bool ours, std::uint64_t before)
+      : lock_(std::move(lock)), ours_(ours), before_(before) {}
   UniqueFd lock_;  // none: moved from
+  bool ours_;      // the lock, and no other object's of this process or of its parent
   std::uint64_t before_;
 };
 
