@@ -10,8 +10,8 @@
 
 #include "base/untrusted.h"
 #include "bench/attackers.h"
-#include "port/guest/features.h"
-#include "port/guest/ring_layout.h"
+#include "port/guest/vhost_user/features.h"
+#include "port/guest/virtio/ring/ring_layout.h"
 
 namespace sluice::bench {
 

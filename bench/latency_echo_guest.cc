@@ -12,8 +12,8 @@
 #include "base/untrusted.h"
 #include "bench/latency_echo.h"
 #include "bench/latency_frame.h"
-#include "port/guest/features.h"
-#include "port/guest/ring_layout.h"
+#include "port/guest/vhost_user/features.h"
+#include "port/guest/virtio/ring/ring_layout.h"
 #include "test/vhost/mock_front_end.h"
 
 namespace sluice::bench {

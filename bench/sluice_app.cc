@@ -11,7 +11,7 @@
 #include <thread>
 
 #include "bench/receivers.h"
-#include "control/rpc_client.h"
+#include "control/rpc/client.h"
 #include "sluice/sluice.hpp"
 #include "test/support/process.h"
 

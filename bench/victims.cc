@@ -10,8 +10,8 @@
 
 #include "base/clock.h"
 #include "bench/measure.h"
-#include "control/rpc_client.h"
-#include "port/guest/features.h"
+#include "control/rpc/client.h"
+#include "port/guest/vhost_user/features.h"
 
 namespace sluice::bench {
 

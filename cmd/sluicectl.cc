@@ -7,11 +7,11 @@
 #include <thread>
 
 #include "base/clock.h"
-#include "control/api.h"
-#include "control/rates.h"
-#include "control/render.h"
-#include "control/rpc_client.h"
-#include "control/rpc_protocol.h"
+#include "control/rpc/api.h"
+#include "control/rpc/client.h"
+#include "control/rpc/protocol.h"
+#include "control/show/rates.h"
+#include "control/show/render.h"
 
 namespace sluice {
 namespace {
@@ -348,7 +348,7 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     return sluice::run(argc, argv);
-  } catch (const std::exception& error) {  // an answer whose shape is not that of control/api.h
+  } catch (const std::exception& error) {  // an answer whose shape is not that of control/rpc/api.h
     fmt::print(stderr, "sluicectl: {}\n", error.what());
     return 1;
   }

@@ -9,9 +9,9 @@
 #include <filesystem>
 #include <fstream>
 
+#include "control/config/model_target.h"
 #include "control/daemon.h"
-#include "control/model_target.h"
-#include "control/rpc_client.h"
+#include "control/rpc/client.h"
 
 namespace sluice {
 namespace {

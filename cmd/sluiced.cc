@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "control/check_mode.h"
 #include "control/daemon.h"
-#include "control/engine.h"
+#include "control/engine/engine.h"
 #include "door/door_keeper.h"
 
 namespace {

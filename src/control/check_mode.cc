@@ -3,7 +3,7 @@
 #include <filesystem>
 
 #include "base/folder.h"
-#include "control/config.h"
+#include "control/config/config.h"
 
 namespace sluice {
 

@@ -11,8 +11,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "control/rpc_server.h"
-#include "control/serve.h"
+#include "control/rpc/serve.h"
+#include "control/rpc/server.h"
 
 namespace sluice {
 

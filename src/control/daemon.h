@@ -9,8 +9,8 @@
 #include "base/event_loop.h"
 #include "base/fd.h"
 #include "base/result.h"
-#include "control/config.h"
-#include "control/control_target.h"
+#include "control/config/config.h"
+#include "control/config/control_target.h"
 
 namespace sluice {
 

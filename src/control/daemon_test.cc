@@ -13,8 +13,8 @@
 #include <fstream>
 
 #include "base/clock.h"
-#include "control/model_target.h"
-#include "control/rpc_client.h"
+#include "control/config/model_target.h"
+#include "control/rpc/client.h"
 
 namespace sluice {
 namespace {

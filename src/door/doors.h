@@ -28,7 +28,7 @@
 namespace sluice {
 
 enum class DoorKind : std::uint32_t {
-  kGuest,       // vhost-user: port/guest/guest_door.h
+  kGuest,       // vhost-user: port/guest/vhost_user/guest_door.h
   kOneMessage,  // reads one message, as bytes: one_message.h
   kUndertaker,  // closes what it is sent: undertaker.h
   kChecker,     // takes descriptors from other doors: checker.h

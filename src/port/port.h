@@ -73,9 +73,9 @@ class Lane {
 
   virtual DomainId domain() const = 0;
 
-  // The one rule of the forwarding path (worker/forward.h) calls exactly one of these two per burst and port.
-  // hand_over: source.domain == domain(). A packet that was taken gets page = kNone and is the lane's from
-  // now on.
+  // The one rule of the forwarding path (worker/forward/forward.h) calls exactly one of these two per burst
+  // and port. hand_over: source.domain == domain(). A packet that was taken gets page = kNone and is the
+  // lane's from now on.
   virtual void hand_over(const Source& source, std::span<Packet> packets) = 0;
   // copy_in: any other domain. Copies each frame once into memory of its own; takes no page.
   virtual void copy_in(const Source& source, std::span<Packet> packets) = 0;

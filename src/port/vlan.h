@@ -82,20 +82,20 @@ inline bool push_access_tag(std::byte*& head, std::uint32_t& head_bytes, std::ui
   return true;
 }
 
-// A frame in the pieces in which it is to be copied, one after the other; any may be empty.
-struct FramePieces {
-  std::array<std::span<const std::byte>, 3> piece;
+// A frame in the segments in which it is to be copied, one after the other; any may be empty.
+struct FrameSegments {
+  std::array<std::span<const std::byte>, 3> segment;
   std::uint32_t bytes() const {
-    return static_cast<std::uint32_t>(piece[0].size() + piece[1].size() + piece[2].size());
+    return static_cast<std::uint32_t>(segment[0].size() + segment[1].size() + segment[2].size());
   }
 };
 
-inline FramePieces pieces_of(const Packet& packet) {
+inline FrameSegments segments_of(const Packet& packet) {
   return {{std::span(packet.head, packet.head_bytes), std::span(packet.body, packet.body_bytes), {}}};
 }
 
 // The same without its tag; only of a frame that has a whole one.
-inline FramePieces pieces_without_tag(const Packet& packet) {
+inline FrameSegments segments_without_tag(const Packet& packet) {
   constexpr std::uint32_t kBehind = kVlanTagOffset + kVlanTagBytes;
   const std::span<const std::byte> front = front_of(packet);
   const std::span<const std::byte> body =
@@ -105,15 +105,15 @@ inline FramePieces pieces_without_tag(const Packet& packet) {
 
 // What an access port's peer gets of a frame. False: it is of another VLAN. `vlan` 0: the port has none, and
 // frames go as they are.
-inline bool pieces_for_access(const Packet& packet, std::uint16_t vlan, FramePieces& pieces) {
+inline bool segments_for_access(const Packet& packet, std::uint16_t vlan, FrameSegments& segments) {
   if (vlan == 0) [[likely]] {
-    pieces = pieces_of(packet);
+    segments = segments_of(packet);
     return true;
   }
   if (vlan_of(front_of(packet)) != vlan) {
     return false;
   }
-  pieces = pieces_without_tag(packet);
+  segments = segments_without_tag(packet);
   return true;
 }
 

@@ -25,12 +25,12 @@ Bytes frame(std::size_t bytes, int tci = -1, std::uint16_t tpid = 0x8100) {
   return made;
 }
 
-Bytes joined(const FramePieces& pieces) {
+Bytes joined(const FrameSegments& segments) {
   Bytes all;
-  for (auto piece : pieces.piece) {
-    all.insert(all.end(), piece.begin(), piece.end());
+  for (auto segment : segments.segment) {
+    all.insert(all.end(), segment.begin(), segment.end());
   }
-  EXPECT_EQ(all.size(), pieces.bytes());
+  EXPECT_EQ(all.size(), segments.bytes());
   return all;
 }
 
@@ -71,12 +71,12 @@ TEST(Vlan, ATagIsPushedInFrontOfTheTypeAndPoppedAgain) {
             ? Packet{.body = head, .body_bytes = pushed}
             : Packet{.body = head + pushed, .head = head, .body_bytes = 104 - pushed, .head_bytes = pushed};
     EXPECT_EQ(vlan_of(front_of(packet)), 77);
-    FramePieces pieces;
-    ASSERT_TRUE(pieces_for_access(packet, 77, pieces));
-    EXPECT_EQ(joined(pieces), before);
-    EXPECT_FALSE(pieces_for_access(packet, 78, pieces));
-    ASSERT_TRUE(pieces_for_access(packet, 0, pieces));
-    EXPECT_EQ(joined(pieces).size(), 104u) << "without an access VLAN frames go as they are";
+    FrameSegments segments;
+    ASSERT_TRUE(segments_for_access(packet, 77, segments));
+    EXPECT_EQ(joined(segments), before);
+    EXPECT_FALSE(segments_for_access(packet, 78, segments));
+    ASSERT_TRUE(segments_for_access(packet, 0, segments));
+    EXPECT_EQ(joined(segments).size(), 104u) << "without an access VLAN frames go as they are";
   }
 }
 

@@ -14,7 +14,7 @@
 #include "base/pause_cpu.h"
 #include "base/ticks.h"
 #include "port/last_signal.h"
-#include "worker/switch.h"
+#include "worker/forward/switch.h"
 
 namespace sluice {
 
@@ -51,7 +51,7 @@ Loop::Loop(const WorkerOptions& options, Mailbox& mailbox)
 }
 
 void Loop::start_keeper() {
-  keeper_ = std::make_unique<CoreKeeper>(fmt::format("sluice-k{}", raw(id_)));
+  keeper_ = std::make_unique<Haltpoll>(fmt::format("sluice-k{}", raw(id_)));
 }
 
 void Loop::run() {

@@ -12,8 +12,8 @@
 #include "base/fd.h"
 #include "stats/counter.h"
 #include "worker/active_lanes.h"
-#include "worker/core_keeper.h"
-#include "worker/forward.h"
+#include "worker/forward/forward.h"
+#include "worker/haltpoll.h"
 #include "worker/mailbox.h"
 #include "worker/port_meter.h"
 #include "worker/residence.h"
@@ -83,7 +83,7 @@ class Loop {
   RestPolicy policy_;
   RestPolicy::Work since_rest_;
   std::uint32_t naps_in_a_row_ = 0;
-  std::unique_ptr<CoreKeeper> keeper_;  // of a worker that keeps its core awake
+  std::unique_ptr<Haltpoll> keeper_;  // of a worker that keeps its core awake
   UniqueFd wake_set_;  // epoll over all wake_fd() and the mailbox; none after a call, which may have changed
                        // the tables
   std::vector<pollfd> wire_;  // the mailbox's descriptor and the NIC queues'

@@ -7,9 +7,9 @@
 #include <benchmark/benchmark.h>
 
 #include "demux/packet_builder.h"
-#include "worker/flow_rules.h"
-#include "worker/forward_workload.h"
-#include "worker/switch.h"
+#include "worker/forward/forward_workload.h"
+#include "worker/forward/ingress_rules.h"
+#include "worker/forward/switch.h"
 
 namespace sluice {
 namespace {
@@ -33,7 +33,7 @@ MacAddress mac_of(std::uint32_t n) {
 }
 
 Switch switch_of(std::uint32_t members) {
-  std::vector<SwitchMember> list;
+  std::vector<SwitchPort> list;
   for (std::uint32_t i = 0; i < members; ++i) {
     list.push_back({.port = PortId{static_cast<std::uint16_t>(2 + i)}, .uplink = kNic, .macs = {mac_of(i)}});
   }
@@ -99,7 +99,8 @@ void route_burst_by_rules(benchmark::State& state) {
                        .slot = RuleSlot{i}});
     }
   }
-  switching.set_flow_rules(PortId{2}, PortRules::create(rules, std::make_shared<FlowCounts>(1)).value());
+  switching.set_ingress_rules(PortId{2},
+                              PortIngressRules::create(rules, std::make_shared<IngressCounts>(1)).value());
   route(state, switching, 63);
 }
 BENCHMARK(route_burst_by_rules)->ArgName("rules")->Arg(1)->Arg(100)->Arg(10'000);

@@ -4,7 +4,7 @@
 
 #include <optional>
 
-#include "control/api.h"
+#include "control/rpc/api.h"
 #include "test/demo/child.h"
 #include "test/demo/measure.h"
 

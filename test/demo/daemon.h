@@ -6,7 +6,7 @@
 #include <string>
 
 #include "base/result.h"
-#include "control/rpc_client.h"
+#include "control/rpc/client.h"
 #include "test/support/net_ns.h"
 #include "test/support/process.h"
 

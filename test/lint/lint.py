@@ -16,7 +16,7 @@ RECEIVERS = "|".join([
     r"door/one_message",  # in a door; without room for descriptors
     r"door/checker\.cc",  # in a door, of other doors
     r"door/checkers\.cc",  # in the daemon, of the checker alone
-    r"port/guest/transport",  # in a door
+    r"port/guest/vhost_user/transport",  # in a door
     r"port/app/handshake",  # without room for descriptors
     r"memory/reader_attack", r"port/app/app_peer",  # tests'
 ])
@@ -41,8 +41,8 @@ BANS = [
     ("recvmsg", rf"^src/(?!{RECEIVERS})(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$", r"\b(recvmsg|recvmmsg|received_fds|receive_with_fds)\s*\(|\b(SCM_RIGHTS|CMSG_DATA|SYS_recvm?msg|\w*pidfd_getfd|io_uring\w*)\b", "recv(2), or a door (src/door/doors.h) where descriptors may come"),
     ("received-fd", rf"^src/(?!control/)(?!{NUMBERS})(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$", r"\bnumber_of\s*\(|static_cast<int>\(.*(received|fds)", "PeerFd::take(), and of a checker's only: this process may not wait to close what a peer has sent"),
     ("peer-fd", OWN, r"(UniqueFd[ \w]*[({]|\b(reset|emplace|emplace_back)\(|::close\().*(received_fds|\bfds\[|\.fds\b(?!\.push_back)|peer_fd|PeerFd(?!::)).*\)", "PeerFd of base/peer_fd.h: its kind is known before anything else is asked, and its end waits for nobody"),
-    ("peer-dup", r"^src/(door|port/guest)/(?!virtqueue\.cc)(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$", r"\bdup3?\s*\(|\bF_DUPFD", "the PeerFd itself: a second owner may be the last one to close it; virtqueue.cc has eventfds of the session's, and closes them first"),
-    ("peer-stat", r"^src/(door|port/guest)/(?!memory_table\.cc)(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$", r"(?<!\w)(fstat|fstatfs|statx|lseek|ioctl)\s*\(", "PeerFd::kind(): a file's server may not answer this; memory_table.cc asks it of memory alone"),
+    ("peer-dup", r"^src/(door|port/guest)/(?!virtio/ring/virtqueue\.cc)(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$", r"\bdup3?\s*\(|\bF_DUPFD", "the PeerFd itself: a second owner may be the last one to close it; virtqueue.cc has eventfds of the session's, and closes them first"),
+    ("peer-stat", r"^src/(door|port/guest)/(?!vhost_user/memory_table\.cc)(?!.*_(test|fuzz|bench)\.cc$).*\.(cc|h)$", r"(?<!\w)(fstat|fstatfs|statx|lseek|ioctl)\s*\(", "PeerFd::kind(): a file's server may not answer this; memory_table.cc asks it of memory alone"),
     ("detach", CODE, r"\.detach\(\)", "a joined std::thread or std::jthread"),
 ]
 

@@ -21,7 +21,7 @@ std::string guest_port(const std::string& name, const std::string& mac, const st
 }
 
 // The host's own device, in a subnet that the NIC has no address in.
-std::string host_port(const std::string& more = "") {
+std::string tap_port(const std::string& more = "") {
   return "[port.host0]\ntype = \"host\"\nnetdev = \"tap0\"\nmac = \"52:54:00:00:00:02\"\n"
          "address = \"10.79.0.1/24\"\n" +
          more + "\n";
@@ -64,7 +64,7 @@ class GuestsInDaemon : public SystemTest {
 };
 
 TEST_F(GuestsInDaemon, TheHostsOwnDeviceTalksToTheWireAndTheKernelKeepsTheNic) {
-  start(nic_table() + host_port());
+  start(nic_table() + tap_port());
   PingResult to_host = ping(wire_ns(), "10.79.0.1", 5);
   EXPECT_TRUE(to_host.lossless()) << to_host.output;
   PingResult to_kernel = ping(wire_ns(), "10.77.0.1", 3);
@@ -78,7 +78,7 @@ TEST_F(GuestsInDaemon, TheHostsOwnDeviceTalksToTheWireAndTheKernelKeepsTheNic) {
 }
 
 TEST_F(GuestsInDaemon, TapsAndGuestsThatNobodyUsesAreNotPolledAndWakeUpWithTheirTraffic) {
-  start(nic_table() + app_port("dns") + udp_rule(kDns, "dns") + host_port() +
+  start(nic_table() + app_port("dns") + udp_rule(kDns, "dns") + tap_port() +
         guest_port("vm0", "52:54:00:00:00:01"));
   Stream stream = stream_to("dns", kDns);  // the worker makes turns
   for (std::uint64_t round = 1; round <= 2; ++round) {
@@ -90,7 +90,7 @@ TEST_F(GuestsInDaemon, TapsAndGuestsThatNobodyUsesAreNotPolledAndWakeUpWithTheir
 }
 
 TEST_F(GuestsInDaemon, APortWithAVlanGetsWhatHasItsTagAndNothingElse) {
-  start(nic_table() + host_port("vlan = 7"));
+  start(nic_table() + tap_port("vlan = 7"));
   EXPECT_EQ(implicit_rule("host0")["match"], "dst_mac 52:54:00:00:00:02 vlan_id 7");
   Tap wire = wire_tap();
   Tap host(nic_ns(), need(nic_ns().in([] { return read_nic_info("tap0"); })).ifindex);
@@ -149,7 +149,7 @@ TEST_F(GuestsInDaemon, PortsWithoutANicAreASwitchOfTheirOwn) {
 
 TEST_F(GuestsInDaemon, ShowGuestsNamesEachAndWhatItWaitsFor) {
   start(nic_table() + guest_port("vm0", "52:54:00:00:00:01", "queue_pairs = 2\nmode = \"private\"") +
-        host_port());
+        tap_port());
   json guests = daemon().show("guests");
   ASSERT_EQ(guests.size(), 1u) << guests.dump();
   const json& vm0 = guests[0];
@@ -175,7 +175,7 @@ TEST_F(GuestsInDaemon, ComeAndGoByReloadAndByHandAndAProgramsStreamLosesNothing)
   start(base);
   Stream stream = stream_to("dns", kDns);
   for (int round = 0; round < 5; ++round) {
-    reload(base + guest_port("vm0", "52:54:00:00:00:01") + host_port());
+    reload(base + guest_port("vm0", "52:54:00:00:00:01") + tap_port());
     ASSERT_TRUE(has_device("tap0"));
     EXPECT_EQ(refusal("port.add", {{"name", "vm1"},
                                    {"type", "guest"},
@@ -186,7 +186,7 @@ TEST_F(GuestsInDaemon, ComeAndGoByReloadAndByHandAndAProgramsStreamLosesNothing)
     EXPECT_TRUE(ping(wire_ns(), "10.79.0.1", 2).lossless());
     // The host's port changes, the guests are left alone.
     json before = daemon().port("vm0")["id"];
-    reload(base + guest_port("vm0", "52:54:00:00:00:01") + host_port("mtu = 1400"));
+    reload(base + guest_port("vm0", "52:54:00:00:00:01") + tap_port("mtu = 1400"));
     EXPECT_EQ(daemon().port("vm0")["id"], before);
     EXPECT_EQ(daemon().show("guests").size(), 1u) << "what was added by hand goes with the reload";
     reload(base);
@@ -198,7 +198,7 @@ TEST_F(GuestsInDaemon, ComeAndGoByReloadAndByHandAndAProgramsStreamLosesNothing)
 }
 
 TEST_F(GuestsInDaemon, RulesOnWhatAPortSendsStandAheadOfItsAddresses) {
-  start(nic_table() + host_port() + rule_of("host0", "ip_proto icmp", "drop"));
+  start(nic_table() + tap_port() + rule_of("host0", "ip_proto icmp", "drop"));
   EXPECT_EQ(ping(wire_ns(), "10.79.0.1", 2).received, 0u);
   json rules = daemon().show("rules");
   auto standing = std::ranges::find_if(rules, [](const json& each) { return each["port"] == "host0"; });
@@ -210,7 +210,7 @@ TEST_F(GuestsInDaemon, RulesOnWhatAPortSendsStandAheadOfItsAddresses) {
 }
 
 TEST_F(GuestsInDaemon, WhatTheMachineRefusesIsOneSentenceAndTheRestRuns) {
-  start(nic_table() + host_port());
+  start(nic_table() + tap_port());
   EXPECT_EQ(refusal("port.add", {{"name", "vm0"},
                                  {"type", "guest"},
                                  {"socket", daemon().path("vm0.sock")},
@@ -232,7 +232,7 @@ TEST_F(GuestsInDaemon, WhatTheMachineRefusesIsOneSentenceAndTheRestRuns) {
 
 TEST_F(GuestsInDaemon, WhatShowConfigPrintsStartsTheSamePortsAgain) {
   start(nic_table() + app_port("dns") + guest_port("vm0", "52:54:00:00:00:01", "trust = true") +
-        host_port("vlan = 7\nmode = \"vepa\"") + rule_of("vm0", "dst_port 53", "dns"));
+        tap_port("vlan = 7\nmode = \"vepa\"") + rule_of("vm0", "dst_port 53", "dns"));
   json rules = daemon().show("rules");
   std::string printed = daemon().call("show.config").value()["toml"];
   ASSERT_EQ(daemon().stop(), 0);
@@ -245,7 +245,7 @@ TEST_F(GuestsInDaemon, WhatShowConfigPrintsStartsTheSamePortsAgain) {
 }
 
 TEST_F(GuestsInDaemon, Crash_NothingOfThemIsLeftWhenTheDaemonIsKilled) {
-  start(nic_table() + guest_port("vm0", "52:54:00:00:00:01") + host_port());
+  start(nic_table() + guest_port("vm0", "52:54:00:00:00:01") + tap_port());
   ASSERT_TRUE(has_device("tap0"));
   daemon().kill();
   EXPECT_TRUE(eventually([&] { return !has_device("tap0"); }));
@@ -256,7 +256,7 @@ TEST_F(GuestsInDaemon, Crash_NothingOfThemIsLeftWhenTheDaemonIsKilled) {
 }
 
 TEST_F(GuestsInDaemon, ThePortsWaitForANicThatGoesAndServeItAgain) {
-  start(nic_table() + host_port());
+  start(nic_table() + tap_port());
   ASSERT_TRUE(ping(wire_ns(), "10.79.0.1", 2).lossless());
   pair().remove();
   ASSERT_TRUE(eventually([&] { return daemon().show("nics")[0]["link"] == false; }));
@@ -278,7 +278,7 @@ class GuestsOnTwoQueues : public GuestsInDaemon {
 TEST_F(GuestsOnTwoQueues, WhatComesByAQueueThatAProgramOwnsReachesThePortToo) {
   constexpr std::uint64_t kFrames = 200;
   start("workers = [ {}, {} ]\n" + nic_table() + app_port("dns", "queues = [\"nic0:1\"]\nobserve = true") +
-        udp_rule(kDns, "dns") + host_port());
+        udp_rule(kDns, "dns") + tap_port());
   auto dns = attach("dns", kDns, 0);
   UdpFrame udp;
   udp.destination = {0x52, 0x54, 0, 0, 0, 0x02};

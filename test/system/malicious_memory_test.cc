@@ -6,7 +6,7 @@
 
 #include <fstream>
 
-#include "port/guest/features.h"
+#include "port/guest/vhost_user/features.h"
 #include "test/system/fixture.h"
 #include "test/vhost/mock_front_end.h"
 

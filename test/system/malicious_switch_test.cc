@@ -7,7 +7,7 @@ namespace {
 constexpr std::uint16_t kDns = 5000;
 constexpr Mac kHostMac{0x52, 0x54, 0, 0, 0, 0x02};
 
-std::string host_port(const std::string& more = "") {
+std::string tap_port(const std::string& more = "") {
   return "[port.host0]\ntype = \"host\"\nnetdev = \"tap0\"\nmac = \"52:54:00:00:00:02\"\n" + more + "\n";
 }
 
@@ -18,7 +18,7 @@ class Malicious_Switch : public SystemTest {
 
 // Before the check an app without any VLAN reached ports in access VLANs, tag by tag.
 TEST_F(Malicious_Switch, AProgramThatTagsItsFramesReachesNobodyInAnAccessVlan) {
-  start(nic_table() + app_port("dns") + udp_rule(kDns, "dns") + host_port("vlan = 7"));
+  start(nic_table() + app_port("dns") + udp_rule(kDns, "dns") + tap_port("vlan = 7"));
   auto dns = attach("dns", kDns, 0);
   UdpFrame udp;
   udp.source = dns->source_mac();
@@ -81,7 +81,7 @@ class Malicious_OwnedQueue : public Malicious_Switch {
 // Before, they passed through the owner's arena on their way to the port.
 TEST_F(Malicious_OwnedQueue, FramesOfOthersNeverComeToTheOwnersSocket) {
   constexpr std::uint64_t kFrames = 50;
-  start(nic_table() + app_port("dns", "queues = [\"nic0:1\"]") + udp_rule(kDns, "dns") + host_port());
+  start(nic_table() + app_port("dns", "queues = [\"nic0:1\"]") + udp_rule(kDns, "dns") + tap_port());
   auto dns = attach("dns", kDns, 0);
   UdpFrame udp;
   udp.destination = kHostMac;

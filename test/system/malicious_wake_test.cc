@@ -13,7 +13,7 @@
 #include <thread>
 
 #include "base/untrusted.h"
-#include "port/guest/features.h"
+#include "port/guest/vhost_user/features.h"
 #include "test/system/fixture.h"
 #include "test/system/raw_app.h"
 #include "test/vhost/mock_front_end.h"

@@ -20,7 +20,7 @@
 #include "door/one_message.h"
 #include "door/undertaker.h"
 #include "door/zygote.h"
-#include "port/guest/guest_door.h"
+#include "port/guest/vhost_user/guest_door.h"
 #include "test/system/taken_door.h"
 
 namespace {

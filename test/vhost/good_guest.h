@@ -11,7 +11,7 @@
 
 #include "base/fd.h"
 #include "base/untrusted.h"
-#include "port/guest/features.h"
+#include "port/guest/vhost_user/features.h"
 #include "test/vhost/mock_front_end.h"
 
 namespace sluice::test {

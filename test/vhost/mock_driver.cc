@@ -419,14 +419,14 @@ bool MockGuest::send(std::span<const std::byte> frame, const Layout& layout) {
   const std::uint32_t header_bytes = net_header_bytes(options_.features);
   const auto total = static_cast<std::uint32_t>(header_bytes + frame.size());
   SLUICE_CHECK(total <= kTxSlotBytes - 1024);
-  // Pieces lie with gaps between them, so that nothing can be right by luck.
+  // Segments lie with gaps between them, so that nothing can be right by luck.
   Bytes whole(total);
   std::ranges::copy(frame, whole.begin() + header_bytes);
   std::vector<Segment> segments;
   std::uint32_t done = 0, gap = 0;
   for (std::size_t i = 0; done < total; ++i) {
     const std::uint32_t bytes =
-        i < layout.pieces.size() ? std::min(layout.pieces[i], total - done) : total - done;
+        i < layout.segments.size() ? std::min(layout.segments[i], total - done) : total - done;
     segments.push_back(Segment{address + done + gap, bytes});
     std::memcpy(memory_.at(segments.back().address, bytes), whole.data() + done, bytes);
     done += bytes;

@@ -14,12 +14,12 @@
 #include <vector>
 
 #include "base/fd.h"
-#include "port/guest/guest_buffer.h"
-#include "port/guest/guest_device.h"
-#include "port/guest/guest_memory.h"
-#include "port/guest/net_header.h"
-#include "port/guest/ring_layout.h"
-#include "port/guest/vring.h"
+#include "port/guest/virtio/guest_device.h"
+#include "port/guest/virtio/guest_memory.h"
+#include "port/guest/virtio/net_header.h"
+#include "port/guest/virtio/ring/guest_buffer.h"
+#include "port/guest/virtio/ring/ring_layout.h"
+#include "port/guest/virtio/ring/vring.h"
 
 namespace sluice::test {
 
@@ -181,9 +181,10 @@ class MockGuest {
     std::uint64_t features = kVersion1 | kMergeable;
     std::uint32_t buffer_bytes = 2048;
   };
-  // How a frame lies in the transmit buffer: pieces of these sizes, header first, the last as long as needed.
+  // How a frame lies in the transmit buffer: segments of these sizes, header first, the last as long as
+  // needed.
   struct Layout {
-    std::vector<std::uint32_t> pieces = {};
+    std::vector<std::uint32_t> segments = {};
     MockDriver::Shape shape = MockDriver::Shape::kChain;
   };
 

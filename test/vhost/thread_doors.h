@@ -19,7 +19,7 @@
 #include "door/checkers.h"
 #include "door/doors.h"
 #include "door/one_message.h"
-#include "port/guest/guest_door.h"
+#include "port/guest/vhost_user/guest_door.h"
 
 namespace sluice::test {
 

@@ -13,8 +13,8 @@
 #include "base/check.h"
 #include "base/descriptors.h"
 #include "base/unix_socket.h"
-#include "port/guest/features.h"
 #include "port/guest/guest_port_impl.h"
+#include "port/guest/vhost_user/features.h"
 
 namespace sluice {
 

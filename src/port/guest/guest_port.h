@@ -21,7 +21,7 @@
 #include "base/mac.h"
 #include "base/result.h"
 #include "door/doors.h"
-#include "port/guest/memory_budget.h"
+#include "port/guest/vhost_user/memory_budget.h"
 #include "port/peer_policy.h"
 #include "port/port.h"
 #include "port/source_guard.h"

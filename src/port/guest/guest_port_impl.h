@@ -15,11 +15,11 @@
 #include "base/log_budget.h"
 #include "base/token_bucket.h"
 #include "port/acceptor.h"
-#include "port/guest/guest_device.h"
-#include "port/guest/guest_door.h"
 #include "port/guest/guest_port.h"
-#include "port/guest/populate.h"
-#include "port/guest/session.h"
+#include "port/guest/vhost_user/guest_door.h"
+#include "port/guest/vhost_user/populate.h"
+#include "port/guest/vhost_user/session.h"
+#include "port/guest/virtio/guest_device.h"
 
 namespace sluice {
 

@@ -1,8 +1,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "port/guest/guest_memory.h"
-#include "port/guest/vhost_fixture.h"
+#include "port/guest/vhost_user/vhost_fixture.h"
+#include "port/guest/virtio/guest_memory.h"
 
 namespace sluice::test {
 namespace {
