@@ -1,7 +1,8 @@
-/* Between the daemon and an app: the handshake, the shared segments, the entries of the rings.
+/* Between the daemon and an app: the handshake, the shared segments of memory, the entries of the rings.
  *
- *   parties   daemon (trusted by the app for its packets)      app (hostile to the daemon)
- *   socket    SOCK_SEQPACKET, two messages each way, then silence: it only tells when the other side ends
+ *   parties   daemon: the app trusts it for its packets      app: the daemon expects anything of it
+ *   socket    SOCK_SEQPACKET at the port's `socket` path, two messages each way. Then it is silent, and tells
+ *             when the other side ends.
  *
  *       app                                   daemon
  *        | -- sluice_app_hello --------------> |   checks SO_PEERCRED against allow_users, magic, version
@@ -15,8 +16,9 @@
  *        | <- close / death ------------------ |   the app attaches again; everything of the old session
  *        |                                     |   is void
  *
- *   The welcome may take a while: the memory is made then, and a port takes only so many sessions a second.
- *   Who says nothing for 2 s after its connection or its welcome is hung up on.
+ *   The welcome may take a while: the daemon makes the memory then, and a port begins only so many sessions a
+ *   second. The daemon closes the socket of an app that says nothing for 2 s after connecting or after its
+ *   welcome.
  *
  *   Descriptors that come with the welcome, in this order (SCM_RIGHTS):
  *
@@ -24,34 +26,38 @@
  *     1            daemon segment  O_RDONLY   what the daemon writes: see below
  *     2            app segment     O_RDWR     what the app writes; the daemon made it and sealed its size
  *     3            TX arena        O_RDWR     the app's own frames; likewise
- *     4 + 2*lane   wake app        a socket, non-blocking: a message of 8 bytes comes when rx.need_wakeup was
- *                                  set. Poll it, read(2) it as an eventfd. (No eventfd: the app could make
- *                                  ours block by fill-up and F_SETFL.)
- *     5 + 2*lane   wake daemon     eventfd: the app writes when tx.need_wakeup or back.need_wakeup was set
+ *     4 + 2*lane   wake app        a non-blocking socket. A message of 8 bytes comes when rx.need_wakeup was
+ *                                  set: poll the socket, and read(2) it as one reads an eventfd. It is no
+ *                                  eventfd, since an app could make the daemon's write to one block.
+ *     5 + 2*lane   wake daemon     an eventfd: the app writes to it when tx.need_wakeup or back.need_wakeup was
+ *                                  set
  *
- *   A *lane* is one worker's private connection with the app: three SPSC rings, used by that worker's thread
- *   only. Lane i stands at i * lane_stride in each segment (strides and offsets come in the welcome):
+ *   A *lane* is one worker's private connection with the app: three single-producer single-consumer rings
+ *   (abi/ring.h). On the daemon's side only that worker's thread uses them. Lane i stands at i times the
+ *   segment's stride, which the welcome tells (daemon_lane_stride, app_lane_stride):
  *
  *     daemon segment, lane i                        app segment, lane i
  *       sluice_lane_stats           +0                sluice_ring_consumer  rx     +0
  *       sluice_ring_producer  rx    +64               sluice_ring_producer  back   +64
  *       sluice_ring_consumer  back  +128              sluice_ring_producer  tx     +128
- *       sluice_ring_consumer  tx    +192              back entries  uint32_t[rx_back_entries]   +192
+ *       sluice_ring_consumer  tx    +192              back entries  uint32_t[back_entries]      +192
  *       rx entries  sluice_rx_entry[rx_entries] +256  tx entries    sluice_tx_entry[tx_entries] behind them
  *
  *     rx    daemon -> app   a page with a packet in it is lent to the app
- *     back  app -> daemon   the page is given back, on the lane it came by (back_entries >= pages of the
- *                           arena, so an honest app never finds it full)
- *     tx    app -> daemon   a frame to send. The slot in the TX arena that belongs to ring position p is
- *                           p & (tx_entries - 1); a frame lies anywhere inside its slot. The slot is the
- *                           app's again when the daemon's consumer index has passed p: there is no completion
- *                           ring, for consumption is in order.
+ *     back  app -> daemon   the return ring: the app gives the page back, on the lane it came by. An entry is
+ *                           the page's index. back_entries >= page_count, so an honest app never finds the
+ *                           ring full
+ *     tx    app -> daemon   a frame to send. Ring position p has slot p & (tx_entries - 1) of the lane's part
+ *                           of the TX arena, and the frame lies anywhere inside that slot. The slot is the
+ *                           app's again when the daemon's consumer index has passed p. There is no completion
+ *                           ring: the daemon consumes in order.
  *
  *   State of an RX page, with the actor on every arrow:
  *
  *     free --(daemon fills, writes rx entry)--> lent --(app writes back entry; daemon checks ledger)--> free
  *
- *   A page that is given back and is not lent to this session is a counted fault and nothing else.
+ *   Giving back a page that is not lent to this session is a fault: the daemon counts it, and nothing changes.
+ *
  *   Absent on purpose: pointers, anything about other apps, completion entries, RX checksums.
  */
 #ifndef SLUICE_ABI_APP_H
@@ -98,8 +104,8 @@ struct sluice_app_welcome {
   uint32_t rx_entries;   /* power of two */
   uint32_t back_entries; /* power of two */
   uint32_t tx_entries;   /* power of two */
-  uint32_t
-      tx_slot_bytes;   /* of the TX arena, per slot; lane i's slots begin at i * tx_entries * tx_slot_bytes */
+  /* One slot of the TX arena. Lane i's slots begin at i * tx_entries * tx_slot_bytes. */
+  uint32_t tx_slot_bytes;
   uint32_t page_limit; /* pages the app may hold at one time, all lanes together */
   uint64_t rx_arena_bytes;
   uint64_t tx_arena_bytes;
@@ -107,16 +113,17 @@ struct sluice_app_welcome {
   uint64_t app_segment_bytes;
   uint64_t daemon_lane_stride;
   uint64_t app_lane_stride;
-  uint8_t source_mac[6]; /* what the daemon lets this port send from, the first of its `mac`; 0 without one */
+  uint8_t source_mac[6]; /* the address to send from: the first of the port's `mac`; 0 without one */
   uint16_t flags;        /* SLUICE_APP_NO_ADDRESS */
-  uint32_t tx_lanes_low; /* bit i: frames sent on lane i reach the uplink (its worker serves a queue of that
-                            NIC) */
+  /* Bit i: frames sent on lane i reach the uplink, since its worker serves a queue of that NIC. */
+  uint32_t tx_lanes_low;
   uint32_t tx_lanes_high; /* lanes 32 .. 63 */
   uint32_t reserved2[2];
 };
 
-/* The app has mapped everything that it wants to write. Its files are sealed now: it can map them for writing
- * no more, and cannot punch holes into what a worker reads (a reader waits for the end of a whole punch). */
+/* The app has mapped everything that it wants to write. Now the daemon seals the app's files: nobody can map
+ * them for writing any more, or punch holes into them. A worker that reads inside a hole would wait for the end
+ * of the whole punch. */
 struct sluice_app_mapped {
   uint32_t magic;
   uint16_t version;
@@ -156,7 +163,7 @@ struct sluice_lane_stats {
   uint64_t rx_dropped_ring_full;
   uint64_t rx_dropped_page_limit;
   uint64_t tx_packets;
-  uint64_t tx_dropped; /* refused or lost on the way to the NIC: the daemon's counters say which */
+  uint64_t tx_dropped; /* refused, or lost on the way to the NIC: the daemon's counters say why */
   uint64_t pages_held; /* lent to the app now */
   uint64_t faults;     /* of this app on this lane */
 };

@@ -3,9 +3,9 @@
  *   parties: the BPF program writes it, the worker reads it; an app that holds the page may read it too.
  *   place:   the 4 bytes that end where the frame begins (bpf_xdp_adjust_meta; XDP metadata must be a
  *            multiple of 4 bytes, Documentation/networking/xdp-rx-metadata.rst).
- *   size:    metadata and the shortest frame (60 bytes) are one cache line together, which is all that the
- *            kernel writes of such a packet, on one CPU, and a reader reads, on another. So no flow hash: who
- *            needs it has the headers in that line (port/flow_hash.h).
+ *   size:    metadata and the shortest frame (60 bytes) are one cache line together. The kernel writes only
+ *            this line of such a packet, on one CPU, and a reader on another CPU reads only this line. So
+ *            there is no flow hash: the headers to compute it from stand in that line (port/flow_hash.h).
  *   trust:   no app can write a received page (D4), so what stands here is the program's own word.
  *
  *     31            16 15        6 5     0

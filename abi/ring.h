@@ -1,8 +1,8 @@
 /* One single-producer single-consumer ring between two processes that do not trust each other.
  *
- *   The two parties own different memory. A ring is therefore split: what the producer writes (its index and
- * the entries) stands in a segment that only the producer can write; what the consumer writes (its index and
- * its "I sleep" flag) in a segment that only the consumer can write. Each maps the other's segment read-only.
+ *   The two parties own different memory, so a ring is split. The producer's index and the entries stand in a
+ *   segment that only the producer can write. The consumer's index and its "I sleep" flag stand in a segment
+ *   that only the consumer can write. Each maps the other's segment read-only.
  *
  *      producer's segment                         consumer's segment
  *      +------------------------------+           +-----------------------------+
@@ -12,9 +12,9 @@
  *      | entries[size]                |           +-----------------------------+
  *      +------------------------------+
  *
- *   Indices count entries ever produced or consumed and wrap at 2^32; entry i stands at i & (size - 1), size
- * is a power of two and private knowledge of both sides (told once in the handshake, never read again from
- * shared memory).
+ *   Indices count entries ever produced or consumed, and wrap at 2^32. Entry i stands at i & (size - 1). The
+ *   size is a power of two. Both sides know it privately: the handshake tells it once, and nobody reads it
+ *   again from shared memory.
  *
  *   who           does what                                            ordering
  *   producer      writes entries, then producer                        store-release  [label: publish]
@@ -24,9 +24,9 @@
  *   consumer      need_wakeup = 1, full fence, looks at producer again, then sleeps     [label: sleep]
  *   producer      writes producer, full fence, reads need_wakeup, then kicks the eventfd [label: sleep]
  *
- *   A peer's index is believed only as far as it is possible: producer - consumer must be in 0 .. size;
- * anything else is clamped to "nothing new" and counted as a fault. Nothing else in shared memory steers
- * either side.
+ *   A peer's index is believed only where it is possible: producer - consumer must be in 0 .. size, and an
+ *   index never goes back. Anything else means "nothing new" and is counted as a fault. Nothing else in shared
+ *   memory steers either side.
  */
 #ifndef SLUICE_ABI_RING_H
 #define SLUICE_ABI_RING_H

@@ -1,15 +1,15 @@
 /* vhost-user: what a front-end (QEMU, DPDK's virtio_user, cloud-hypervisor) and a back-end (Sluice) say to
- * each other over a Unix stream socket. Not ours: docs/interop/vhost-user.rst of QEMU, version 1. Here is
- * what Sluice speaks of it.
+ * each other over a Unix stream socket. The protocol is QEMU's: docs/interop/vhost-user.rst, version 1. This
+ * header has the part that Sluice speaks.
  *
  *      front-end                                   back-end
  *      header, payload, descriptors  --------->    (SCM_RIGHTS, with any byte of the message)
- *                                    <---------    header, payload: for a request that has a reply of its
- * own, and for any that says NEED_REPLY
+ *                                    <---------    header, payload: the answer to a request that has one of
+ *                                                  its own, and to any request that says NEED_REPLY
  *
- *   All words are in the host's byte order: both run on one machine. A stream has no borders: a message may
- * come in pieces, several may come at once. Descriptors are the reader's from the moment it has read a byte
- * they came with.
+ *   All words are in the host's byte order, since both run on one machine. A stream has no borders: a message
+ *   may come in pieces, and several may come at once. Descriptors belong to the reader from the moment it has
+ *   read a byte they came with.
  */
 #ifndef SLUICE_ABI_VHOST_USER_H
 #define SLUICE_ABI_VHOST_USER_H

@@ -1,9 +1,9 @@
-// Burial: where descriptors go that a peer shares with us, and that may wait for it at their last close.
+// Burial: closes descriptors that a peer shares with us, in a process that may wait for the peer.
 //
-// Who closes the last reference to a file takes it out of every epoll set that watches it, under the lock of
-// each (fs/eventpoll.c, eventpoll_release_file). A peer that has closed its own references can keep such a
-// lock for as long as it likes: by a thread in epoll_wait(2) whose buffer is memory that a page fault waits
-// for. So what a peer could have put into an epoll set is never closed last in this process (D8).
+// The last close of a file takes it out of every epoll set that watches it, under the lock of each
+// (fs/eventpoll.c, eventpoll_release_file). A peer that has closed its own references can keep such a lock for
+// as long as it likes: a thread of its waits in epoll_wait(2), whose buffer is memory that a page fault waits
+// for. So this process never closes last a descriptor that a peer could have put into an epoll set (D8).
 //
 // Control thread.
 #pragma once
@@ -14,10 +14,10 @@
 
 namespace sluice {
 
-// Hands `fd` on to a process that may wait. Where nobody has said to which, closes it: unit tests, doors.
+// Hands `fd` on to a process that may wait. Closes it where no such process was named: unit tests, doors.
 void bury(UniqueFd fd);
 
-// Says where to; an empty function: nowhere any more.
+// Names the way to that process; an empty function takes it back.
 void bury_by(std::function<void(UniqueFd)> undertaker);
 
 }  // namespace sluice

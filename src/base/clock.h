@@ -5,7 +5,7 @@
 
 namespace sluice {
 
-// CLOCK_MONOTONIC in nanoseconds: what timestamps on packets, timeouts and rates are counted in.
+// CLOCK_MONOTONIC in nanoseconds: the unit of packets' timestamps, timeouts and rates.
 // A vDSO call, about 20 ns: once per burst, not per packet.
 inline std::uint64_t now_ns() {
   timespec time{};

@@ -1,5 +1,5 @@
-// Closer: a thread that drops what takes long to drop. The last reference to a guest's memory frees all of
-// it, page by page: seconds for a large guest, which no other thread can spare (D8).
+// Closer: a thread that drops objects whose end takes long. The last reference to a guest's memory frees all
+// of it, page by page: seconds for a large guest, which no other thread can spare (D8).
 #pragma once
 
 #include <atomic>
@@ -15,8 +15,8 @@ namespace sluice {
 
 class Closer {
  public:
-  // Most jobs that wait (D6): more than all guests together can have regions. One more is done by who brings
-  // it, and counted.
+  // Most jobs that wait (D6): more than all guests together can have regions. One more is counted, and the
+  // caller's own thread does it.
   static constexpr std::size_t kMostWaiting = 16'384;
 
   // The one of this process, started when it is first needed. Ends with the process, after all its jobs.
@@ -27,15 +27,15 @@ class Closer {
   Closer(const Closer&) = delete;
   Closer& operator=(const Closer&) = delete;
 
-  // From here on jobs are done by who brings them: for a process that may wait, and may make no thread.
+  // From here on the caller's own thread does each job: for a process that may wait, and may make no thread.
   void work_without_thread() { threadless_ = true; }
-  // What its thread does first, once. Before the first job.
+  // Its thread runs this once, before the first job.
   void begin_with(std::function<void()> prepare) { prepare_ = std::move(prepare); }
 
   // Any thread but a worker's; never waits for the job. `job` drops references and nothing else.
   void run(std::function<void()> job);
   void close(int fd);
-  // Returns when everything that was brought before is done. For tests and for who needs the memory back.
+  // Returns when all jobs that were brought before are done: for tests, and to have the memory back.
   void drain();
 
   std::size_t waiting() const;

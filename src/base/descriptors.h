@@ -1,4 +1,4 @@
-// How many descriptors this process has, and may have: so that what does not fit is refused by name, before a
+// How many descriptors this process has, and may have. A port that needs more is refused by name, before a
 // part of it is made.
 #pragma once
 

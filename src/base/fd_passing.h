@@ -22,7 +22,7 @@ constexpr int number_of(ReceivedFd fd) {
   return static_cast<int>(fd);
 }
 
-// What came with a message that recvmsg(2) has taken: the receiver's from here on, to be closed.
+// The descriptors of a message that recvmsg(2) has taken. From here on the receiver owns them and closes them.
 std::vector<ReceivedFd> received_fds(const msghdr& header);
 
 // Most that one message can bring (SCM_MAX_FD, unix(7)).
@@ -36,16 +36,16 @@ struct MessageWithFds {
 };
 MessageWithFds receive_with_fds(int socket, std::span<std::byte> place, int flags);
 
-// What `receive` returns. When the other end has gone without reading all, the kernel says so once, ahead of
-// what that end had said (ECONNRESET): then it is asked again.
+// What `receive` returns. When the other end has gone without reading everything, the kernel says ECONNRESET
+// once, ahead of what that end had sent. Then `receive` is called again.
 template <typename Receive>
 ssize_t receive_also_after_reset(const Receive& receive) {
   const ssize_t got = receive();
   return got < 0 && errno == ECONNRESET ? receive() : got;
 }
 
-// What stands first in a socket of datagrams. It stays there, and no descriptor of it enters this process,
-// where receiving it or dropping it might wait (D8).
+// Looks at the first datagram in a socket. The datagram stays there. None of its descriptors enters this
+// process, where receiving or dropping one might wait (D8).
 enum class NextDatagram : std::uint8_t {
   kNone,             // nothing yet
   kEnd,              // nothing any more, or an empty one

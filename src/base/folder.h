@@ -1,4 +1,4 @@
-// Opening a folder in which others may have rights: what they can swap under a path is not followed.
+// Opens a folder in which others may have rights, and follows no link that they can put into the path.
 #pragma once
 
 #include <string>
@@ -13,8 +13,8 @@ namespace sluice {
 // likes, and this process may write there.
 Result<UniqueFd> open_folder(const std::string& path);
 
-// Who else can put files into the folder at `path` or take them away, for a warning: "" is nobody but root
-// and this process's user, or that there is no such folder. Else words as in "user 1000".
+// For a warning: who else can put files into the folder at `path` or take them away, in words as "user 1000".
+// "": only root and this process's user can, or there is no such folder.
 std::string others_who_write(const std::string& path);
 
 }  // namespace sluice

@@ -10,7 +10,7 @@ namespace sluice {
 enum class PortId : std::uint16_t {
   kKernel = 0,  // the network stack: XDP_PASS
   kDrop = 1,    // XDP_DROP
-  // To every port that is to hear it: what worker/forward/switch.h says. Never in the port table.
+  // A flooded frame: to every port that worker/forward/switch.h names. Never in the port table.
   kFlood = 0xffff,
 };
 inline constexpr std::uint16_t kFirstFreePortId = 2;

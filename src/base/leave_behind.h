@@ -1,5 +1,5 @@
-// leave_behind: for what a thread that waits in the kernel may still use when everything else ends. It is
-// never destroyed, and stays in reach, so that a checker of leaks does not take it for one.
+// leave_behind: keeps an object that a thread may still use, because it waits in the kernel while everything
+// else ends. The object is never destroyed. It stays in reach, so a checker of leaks does not report it.
 #pragma once
 
 #include <memory>

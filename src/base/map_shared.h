@@ -20,7 +20,7 @@ inline void* map_shared(int fd, std::size_t bytes, int protection, int flags, st
   if (bytes < kHugePageBytes || bytes > SIZE_MAX - 2 * kHugePageBytes) {
     return ::mmap(nullptr, bytes, protection, flags, fd, static_cast<off_t>(offset));
   }
-  // Room for it and for the way to the next multiple; what is left over is given back.
+  // Reserves room for the mapping and for the way to the next multiple, and gives the rest back.
   const std::size_t room = bytes + kHugePageBytes;
   void* reserved = ::mmap(nullptr, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserved == MAP_FAILED) {

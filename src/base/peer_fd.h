@@ -1,10 +1,9 @@
 // PeerFd: a descriptor that a peer sent us. Not a UniqueFd: any call on it, close(2) among them, may be
 // answered by whoever serves the file (FUSE), or wait for a peer (a TCP socket that lingers).
 //
-// So what it is, is found out first, by calls that no file's server answers. Only what is the kernel's own
-// memory or an eventfd is kept. What is anything else is closed where it was received: in a door
-// (src/door/doors.h), a process that may wait (D8). The daemon takes them from a checker alone, which passes
-// on nothing else.
+// So its kind is found out first, by calls that no file's server answers. Only shared memory and eventfds are
+// kept. Everything else is closed where it was received: in a door (src/door/doors.h), a process that may wait
+// (D8). The daemon takes descriptors from a checker alone, and the checker passes on only these kinds.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +24,8 @@ class PeerFd {
   };
 
   PeerFd() = default;
-  // Takes over `fd`. What is none of the kinds above is closed by this call, which may then wait for as long
-  // as the peer likes.
+  // Takes over `fd`. Closes a descriptor that is of none of the kinds above, and may then wait for as long as
+  // the peer likes.
   static PeerFd take(ReceivedFd fd);
   // Stands for one that was closed elsewhere.
   static PeerFd refused();
@@ -48,9 +47,10 @@ class PeerFd {
   Kind kind_ = Kind::kNone;
 };
 
-// What `fd` is, asked in an order in which the kernel alone answers: fcntl(F_GETFL), fcntl(F_GET_SEALS),
-// which succeeds for files of shmem and hugetlbfs only (mm/memfd.c), and only then statfs(2); an eventfd by
-// the name that /proc has for it, which cannot be forged by a path. kRefused: none of these.
+// The kind of `fd`, asked in an order in which the kernel alone answers. fcntl(F_GETFL) comes first, then
+// fcntl(F_GET_SEALS), which succeeds for files of shmem and hugetlbfs only (mm/memfd.c), and only then
+// statfs(2). An eventfd is known by the name that /proc has for it, which no path can forge. kRefused: none of
+// these.
 PeerFd::Kind classify_peer_fd(int fd);
 
 }  // namespace sluice

@@ -1,5 +1,6 @@
-// What the kernel says of the calling thread: CPU time, and how often it was blocked. Tells what a call has
-// cost from the time in which the hypervisor or another thread kept this one from running. Two system calls.
+// The calling thread's CPU time, and how often it was blocked, as the kernel counts them (two system calls).
+// By these a call's own cost can be told from time in which the hypervisor or another thread kept this thread
+// from running.
 #pragma once
 
 #include <sys/resource.h>
@@ -23,8 +24,8 @@ struct ThreadUsage {
             .blocked = static_cast<std::uint64_t>(used.ru_nvcsw)};
   }
 
-  // What was done since then and took `wall_ns`: all of it when the thread was blocked, for it waited for
-  // something that the call made it wait for; else the CPU time.
+  // The cost of what was done since then and took `wall_ns`. A thread that was blocked waited for something
+  // that the call made it wait for: all of `wall_ns`. Otherwise the CPU time.
   std::uint64_t cost_since(const ThreadUsage& before, std::uint64_t wall_ns) const {
     return blocked != before.blocked ? wall_ns : std::min(wall_ns, cpu_ns - before.cpu_ns);
   }

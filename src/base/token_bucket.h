@@ -19,7 +19,7 @@ class TokenBucket {
     return ahead_ns > slack_ns_ ? ahead_ns - slack_ns_ : 0;
   }
   bool ready(std::uint64_t now_ns) const { return ns_until_ready(now_ns) == 0; }
-  // Also when it is not ready: who asks before and not between goes into debt.
+  // Also when it is not ready: a caller that asks once and takes several times goes into debt.
   void take(std::uint64_t now_ns) { paid_until_ns_ = std::max(paid_until_ns_, now_ns) + interval_ns_; }
 
  private:

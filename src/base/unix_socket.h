@@ -14,7 +14,7 @@ namespace sluice {
 
 // What a listener is, besides its path.
 struct UnixListenerOptions {
-  mode_t mode = 0666;          // everybody may connect: peers are judged by who they are, and get a sentence
+  mode_t mode = 0666;          // everybody may connect: the daemon judges each peer, and says why it refuses
   std::optional<gid_t> group;  // of the path; none: the process's
   int backlog = 64;
   // No descriptor can be sent to it or to a connection of it, where the kernel can refuse that (Linux 6.16).
@@ -50,14 +50,14 @@ class UnixListener {
   ino_t inode_ = 0;
 };
 
-// A non-blocking socket connected to who listens at `path`; an error when nobody does or its queue is full.
+// A non-blocking socket connected to the listener at `path`. An error when there is none or its queue is full.
 Result<UniqueFd> connect_to_path(const std::string& path, int type);
 
 // Who is at the other end, as of connect(2): SO_PEERCRED, unix(7).
 Result<ucred> peer_credentials(int socket);
 
-// Its other end is gone. Only of one that we have not shut down both for reading and for writing, which
-// always looks so.
+// True when its other end is gone. A socket that we have shut down both for reading and for writing always
+// looks so: do not ask this of one.
 bool hung_up(int socket);
 
 // From here on nobody can send descriptors to this socket: their sendmsg(2) says EPERM. Accepted sockets have
