@@ -1,4 +1,4 @@
-// Attachment: what the parts of one port share: whom to attach to, and the present session. Any thread.
+// Attachment: shared by the parts of one port: the daemon's socket, and the present session. Any thread.
 #pragma once
 
 #include <atomic>
@@ -18,8 +18,8 @@ class Attachment {
   // The first session. Waits for the daemon's answer, at most the timeout.
   Expected<std::shared_ptr<const Session>> attach();
 
-  // Never blocks: a session newer than the one of `ended_serial`, which has ended; null: not yet. One thread
-  // at a time takes the next step towards it, the others get null meanwhile.
+  // Never blocks. Returns a session newer than that of `ended_serial`, which has ended; null: not yet. One
+  // thread at a time takes the next step towards it; the others get null meanwhile.
   std::shared_ptr<const Session> renew(std::uint64_t ended_serial);
   // When (CLOCK_MONOTONIC) it makes sense to call renew() again.
   std::uint64_t next_step_ns() const { return next_step_ns_.load(std::memory_order_relaxed); }

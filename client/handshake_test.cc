@@ -211,7 +211,7 @@ TEST(Malicious_Welcome, ThatDoesNotFitItsSegmentsIsRefused) {
       {"too many lanes", [](sluice_app_welcome& w) { w.lane_count = 65; }},
       {"lanes without descriptors", [](sluice_app_welcome& w) { w.lane_count = 2; }},
       {"rx ring no power of two", [](sluice_app_welcome& w) { w.rx_entries = 63; }},
-      {"back ring of 0", [](sluice_app_welcome& w) { w.back_entries = 0; }},
+      {"return ring of 0", [](sluice_app_welcome& w) { w.back_entries = 0; }},
       {"tx ring of 2^31", [](sluice_app_welcome& w) { w.tx_entries = 1u << 31; }},
       {"more pages than arena", [](sluice_app_welcome& w) { w.page_count += 1; }},
       {"page of 0", [](sluice_app_welcome& w) { w.page_bytes = 0; }},

@@ -1,8 +1,7 @@
 // Lane: this side of one lane of abi/app.h. One thread.
 //
-// A lane lives as long as its port uses it, and then until the last packet that came by it is released: it is
-// what a packet points to. So no packet needs a reference count of its own, only the lane counts, without
-// atomics.
+// A packet points to the lane that it came by. So a lane lives as long as its port uses it, and then until its
+// last packet is released. The lane counts its packets, without atomics; a packet needs no count of its own.
 #pragma once
 
 #include <unistd.h>
@@ -21,7 +20,7 @@ class Lane {
   // --- the way of a packet
 
   std::uint32_t receive(sluice_packet* packets, std::uint32_t wanted);
-  // Gathered in the back ring's own entries, published by flush(): one index store for many.
+  // Gathered in the return ring's own entries, published by flush(): one index store for many.
   void give_back(std::uint32_t page) {
     --held_;
     if (abandoned_) [[unlikely]] {
@@ -68,7 +67,7 @@ class Lane {
       64;  // most returns that wait for a receive; one worker's burst
 
  private:
-  // An honest daemon never lets the back ring be full: it has an entry for every page.
+  // An honest daemon never lets the return ring be full: it has an entry for every page.
   void queue_return(std::uint32_t page) {
     if (pending_ == room_) [[unlikely]] {
       room_ = back_.reserve(back_.size());
@@ -86,7 +85,7 @@ class Lane {
   RingProducer<std::uint32_t> back_;
   std::uint32_t held_ = 0;     // packets out
   std::uint32_t pending_ = 0;  // returns written and not published
-  std::uint32_t room_ = 0;     // entries of the back ring known to be free
+  std::uint32_t room_ = 0;     // entries of the return ring known to be free
   bool abandoned_ = false;
   bool sends_ = false;
   std::uint32_t index_ = 0;

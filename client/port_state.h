@@ -1,5 +1,5 @@
-// PortState: what a Port is made of: its share of the lanes of the present session, and the way to the next
-// one. One thread.
+// PortState: the inside of a Port: its share of the lanes of the present session, and the way to the next
+// session. One thread.
 #pragma once
 
 #include <vector>
@@ -61,7 +61,7 @@ class PortState {
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::size_t turn_ = 0;          // the lane that is first to be drained
   std::uint32_t idle_calls_ = 0;  // that found nothing to receive, or no room to send
-  bool ended_ = false;            // the daemon has hung up; what stands in the rings is still to be taken
+  bool ended_ = false;            // the daemon has hung up; packets in the rings are still to be taken
   bool armed_ = false;
   bool timer_set_ = false;
   std::uint64_t last_serial_ = 0;  // of the session that was joined last

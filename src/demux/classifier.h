@@ -1,6 +1,6 @@
-// Classifier: a rule set in this process, for what ports send. The same compiled set (demux/compile.h) and
-// the same lines that read frames and look them up (bpf/parse.h, bpf/lookup.h) as in the XDP program, so that
-// a rule means the same wherever it stands.
+// Classifier: a set of ingress rules in this process. It has the compiled set (demux/compile.h) of the XDP
+// program, and the program's own lines that read frames and look them up (bpf/parse.h, bpf/lookup.h). So a rule
+// means the same wherever it stands.
 #pragma once
 
 #include <cstddef>
@@ -26,11 +26,11 @@ class Classifier {
     RuleSlot rule = RuleSlot::kNone;
     bool operator==(const Verdict&) const = default;
   };
-  // None: no rule matches. `front`: the frame, or as much of it as there is; what lies behind it is as if it
-  // were not there (rules for ports do not match). Any thread; reads and writes nothing else.
+  // None: no rule matches. `front`: the frame, or its first bytes. Bytes behind `front` count as missing, so
+  // rules for ports may not match. Any thread; reads and writes nothing else.
   std::optional<Verdict> classify(std::span<const std::byte> front) const;
 
-  // What every frame gets, where the best rule matches everything: no frame needs to be looked at then.
+  // The verdict of every frame, where the best rule matches everything: no frame needs to be looked at then.
   const std::optional<Verdict>& constant() const { return constant_; }
   const CompiledRules& compiled() const { return compiled_; }
 

@@ -54,11 +54,11 @@ class Demux {
 
   // Ports kKernel and kDrop are set already and stay. Unused -> anything starts without pressure.
   Result<void> set_port(PortId port, PortEntry entry);
-  // A queue that we were not given: its packets are the kernel's, whatever the rules say. 0 .. 1023; those
-  // above always are.
+  // A queue that we were not given: its packets are the kernel's, whatever the rules say. 0 .. 1023; queues
+  // above always are the kernel's.
   void leave_to_kernel(QueueId queue);
-  // Only what is for `owner` is redirected on this queue, the rest is dropped as drop_owned_queue; none: it
-  // is shared. A queue that was left to the kernel stays so.
+  // On this queue the program redirects only packets for `owner`, and drops others as drop_owned_queue. None:
+  // the queue is shared. A queue that was left to the kernel stays so.
   void set_queue_owner(QueueId queue, std::optional<PortId> owner);
   std::uint64_t drops_on_owned_queue(QueueId queue) const;
   Result<void> set_socket(QueueId queue, int socket_fd);
@@ -76,9 +76,9 @@ class Demux {
   Result<RuleCount> rule_count(RuleSlot slot) const;
   // A rule's slot may be used again after this, once replace_rules() has taken the old rule away.
   Result<void> clear_rule_count(RuleSlot slot);
-  // What the program did with packets bound for this port, since it was loaded: packets bytes (what rules
-  // sent its way, dropped or not) drop_shed drop_no_reader drop_no_socket drop_no_metadata drop_no_netdev
-  // drop_no_port drop_owned_queue drop_reserved
+  // Counts of packets bound for this port since the program was loaded: packets bytes (all that rules sent its
+  // way, dropped or not) drop_shed drop_no_reader drop_no_socket drop_no_metadata drop_no_netdev drop_no_port
+  // drop_owned_queue drop_reserved
   void visit_port(PortId port, CounterVisitor& visitor) const;
   // Of the whole program: pass drop redirect_netdev redirect_socket no_rule truncated fragments header_limit,
   // then the ports' drop_* added up. pass + drop + redirect_netdev + redirect_socket is every packet it saw.

@@ -9,9 +9,8 @@
 
 namespace sluice {
 
-// A door's: one datagram for the daemon. Waits while the daemon has enough to read, which is how a flood is
-// held back, and no longer than until it has said that the door is to end. False: it is, or the daemon is
-// gone.
+// For a door: sends one datagram to the daemon. It waits while the daemon has enough to read, which holds a
+// flood back, until the daemon says that the door is to end. False: the door is to end, or the daemon is gone.
 bool tell_daemon(int channel, std::span<const std::byte> bytes, std::span<const int> fds = {});
 
 }  // namespace sluice

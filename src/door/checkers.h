@@ -1,9 +1,9 @@
-// Checkers: what the daemon has of its checkers (checker.h): one that takes work, and those that are behind
-// with theirs. Control thread.
+// Checkers: the daemon's side of its checkers (checker.h): one that takes work, and those that are late with
+// theirs. Control thread.
 //
-// A check that takes its time delays nobody's but its own door's: another checker takes over. One that does
-// not come to an end, or that nobody waits for any more, is ended as a door of the port that it worked for,
-// and so counts among that port's ending and stuck ones. So a port has one, and those are bounded (D6).
+// A slow check delays its own door alone, since another checker takes over for the others. A check may not come
+// to an end, or nobody may wait for it any more. Its checker is then ended as a door of the port that it worked
+// for, and counts among that port's ending and stuck doors, which are bounded (D6).
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ namespace sluice {
 
 struct CheckTimes {
   std::uint64_t soon_ns = 25'000'000;     // how long others wait behind one check
-  std::uint64_t ends_ns = 5'000'000'000;  // how long its own door does
-  std::uint64_t idle_ns = 2'000'000'000;  // a checker that nobody has needed for so long ends
+  std::uint64_t ends_ns = 5'000'000'000;  // how long its own door waits
+  std::uint64_t idle_ns = 2'000'000'000;  // a checker without work for so long ends
 };
 
 class Checkers {
@@ -75,7 +75,7 @@ class Checkers {
   Counter checks_, refused_;
 };
 
-// What a checker has said, on the daemon's end of its channel.
+// Reads what a checker has said, on the daemon's end of its channel.
 enum class CheckerSaid : std::uint8_t { kNothing, kChecked, kFree, kEnd };
 CheckerSaid hear_checker(int channel, Checked& checked);
 

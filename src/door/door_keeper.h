@@ -19,16 +19,16 @@
 
 namespace sluice {
 
-// Doors that do not end although they were killed, for they wait in the kernel (D6). At so many of one port,
-// or of all, none is made for it until some have ended.
+// Stuck doors were killed and do not end, since they wait in the kernel (D6). A port with so many of them, or a
+// daemon with so many in all, gets no new door until some have ended.
 inline constexpr std::uint32_t kMostStuckDoorsOfOne = 4;
 inline constexpr std::uint32_t kMostStuckDoors = 64;
-// Doors of one port that are to end, stuck or not yet: who comes and goes faster than they do has to wait.
+// Doors of one port that are to end, stuck or not yet. A peer that comes and goes faster than they end waits.
 inline constexpr std::size_t kMostEndingDoorsOfOne = 16;
 // How long a door has to end by itself, and then to die.
 inline constexpr std::uint64_t kDoorEndsNs = 1'000'000'000;
-// Sockets that wait to be closed. At so many an undertaker that takes no more is killed, and with it goes
-// what it has; so the daemon never holds more of them.
+// Sockets that wait to be closed. At so many an undertaker that takes no more is killed, and its sockets go
+// with it, so the daemon never holds more of them.
 inline constexpr std::size_t kMostUnburied = 256;
 
 class DoorKeeper final : public Doors {
@@ -39,8 +39,8 @@ class DoorKeeper final : public Doors {
   static Result<std::unique_ptr<DoorKeeper>> start(const std::string& program);
   ~DoorKeeper() override;  // every door sees the end of its channel; nobody is waited for
 
-  // From here on ends are watched, until stop_watching(), which the loop's end may not precede.
-  // Until this goes, it is who buries (base/burial.h).
+  // Watches doors that are to end, until stop_watching(). The loop must live until then.
+  // As long as this object lives, it buries descriptors (base/burial.h).
   void watch_on(EventLoop& loop);
   void stop_watching();
 

@@ -1,17 +1,17 @@
 // A door: a process that speaks with one peer of which nothing is proven yet.
 //
-// What a peer sends can make who receives it wait, without a bound: descriptors of files that the peer itself
-// serves, sockets that linger. So the daemon reads from no such socket and closes none. It hands each one to
-// a door, which reads, judges, and passes on what is whole and harmless. A door has no privilege, shares no
-// file with the daemon, and can be killed; one that waits for ever harms nobody (D8).
+// A peer can send what makes its receiver wait without a bound: descriptors of files that the peer itself
+// serves, and sockets that linger. So the daemon neither reads nor closes such a peer's socket. It hands the
+// socket to a door. The door reads, judges, and passes on messages that are whole and harmless. A door has no
+// privilege, shares no file with the daemon, and can be killed. One that waits for ever harms nobody (D8).
 //
 //   daemon  --- asks --->  zygote  --- forks --->  door  <--- bytes, descriptors --->  peer
 //     ^                                             |
 //     +--- channel: whole messages, descriptors of known kinds (base/peer_fd.h) ------+
-//     +------------ checker: takes what descriptors come with <---+
+//     +------------ checker: takes messages with descriptors <----+
 //
-// A door reads hostile bytes, so the daemon believes it nothing: also descriptors reach the daemon by way of
-// a process that has read no such byte (checker.h).
+// A door reads hostile bytes, so the daemon believes it nothing. Descriptors reach the daemon by way of a
+// process that has read no such byte (checker.h).
 #pragma once
 
 #include <cstddef>
@@ -34,19 +34,18 @@ enum class DoorKind : std::uint32_t {
   kChecker,     // takes descriptors from other doors: checker.h
 };
 
-// One that is open. Dropping it is no way to end it: Doors::end().
+// An open door. Dropping this object does not end the door: call Doors::end().
 struct Door {
   std::uint32_t id = 0;
   UniqueFd channel;  // SOCK_SEQPACKET, non-blocking at this end; at its end the door ends
   std::string who;   // whose it is, for the log: a port's name
 };
 
-// What a door has said with descriptors, once a checker has taken it.
+// A message with descriptors that a door has sent, once a checker has taken it.
 struct Checked {
   enum class What : std::uint8_t {
-    kPassed,   // `bytes` and `fds` are it
-    kRefused,  // a descriptor was of no known kind, or held the checker up: the door is not one of ours any
-               // more
+    kPassed,   // it is in `bytes` and `fds`
+    kRefused,  // a descriptor was of no known kind, or held the checker up: trust the door no more
     kLost,     // no checker could be had, or it died
   } what = What::kLost;
   std::vector<std::byte> bytes;
@@ -63,19 +62,19 @@ using CheckId = std::uint64_t;  // never 0
 class Doors {
  public:
   virtual ~Doors() = default;
-  // Hands `peer` over. Errors: no process can be had, too many doors of `who` or of all are stuck.
+  // Hands `peer` over. Errors: no process can be had; too many doors of `who`, or of all, are stuck.
   virtual Result<Door> open(DoorKind kind, const std::string& who, UniqueFd peer) = 0;
   // The daemon is done with it; it is watched until it is gone.
   virtual void end(Door door) = 0;
   // Closes a socket where that may take its time: descriptors that wait in it are closed with it.
   virtual void bury(UniqueFd socket) = 0;
-  // Takes the datagram that stands first in a door's channel, and with which descriptors come
+  // Has a checker take the first datagram in a door's channel, which comes with descriptors
   // (base/fd_passing.h). `done` is called once, from the loop, never from here.
   virtual CheckId check(CheckRequest request) = 0;
   virtual void cancel_check(CheckId id) = 0;  // `done` is not called
 };
 
-// A socket on which a peer may have sent descriptors that nobody has read: it is never closed here.
+// A socket on which a peer may have sent descriptors that nobody has read. This process never closes it.
 class PeerSocket {
  public:
   PeerSocket() = default;

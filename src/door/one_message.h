@@ -1,5 +1,5 @@
-// The door that reads one message of a peer's socket for the daemon (doors.h), and passes on its bytes alone:
-// for kernels that cannot keep descriptors off a socket. What came along is closed by the door.
+// The door that reads one message of a peer's socket for the daemon (doors.h), and passes on its bytes alone.
+// It is for kernels that cannot keep descriptors off a socket. The door closes descriptors that came along.
 #pragma once
 
 #include <cstddef>

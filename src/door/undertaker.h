@@ -4,8 +4,8 @@
 //                          one without: the daemon has closed its own of all these, close them
 //   undertaker -> daemon   a byte for each datagram whose descriptors are closed
 //
-// In this order the daemon's is never the last reference, however fast the undertaker is. One that waits is
-// killed, and a process that ends waits for no socket that lingers.
+// In this order the daemon never has the last reference, however fast the undertaker is. An undertaker that
+// waits is killed: the end of a process does not wait for a socket that lingers.
 #pragma once
 
 #include <cstddef>

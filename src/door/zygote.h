@@ -1,6 +1,6 @@
-// The zygote: the process that makes doors (doors.h). Started before the daemon has threads, memory or NICs
-// to inherit; it gives up every privilege, then forks a door for each request. Doors inherit what it is:
-// nobody, with a list of system calls.
+// The zygote: the process that makes doors (doors.h). It is started before the daemon has threads, memory or
+// NICs to inherit. It gives up every privilege, then forks a door for each request. Doors inherit its user,
+// which nobody else has, and its list of system calls.
 #pragma once
 
 #include <cstdint>

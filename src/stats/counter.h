@@ -20,8 +20,8 @@ class Counter {
   std::atomic<std::uint64_t> value_{0};
 };
 
-// How a component shows its counters: it calls the visitor once per counter, always in the same order and
-// with the same names (snake_case; drops begin with "drop_", faults of a peer with "fault_").
+// A component shows its counters by calling the visitor once per counter, always in the same order and with
+// the same names (snake_case; drops begin with "drop_", faults of a peer with "fault_").
 class CounterVisitor {
  public:
   virtual ~CounterVisitor() = default;
