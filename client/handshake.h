@@ -29,8 +29,8 @@ enum WelcomeFd : std::size_t {
 // "dns" -> $SLUICE_RUN_DIR/dns.sock or /run/sluice/dns.sock; anything with a '/' stays as it is.
 Expected<std::string> socket_path(std::string_view name_or_path);
 
-// A non-blocking socket, connected, with the hello sent. Empty: the daemon's queue of new connections is full,
-// as happens when many programs come at once. Try again.
+// A non-blocking socket, connected, with the hello sent. Empty: the daemon's queue of new connections is
+// full, as happens when many programs come at once. Try again.
 Expected<Descriptor> send_hello(const std::string& path, const std::string& client_name);
 
 // The answer, if it is there; nothing yet: an Expected that holds std::nullopt.

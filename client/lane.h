@@ -1,7 +1,8 @@
 // Lane: this side of one lane of abi/app.h. One thread.
 //
-// A packet points to the lane that it came by. So a lane lives as long as its port uses it, and then until its
-// last packet is released. The lane counts its packets, without atomics; a packet needs no count of its own.
+// A packet points to the lane that it came by. So a lane lives as long as its port uses it, and then until
+// its last packet is released. The lane counts its packets, without atomics; a packet needs no count of its
+// own.
 #pragma once
 
 #include <unistd.h>

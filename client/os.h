@@ -1,5 +1,5 @@
-// Owners for descriptors and mappings of libsluice. src/base has the same with fmt behind it; a library that is
-// linked into other people's programs brings no other library along.
+// Owners for descriptors and mappings of libsluice. src/base has the same with fmt behind it; a library that
+// is linked into other people's programs brings no other library along.
 #pragma once
 
 #include <sys/mman.h>

@@ -1,8 +1,8 @@
 // EventLoop: the control thread's epoll loop. Descriptors, timers, and an end.
 //
 // A callback that finds no memory left (std::bad_alloc) ends the session or connection that it works for, not
-// the daemon. The loop catches and counts the exception, logs it, and calls the source's own end, which may use
-// a reserve kept for that.
+// the daemon. The loop catches and counts the exception, logs it, and calls the source's own end, which may
+// use a reserve kept for that.
 #pragma once
 
 #include <array>
@@ -31,7 +31,8 @@ class EventLoop {
   // removed or cancelled its source before it threw.
   using NoMemory = std::function<void()>;
 
-  // `events` as EPOLLIN etc., level-triggered. The descriptor stays the caller's: remove it before closing it.
+  // `events` as EPOLLIN etc., level-triggered. The descriptor stays the caller's: remove it before closing
+  // it.
   Result<void> add(int fd, std::uint32_t events, Callback callback, NoMemory no_memory = {});
   Result<void> modify(int fd, std::uint32_t events);
   void remove(int fd);

@@ -22,7 +22,8 @@ constexpr int number_of(ReceivedFd fd) {
   return static_cast<int>(fd);
 }
 
-// The descriptors of a message that recvmsg(2) has taken. From here on the receiver owns them and closes them.
+// The descriptors of a message that recvmsg(2) has taken. From here on the receiver owns them and closes
+// them.
 std::vector<ReceivedFd> received_fds(const msghdr& header);
 
 // Most that one message can bring (SCM_MAX_FD, unix(7)).

@@ -2,8 +2,8 @@
 // answered by whoever serves the file (FUSE), or wait for a peer (a TCP socket that lingers).
 //
 // So its kind is found out first, by calls that no file's server answers. Only shared memory and eventfds are
-// kept. Everything else is closed where it was received: in a door (src/door/doors.h), a process that may wait
-// (D8). The daemon takes descriptors from a checker alone, and the checker passes on only these kinds.
+// kept. Everything else is closed where it was received: in a door (src/door/doors.h), a process that may
+// wait (D8). The daemon takes descriptors from a checker alone, and the checker passes on only these kinds.
 #pragma once
 
 #include <cstdint>
@@ -49,8 +49,8 @@ class PeerFd {
 
 // The kind of `fd`, asked in an order in which the kernel alone answers. fcntl(F_GETFL) comes first, then
 // fcntl(F_GET_SEALS), which succeeds for files of shmem and hugetlbfs only (mm/memfd.c), and only then
-// statfs(2). An eventfd is known by the name that /proc has for it, which no path can forge. kRefused: none of
-// these.
+// statfs(2). An eventfd is known by the name that /proc has for it, which no path can forge. kRefused: none
+// of these.
 PeerFd::Kind classify_peer_fd(int fd);
 
 }  // namespace sluice

@@ -1,6 +1,6 @@
 // SignalsBlocked: signals are for the main thread, so other threads are made, or live, with all of them
-// blocked. Signals that a thread's own fault raises stay open: a crash dumps where it happened, a lost page is
-// replaced, and a forbidden system call is reported.
+// blocked. Signals that a thread's own fault raises stay open: a crash dumps where it happened, a lost page
+// is replaced, and a forbidden system call is reported.
 #pragma once
 
 #include <signal.h>

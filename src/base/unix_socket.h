@@ -50,7 +50,8 @@ class UnixListener {
   ino_t inode_ = 0;
 };
 
-// A non-blocking socket connected to the listener at `path`. An error when there is none or its queue is full.
+// A non-blocking socket connected to the listener at `path`. An error when there is none or its queue is
+// full.
 Result<UniqueFd> connect_to_path(const std::string& path, int type);
 
 // Who is at the other end, as of connect(2): SO_PEERCRED, unix(7).

@@ -1,6 +1,6 @@
 // Classifier: a set of ingress rules in this process. It has the compiled set (demux/compile.h) of the XDP
-// program, and the program's own lines that read frames and look them up (bpf/parse.h, bpf/lookup.h). So a rule
-// means the same wherever it stands.
+// program, and the program's own lines that read frames and look them up (bpf/parse.h, bpf/lookup.h). So a
+// rule means the same wherever it stands.
 #pragma once
 
 #include <cstddef>

@@ -76,9 +76,9 @@ class Demux {
   Result<RuleCount> rule_count(RuleSlot slot) const;
   // A rule's slot may be used again after this, once replace_rules() has taken the old rule away.
   Result<void> clear_rule_count(RuleSlot slot);
-  // Counts of packets bound for this port since the program was loaded: packets bytes (all that rules sent its
-  // way, dropped or not) drop_shed drop_no_reader drop_no_socket drop_no_metadata drop_no_netdev drop_no_port
-  // drop_owned_queue drop_reserved
+  // Counts of packets bound for this port since the program was loaded: packets bytes (all that rules sent
+  // its way, dropped or not) drop_shed drop_no_reader drop_no_socket drop_no_metadata drop_no_netdev
+  // drop_no_port drop_owned_queue drop_reserved
   void visit_port(PortId port, CounterVisitor& visitor) const;
   // Of the whole program: pass drop redirect_netdev redirect_socket no_rule truncated fragments header_limit,
   // then the ports' drop_* added up. pass + drop + redirect_netdev + redirect_socket is every packet it saw.

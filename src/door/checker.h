@@ -1,5 +1,5 @@
-// The checker: the door that takes descriptors which other doors have sent. It passes on to the daemon those of
-// known kinds (base/peer_fd.h).
+// The checker: the door that takes descriptors which other doors have sent. It passes on to the daemon those
+// of known kinds (base/peer_fd.h).
 //
 //   daemon -> checker   a byte, with the daemon's end of a door's channel, on which something waits
 //   checker -> daemon   a CheckReport; behind it what the door has said, its descriptors with it
@@ -29,8 +29,8 @@ struct CheckReport {
 // The checker's life: it ends when the daemon closes the channel, or when it has refused a datagram.
 void run_checker(int channel);
 
-// One check: takes the first datagram in `from`, and reports on `channel` what it is. False: it was refused, or
-// the daemon is gone.
+// One check: takes the first datagram in `from`, and reports on `channel` what it is. False: it was refused,
+// or the daemon is gone.
 bool check_next(int from, int channel);
 
 }  // namespace sluice

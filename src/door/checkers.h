@@ -1,9 +1,9 @@
 // Checkers: the daemon's side of its checkers (checker.h): one that takes work, and those that are late with
 // theirs. Control thread.
 //
-// A slow check delays its own door alone, since another checker takes over for the others. A check may not come
-// to an end, or nobody may wait for it any more. Its checker is then ended as a door of the port that it worked
-// for, and counts among that port's ending and stuck doors, which are bounded (D6).
+// A slow check delays its own door alone, since another checker takes over for the others. A check may not
+// come to an end, or nobody may wait for it any more. Its checker is then ended as a door of the port that it
+// worked for, and counts among that port's ending and stuck doors, which are bounded (D6).
 #pragma once
 
 #include <cstdint>

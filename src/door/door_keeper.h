@@ -19,8 +19,8 @@
 
 namespace sluice {
 
-// Stuck doors were killed and do not end, since they wait in the kernel (D6). A port with so many of them, or a
-// daemon with so many in all, gets no new door until some have ended.
+// Stuck doors were killed and do not end, since they wait in the kernel (D6). A port with so many of them, or
+// a daemon with so many in all, gets no new door until some have ended.
 inline constexpr std::uint32_t kMostStuckDoorsOfOne = 4;
 inline constexpr std::uint32_t kMostStuckDoors = 64;
 // Doors of one port that are to end, stuck or not yet. A peer that comes and goes faster than they end waits.
