@@ -18,7 +18,7 @@ namespace sluice {
 enum class ThreadKind : std::uint8_t {
   kControl,    // the main thread
   kWorker,     // packets; touches the memory of apps and guests
-  kKeeper,     // keeps a core awake
+  kHaltpoll,   // keeps a core awake
   kCloser,     // drops memory and descriptors
   kWatch,      // looks whether workers move
   kPopulator,  // faults memory of guests in

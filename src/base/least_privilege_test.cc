@@ -134,8 +134,9 @@ TEST_F(LeastPrivilege, ControlKeepsOnlyTheNamedCapabilitiesAndNoneComeBack) {
 TEST_F(LeastPrivilege, OtherThreadsKeepNone) {
   // Asked from outside: a worker may open no file of /proc.
   Ended ended = in_confined_child([] {
-    for (ThreadKind kind : {ThreadKind::kWorker, ThreadKind::kKeeper, ThreadKind::kCloser, ThreadKind::kWatch,
-                            ThreadKind::kPopulator, ThreadKind::kNicHelper, ThreadKind::kMaker}) {
+    for (ThreadKind kind :
+         {ThreadKind::kWorker, ThreadKind::kHaltpoll, ThreadKind::kCloser, ThreadKind::kWatch,
+          ThreadKind::kPopulator, ThreadKind::kNicHelper, ThreadKind::kMaker}) {
       std::atomic<pid_t> id{0};
       std::atomic<bool> seen{false};
       std::thread thread([&] {
@@ -252,7 +253,7 @@ TEST_F(LeastPrivilege, AForkIsRefusedByAnErrorAndThreadsAreMade) {
     if (child == 0) {
       ::_exit(0);
     }
-    return child < 0 && errno == EPERM && on_thread(ThreadKind::kKeeper, [] { return 7; }) == 7 ? 0 : 1;
+    return child < 0 && errno == EPERM && on_thread(ThreadKind::kHaltpoll, [] { return 7; }) == 7 ? 0 : 1;
   });
   EXPECT_EQ(ended.status, 0) << ended.words;
 }

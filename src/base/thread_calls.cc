@@ -1,5 +1,5 @@
-// The system calls that each kind of thread may make. Worker and keeper need no file, no socket of their own,
-// no process. What is conditional stands in least_privilege.cc.
+// The system calls that each kind of thread may make. Worker and haltpoll need no file, no socket of their
+// own, no process. Conditions on arguments stand in least_privilege.cc.
 #include <array>
 
 #include "base/least_privilege.h"
@@ -15,7 +15,7 @@ namespace {
       "rt_sigprocmask", "rt_sigaction", "sigaltstack", "restart_syscall", "exit", "exit_group", "rseq", \
       "membarrier", "getrandom", "gettimeofday", "time"
 
-constexpr std::array kKeeperCalls = std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL});
+constexpr std::array kHaltpollCalls = std::to_array<std::string_view>({SLUICE_CALLS_OF_ALL});
 
 // It faults a guest's memory in (madvise), and says that it has done so.
 constexpr std::array kPopulatorCalls =
@@ -247,8 +247,8 @@ std::string_view name_of(ThreadKind kind) {
       return "control";
     case ThreadKind::kWorker:
       return "worker";
-    case ThreadKind::kKeeper:
-      return "keeper";
+    case ThreadKind::kHaltpoll:
+      return "haltpoll";
     case ThreadKind::kCloser:
       return "closer";
     case ThreadKind::kWatch:
@@ -271,8 +271,8 @@ std::span<const std::string_view> calls_of(ThreadKind kind) {
       return kControlCalls;
     case ThreadKind::kWorker:
       return kWorkerCalls;
-    case ThreadKind::kKeeper:
-      return kKeeperCalls;
+    case ThreadKind::kHaltpoll:
+      return kHaltpollCalls;
     case ThreadKind::kCloser:
       return kCloserCalls;
     case ThreadKind::kWatch:

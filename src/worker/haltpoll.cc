@@ -40,14 +40,14 @@ void Haltpoll::tell(Order order) {
 }
 
 void Haltpoll::run() {
-  // Needs no privilege, and without it the keeper would take the core from those whom it keeps it for.
+  // Needs no privilege. In another class this thread would take the core from the worker that it serves.
   const sched_param lowest{};
   const int error = ::pthread_setschedparam(::pthread_self(), SCHED_IDLE, &lowest);
   if (error != 0) {
     log::warn("no core is kept awake: the scheduling class SCHED_IDLE is refused ({})", std::strerror(error));
     return;
   }
-  if (auto confined = confine_thread(ThreadKind::kKeeper); !confined) {
+  if (auto confined = confine_thread(ThreadKind::kHaltpoll); !confined) {
     log::warn("no core is kept awake: {}", confined.error().message);
     return;
   }

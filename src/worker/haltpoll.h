@@ -1,7 +1,7 @@
 // Haltpoll: a thread of the lowest scheduling class that, while it is told to, keeps its core from halting.
 //
-// A virtual CPU that halts gives its core back to the host, and a host that is not idle brings it back late:
-// 3 ms were seen in place of a nap of 50 us, longer than a NIC's ring lasts. The keeper runs only when
+// A virtual CPU that halts gives its core back to the hypervisor, and a busy hypervisor brings it back late:
+// 3 ms were seen in place of a nap of 50 us, longer than a NIC's ring lasts. This thread runs only when
 // nothing else on the core would (SCHED_IDLE, sched(7)), and gives way when something comes.
 #pragma once
 
