@@ -8,31 +8,36 @@ A row that no file has is left out, and said on stderr. docs/headlines.json hold
 """
 import html, json, math, statistics, sys
 
-# The name of a result, what it is, and beside what. All are times at the settings that a user gets who sets nothing.
+# The name of a result and of its peer, what it is, and beside what. All at the settings that a user gets who sets
+# nothing. A rate is drawn as the time of one packet: a bar to the left is always faster.
+TIME, RATE = "time", "rate"
 ROWS = [
-    ("page_single", "a page lent and given back", "DPDK's mbuf"),
-    ("demux: 10000 rules, one flow", "the XDP program with 10,000 rules", "the same with 10 rules"),
-    ("app_closed_free_adaptive", "requests by way of an app, back to back", "the kernel's UDP echo"),
-    ("guest_closed_free_adaptive", "requests by way of a guest, back to back", "the kernel's UDP echo"),
-    ("app_paced_free_adaptive", "requests by way of an app, one per ms", "the kernel's UDP echo"),
-    ("guest_paced_free_adaptive", "requests by way of a guest, one per ms", "the kernel's UDP echo"),
+    ("page_single", "DPDK mbuf", TIME, "a page lent and given back", "DPDK's mbuf"),
+    ("demux: 10000 rules, one flow", None, TIME, "the XDP program with 10,000 rules", "the same with 10 rules"),
+    ("nic_to_app_default_60B", "UDP recvmmsg", RATE, "60-byte packets to an app", "the kernel's UDP"),
+    ("nic_to_app_default_60B", "bare AF_XDP", RATE, "60-byte packets to an app", "bare AF_XDP"),
+    ("guest_default_pair_64B_split", None, RATE, "64-byte frames from guest to guest", "DPDK net_vhost"),
+    ("app_closed_free_adaptive", None, TIME, "requests by way of an app, back to back", "the kernel's UDP echo"),
+    ("guest_closed_free_adaptive", None, TIME, "requests by way of a guest, back to back", "the kernel's UDP echo"),
+    ("app_paced_free_adaptive", None, TIME, "requests by way of an app, one per ms", "the kernel's UDP echo"),
+    ("guest_paced_free_adaptive", None, TIME, "requests by way of a guest, one per ms", "the kernel's UDP echo"),
 ]
 LEAST, MOST = 0.125, 4.0  # the ends of the axis
 MARKS = [0.125, 0.25, 0.5, 1, 2, 4]
 LEFT, WIDTH, TOP, STEP, RIGHT = 300, 380, 46, 38, 90
 
 
-def ratios_by_name(paths):
-    found = {}
-    for path in paths:
-        with open(path, encoding="utf-8") as file:
-            for result in json.load(file)["results"]:
-                ratio = result.get("ratio")
-                if isinstance(ratio, (int, float)):
-                    bar, span = found.setdefault(result["name"], ([], []))
-                    bar.append(ratio)
-                    span += [ratio, result.get("ratio_low", ratio), result.get("ratio_high", ratio)]
-    return found
+def ratios_of(row, results):
+    """The ratios of a row's results as times, and their range; None when there is no such result."""
+    name, peer, kind = row[:3]
+    bars, span = [], []
+    for result in results:
+        ratio = result.get("ratio")
+        if result["name"] == name and peer in (None, result.get("peer_name")) and isinstance(ratio, (int, float)) and ratio > 0:
+            times = [r if kind == TIME else 1 / r for r in (ratio, result.get("ratio_low", ratio), result.get("ratio_high", ratio))]
+            bars.append(times[0])
+            span += times
+    return (bars, span) if bars else None
 
 
 def x_of(ratio):
@@ -66,8 +71,7 @@ def bar(y, what, peer, ratios, span):
     return lines
 
 
-def chart(ratios):
-    rows = [row for row in ROWS if row[0] in ratios]
+def chart(rows):
     bottom = TOP + STEP * len(rows)
     width, height = LEFT + WIDTH + RIGHT + 60, bottom + 40
     lines = [
@@ -81,8 +85,8 @@ def chart(ratios):
     for mark in MARKS:
         lines.append(f'<path d="M{x_of(mark):.1f} {TOP}V{bottom}" stroke="#ddd"/>')
         lines.append(text(x_of(mark), bottom + 18, "middle", f"{mark:g}"))
-    for place, (name, what, peer) in enumerate(rows):
-        lines += bar(TOP + STEP * place + 6, what, peer, *ratios[name])
+    for place, (what, peer, ratios) in enumerate(rows):
+        lines += bar(TOP + STEP * place + 6, what, peer, *ratios)
     lines.append(f'<path d="M{x_of(1):.1f} {TOP}V{bottom}" stroke="#222"/>')
     return "\n".join(lines + ["</svg>"])
 
@@ -90,11 +94,18 @@ def chart(ratios):
 def main():
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    ratios = ratios_by_name(sys.argv[1:])
-    for name, what, _ in ROWS:
-        if name not in ratios:
-            sys.stderr.write(f"headline_svg: no result {name!r}: no bar for {what!r}\n")
-    print(chart(ratios))
+    results = []
+    for path in sys.argv[1:]:
+        with open(path, encoding="utf-8") as file:
+            results += json.load(file)["results"]
+    rows = []
+    for row in ROWS:
+        ratios = ratios_of(row, results)
+        if ratios:
+            rows.append((row[3], row[4], ratios))
+        else:
+            sys.stderr.write(f"headline_svg: no result {row[0]!r}: no bar for {row[3]!r} beside {row[4]}\n")
+    print(chart(rows))
 
 
 if __name__ == "__main__":

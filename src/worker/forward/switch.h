@@ -4,9 +4,9 @@
 // (Worker::Tables::switching): a new one replaces it inside Worker::call(), and the old one may go when every
 // worker has had that call. The modes are macvtap's (ip-link(8), macvlan):
 //
-//   bridge    frames for another bridge port of the same uplink are delivered here; the rest leaves by the
-//   uplink vepa      every frame leaves by the uplink; an external switch sends back what is for another
-//   local port private   as vepa, and what comes back from a local port is not delivered either
+//   bridge    frames for another bridge port of the same uplink are delivered here; the rest leaves by the uplink
+//   vepa      every frame leaves by the uplink; an external switch sends back frames for another local port
+//   private   as vepa, and frames that come back from a local port are not delivered either
 //
 // Ports of one uplink are one segment, each VLAN of it on its own. Frames carry their VLAN as a tag here
 // (port/vlan.h). Broadcast and multicast are flooded; a unicast address that nobody here has is beyond the
