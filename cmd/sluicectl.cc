@@ -33,23 +33,21 @@ void print(const std::string& text) {
 }
 
 Result<json> call(const Options& options, std::string_view method, const json& params = json::object()) {
-  auto client = RpcClient::connect(options.socket, options.timeout_ms);
-  SLUICE_TRY(client);
-  return client->call(std::string(method), params);
+  auto client = SLUICE_TRY(RpcClient::connect(options.socket, options.timeout_ms));
+  return client.call(std::string(method), params);
 }
 
 // Calls and prints: the result itself with --json, else what `render` makes of it, and warnings on stderr.
 Result<void> call_and_print(const Options& options, std::string_view method, const json& params,
                             Render render) {
-  auto result = call(options, method, params);
-  SLUICE_TRY(result);
+  auto result = SLUICE_TRY(call(options, method, params));
   if (options.as_json) {
-    print(rpc_text(*result) + "\n");
+    print(rpc_text(result) + "\n");
     return {};
   }
-  print(render(*result));
-  if (result->is_object() && result->contains("warnings")) {
-    for (const json& warning : (*result)["warnings"]) {
+  print(render(result));
+  if (result.is_object() && result.contains("warnings")) {
+    for (const json& warning : result["warnings"]) {
       fmt::print(stderr, "sluicectl: warning: {}\n", warning.get<std::string>());
     }
   }
@@ -270,15 +268,14 @@ struct WatchOptions {
 // Rates between two looks, until `count` lines or the end of sluiced. On a terminal each table replaces the
 // one before.
 Result<void> watch(const Options& options, const WatchOptions& watch) {
-  auto client = RpcClient::connect(options.socket, options.timeout_ms);
-  SLUICE_TRY(client);
+  auto client = SLUICE_TRY(RpcClient::connect(options.socket, options.timeout_ms));
   bool in_place = !options.as_json && ::isatty(STDOUT_FILENO) == 1;
-  auto before = client->call(std::string(api::kShowCounters));
+  auto before = client.call(std::string(api::kShowCounters));
   SLUICE_TRY(before);
   std::uint64_t before_ns = now_ns();
   for (unsigned shown = 0; watch.count == 0 || shown < watch.count; ++shown) {
     std::this_thread::sleep_for(std::chrono::duration<double>(watch.interval_s));
-    auto after = client->call(std::string(api::kShowCounters));
+    auto after = client.call(std::string(api::kShowCounters));
     SLUICE_TRY(after);
     std::uint64_t after_ns = now_ns();
     auto rates = rates_between(*before, *after, after_ns - before_ns);

@@ -38,19 +38,15 @@ Result<std::unique_ptr<ControlTarget>> make_engine(const Config& config, EventLo
                                                    Confine confine) {
   SLUICE_TRY(give_up_privileges(confine));
   doors.watch_on(loop);
-  auto engine = Engine::create(config, loop, doors);
-  if (!engine) {
-    return std::unexpected(std::move(engine.error()));
-  }
-  return std::unique_ptr<ControlTarget>(std::move(*engine));
+  auto engine = SLUICE_TRY(Engine::create(config, loop, doors));
+  return std::unique_ptr<ControlTarget>(std::move(engine));
 }
 
 Result<void> serve(const DaemonOptions& options, Confine confine) {
   // First of all: the zygote inherits what there is.
-  auto doors = DoorKeeper::start(DoorKeeper::default_program());
-  SLUICE_TRY(doors);
+  auto doors = SLUICE_TRY(DoorKeeper::start(DoorKeeper::default_program()));
   return run_daemon(options, [&](const Config& config, EventLoop& loop, const std::string&) {
-    return make_engine(config, loop, **doors, confine);
+    return make_engine(config, loop, *doors, confine);
   });
 }
 

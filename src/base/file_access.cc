@@ -54,9 +54,8 @@ Result<void> deny_files() {
     return {};
   }
   // Every right of the first version: later ones refine these.
-  auto rules = rules_about(kFirstVersion);
-  SLUICE_TRY(rules);
-  return enter(*rules);
+  auto rules = SLUICE_TRY(rules_about(kFirstVersion));
+  return enter(rules);
 }
 
 Result<bool> deny_writing(std::span<const char* const> writable) {
@@ -64,8 +63,7 @@ Result<bool> deny_writing(std::span<const char* const> writable) {
   if (version == 0) {
     return false;
   }
-  auto rules = rules_about(kWriting | (version >= 3 ? kTruncate : 0));
-  SLUICE_TRY(rules);
+  auto rules = SLUICE_TRY(rules_about(kWriting | (version >= 3 ? kTruncate : 0)));
   for (const char* path : writable) {
     const UniqueFd file(::open(path, O_PATH | O_CLOEXEC));
     if (!file) {
@@ -74,11 +72,11 @@ Result<bool> deny_writing(std::span<const char* const> writable) {
     landlock_path_beneath_attr rule{};
     rule.allowed_access = LANDLOCK_ACCESS_FS_WRITE_FILE;
     rule.parent_fd = file.get();
-    if (::syscall(SYS_landlock_add_rule, rules->get(), LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0) {
+    if (::syscall(SYS_landlock_add_rule, rules.get(), LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0) {
       return fail_errno(errno, "cannot make a landlock rule for {}", path);
     }
   }
-  SLUICE_TRY(enter(*rules));
+  SLUICE_TRY(enter(rules));
   return true;
 }
 

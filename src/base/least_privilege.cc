@@ -90,20 +90,19 @@ bool raise_locked_memory_limit() {
 }
 
 Result<void> keep_few_capabilities() {
-  auto present = own_capabilities();
-  SLUICE_TRY(present);
+  auto present = SLUICE_TRY(own_capabilities());
   CapabilitySet kept;
   for (int capability : kKept) {
-    if (present->permits(capability)) {
+    if (present.permits(capability)) {
       kept.keep(capability);
     }
   }
-  if (!raise_locked_memory_limit() && present->permits(CAP_IPC_LOCK)) {
+  if (!raise_locked_memory_limit() && present.permits(CAP_IPC_LOCK)) {
     kept.keep(CAP_IPC_LOCK);
   }
   // The bounding set too, which needs CAP_SETPCAP: without, no_new_privs alone keeps what is gone from coming
   // back.
-  if (present->permits(CAP_SETPCAP)) {
+  if (present.permits(CAP_SETPCAP)) {
     for (int capability = 0; ::prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; ++capability) {
       if (!kept.permits(capability) && ::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0) {
         return fail_errno(errno, "cannot take capability {} from the bounding set", capability);

@@ -39,13 +39,31 @@ template <typename... Args>
   return std::unexpected(Error{fmt::format("{}: {}", context, error.message), error.os_errno});
 }
 
+namespace result_detail {
+template <typename E>
+void take(std::expected<void, E>&&) {}
+template <typename T, typename E>
+T take(std::expected<T, E>&& result) {
+  return *std::move(result);
+}
+template <typename T, typename E>
+void take(const std::expected<T, E>&) {}
+}  // namespace result_detail
+
 }  // namespace sluice
 
-// Returns from the enclosing function with the error of `expression`, if it has one.
-#define SLUICE_TRY(expression)                                       \
-  do {                                                               \
-    auto&& sluice_try_result_ = (expression);                        \
-    if (!sluice_try_result_) {                                       \
-      return std::unexpected(std::move(sluice_try_result_.error())); \
-    }                                                                \
-  } while (false)
+// Returns from the enclosing function with the error of a result, if it has one. Of a result that has no name
+// it is the value:
+//
+//   auto file = SLUICE_TRY(open_file(path));
+//   SLUICE_TRY(write_all(file, text));
+//
+// (A statement expression, which both of our compilers have: no other form can return and have a value.)
+#define SLUICE_TRY(...)                                                                            \
+  ({                                                                                               \
+    auto&& sluice_try_result_ = (__VA_ARGS__);                                                     \
+    if (!sluice_try_result_) {                                                                     \
+      return std::unexpected(std::move(sluice_try_result_.error()));                               \
+    }                                                                                              \
+    ::sluice::result_detail::take(std::forward<decltype(sluice_try_result_)>(sluice_try_result_)); \
+  })

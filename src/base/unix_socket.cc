@@ -83,10 +83,9 @@ Result<Found> look_at(const Place& place, int type) {
   if (::fstat(there.get(), &status) < 0 || !S_ISSOCK(status.st_mode)) {
     return fail("{} exists and is not a socket; remove it or choose another path", place.path);
   }
-  auto address = address_of(pinned_path(there.get()));
-  SLUICE_TRY(address);
+  auto address = SLUICE_TRY(address_of(pinned_path(there.get())));
   UniqueFd probe = make_socket(type);
-  if (::connect(probe.get(), generic(*address), sizeof(*address)) == 0 || errno == EAGAIN ||
+  if (::connect(probe.get(), generic(address), sizeof(address)) == 0 || errno == EAGAIN ||
       errno == EPROTOTYPE) {
     return fail("{} is in use: another process listens on it; stop it or choose another path", place.path);
   }
@@ -161,11 +160,9 @@ UnixListener& UnixListener::operator=(UnixListener&& other) noexcept {
 // The socket is made under another name and moved to its own when it has its mode and takes connections:
 // nobody finds it half made, and that of a dead daemon is replaced in one step.
 Result<UnixListener> UnixListener::at(const std::string& path, int type, const UnixListenerOptions& options) {
-  auto place = place_of(path);
-  SLUICE_TRY(place);
-  const int folder = place->folder.get();
-  auto found = look_at(*place, type);
-  SLUICE_TRY(found);
+  auto place = SLUICE_TRY(place_of(path));
+  const int folder = place.folder.get();
+  auto found = SLUICE_TRY(look_at(place, type));
   UniqueFd socket = make_socket(type);
   if (!socket) {
     return fail_errno(errno, "cannot make a socket");
@@ -174,10 +171,9 @@ Result<UnixListener> UnixListener::at(const std::string& path, int type, const U
     (void)refuse_descriptors(socket.get());
   }
   StagedName staged(folder);
-  auto address = address_of(fmt::format("{}/{}", pinned_path(folder), staged.name()));
-  SLUICE_TRY(address);
+  auto address = SLUICE_TRY(address_of(fmt::format("{}/{}", pinned_path(folder), staged.name())));
   ::fchmod(socket.get(), options.group ? options.mode & 0700 : options.mode);
-  if (::bind(socket.get(), generic(*address), sizeof(*address)) < 0) {
+  if (::bind(socket.get(), generic(address), sizeof(address)) < 0) {
     return fail_errno(errno, "cannot make the socket {}", path);
   }
   UniqueFd made = pin(folder, staged.name());
@@ -188,7 +184,7 @@ Result<UnixListener> UnixListener::at(const std::string& path, int type, const U
   if (::fstat(made.get(), &status) < 0 || ::listen(socket.get(), options.backlog) < 0) {
     return fail_errno(errno, "cannot listen on {}", path);
   }
-  if (!staged.move_to(place->name, *found == Found::kStaleSocket)) {
+  if (!staged.move_to(place.name, found == Found::kStaleSocket)) {
     if (errno == EEXIST) {
       return fail("{} is in use: another process has just made it; choose another path", path);
     }
@@ -226,15 +222,12 @@ void UnixListener::remove_path() {
 }
 
 Result<UniqueFd> connect_to_path(const std::string& path, int type) {
-  auto address = address_of(path);
-  if (!address) {
-    return std::unexpected(std::move(address.error()));
-  }
+  auto address = SLUICE_TRY(address_of(path));
   UniqueFd socket = make_socket(type);
   if (!socket) {
     return fail_errno(errno, "cannot make a socket");
   }
-  if (::connect(socket.get(), generic(*address), sizeof(*address)) < 0) {
+  if (::connect(socket.get(), generic(address), sizeof(address)) < 0) {
     return fail_errno(errno, "cannot connect to {}", path);
   }
   return socket;

@@ -27,11 +27,8 @@ Result<Classifier> Classifier::compile(std::span<const Rule> rules) {
   }
   Classifier classifier;
   classifier.set_ = Mapping::adopt(memory, sizeof(sluice_rule_set));
-  auto compiled = compile_rules(rules, *reinterpret_cast<sluice_rule_set*>(memory));
-  if (!compiled) {
-    return std::unexpected(compiled.error());
-  }
-  classifier.compiled_ = *compiled;
+  auto compiled = SLUICE_TRY(compile_rules(rules, *reinterpret_cast<sluice_rule_set*>(memory)));
+  classifier.compiled_ = compiled;
   auto best = std::ranges::min_element(rules, ranks_before);
   if (best != rules.end() && best->match == Match{}) {
     classifier.constant_ = Verdict{best->port, best->slot};

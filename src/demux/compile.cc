@@ -197,20 +197,14 @@ class IntervalBuilder {
   // Writes them and returns the reference for the key's slot.
   Result<std::uint64_t> write(ArenaWriter& arena) {
     SLUICE_TRY(sweep());
-    auto intervals = arena.take(intervals_.size() * sizeof(sluice_interval));
-    if (!intervals) {
-      return std::unexpected(intervals.error());
-    }
-    auto chains = arena.take(chains_.size() * sizeof(sluice_chain_entry));
-    if (!chains) {
-      return std::unexpected(chains.error());
-    }
+    auto intervals = SLUICE_TRY(arena.take(intervals_.size() * sizeof(sluice_interval)));
+    auto chains = SLUICE_TRY(arena.take(chains_.size() * sizeof(sluice_chain_entry)));
     for (sluice_interval& interval : intervals_) {
-      interval.chain += *chains;
+      interval.chain += chains;
     }
-    std::ranges::copy(intervals_, arena.at<sluice_interval>(*intervals));
-    std::ranges::copy(chains_, arena.at<sluice_chain_entry>(*chains));
-    return std::uint64_t{*intervals} << SLUICE_VALUE_RANGE_START_SHIFT |
+    std::ranges::copy(intervals_, arena.at<sluice_interval>(intervals));
+    std::ranges::copy(chains_, arena.at<sluice_chain_entry>(chains));
+    return std::uint64_t{intervals} << SLUICE_VALUE_RANGE_START_SHIFT |
            intervals_.size() << SLUICE_VALUE_RANGE_COUNT_SHIFT |
            (by_source_ ? SLUICE_VALUE_RANGE_SOURCE : 0) | SLUICE_VALUE_RANGE | SLUICE_VALUE_USED;
   }

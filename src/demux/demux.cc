@@ -243,13 +243,10 @@ Result<void> Demux::replace_rules(std::span<const Rule> rules) {
     return with_context("rules of the XDP program", image.error());
   }
   auto& set = *reinterpret_cast<sluice_rule_set*>(image->data());
-  auto compiled = compile_rules(rules, set);
-  if (!compiled) {
-    return std::unexpected(compiled.error());
-  }
+  auto compiled = SLUICE_TRY(compile_rules(rules, set));
   set.serial = rule_sets_ + 1;
   SLUICE_TRY(publish(map.get(), set.serial));
-  compiled_ = *compiled;
+  compiled_ = compiled;
   note_ports_of(rules);
   return {};
 }

@@ -98,15 +98,14 @@ void DoorKeeper::stop_watching() {
 }
 
 Result<void> DoorKeeper::start_zygote() {
-  auto channel = make_channel(0);
-  SLUICE_TRY(channel);
+  auto channel = SLUICE_TRY(make_channel(0));
   posix_spawn_file_actions_t files;
   posix_spawnattr_t attributes;
   sigset_t none, defaults;
   ::sigemptyset(&none);
   ::sigfillset(&defaults);
   ::posix_spawn_file_actions_init(&files);
-  ::posix_spawn_file_actions_adddup2(&files, channel->second.get(), kZygoteSocket);
+  ::posix_spawn_file_actions_adddup2(&files, channel.second.get(), kZygoteSocket);
   ::posix_spawnattr_init(&attributes);
   ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
   ::posix_spawnattr_setsigmask(&attributes, &none);
@@ -123,7 +122,7 @@ Result<void> DoorKeeper::start_zygote() {
                       "cannot start {}, which reads what guests' front-ends send; install it beside sluiced",
                       program_);
   }
-  zygote_ = std::move(channel->first);
+  zygote_ = std::move(channel.first);
   zygotes_.add(1);
   return {};
 }

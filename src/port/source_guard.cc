@@ -67,11 +67,8 @@ Result<SourceLimits> make_source_limits(const std::vector<std::string>& addresse
                                         std::uint32_t broadcast_rate) {
   SourceLimits limits;
   for (const std::string& text : addresses) {
-    auto prefix = IpPrefix::read(text);
-    if (!prefix) {
-      return std::unexpected(prefix.error());
-    }
-    limits.addresses.push_back(*prefix);
+    auto prefix = SLUICE_TRY(IpPrefix::read(text));
+    limits.addresses.push_back(prefix);
   }
   limits.frames = frame_rate == 0 ? nullptr : std::make_shared<RateLimit>(frame_rate);
   limits.broadcasts = broadcast_rate == 0 ? nullptr : std::make_shared<RateLimit>(broadcast_rate);

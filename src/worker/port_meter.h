@@ -3,8 +3,7 @@
 //
 //   enter(port)   the worker begins to work for this port; what passed since the last enter() was the one
 //                 before's
-//   a call of more than kSlowCallNs: its port is a suspect for kSuspectNs, and its calls are looked at
-//   closely
+//   a call of more than kSlowCallNs: its port is a suspect for kSuspectNs, and its calls are looked at closely
 //   a suspect's slow call: charged to it, as far as the thread was blocked in it (page faults that wait) or
 //   used the CPU; a thread that the hypervisor or another thread kept from running is nobody's fault
 //   over its budget: from the next turn on the port is not served, until begin_window()

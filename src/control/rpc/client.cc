@@ -101,9 +101,8 @@ Result<std::string> RpcClient::receive_line() {
 Result<json> RpcClient::call(const std::string& method, const json& params) {
   std::uint64_t id = ++last_id_;
   SLUICE_TRY(send_line(rpc_text({{"jsonrpc", "2.0"}, {"method", method}, {"params", params}, {"id", id}})));
-  auto line = receive_line();
-  SLUICE_TRY(line);
-  json reply = json::parse(*line, nullptr, /*allow_exceptions=*/false);
+  auto line = SLUICE_TRY(receive_line());
+  json reply = json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!reply.is_object()) {
     return fail("what listens on {} does not speak as sluiced does", path_);
   }

@@ -174,10 +174,9 @@ Result<json> reload(ControlTarget& target, const std::string& config_path) {
   if (config_path.empty()) {
     return fail("sluiced was started without a config file; there is nothing to reload");
   }
-  auto fresh = load_config(config_path);
-  SLUICE_TRY(fresh);
-  json actions = json::array(), warnings = config_warnings(*fresh);
-  for (const Action& action : diff(target.current(), *fresh)) {
+  auto fresh = SLUICE_TRY(load_config(config_path));
+  json actions = json::array(), warnings = config_warnings(fresh);
+  for (const Action& action : diff(target.current(), fresh)) {
     std::string text = to_string(action);
     if (std::holds_alternative<RestartNeeded>(action)) {
       warnings.push_back(text);
@@ -185,7 +184,7 @@ Result<json> reload(ControlTarget& target, const std::string& config_path) {
       actions.push_back(text);
     }
   }
-  SLUICE_TRY(target.apply(*fresh));
+  SLUICE_TRY(target.apply(fresh));
   log::info("reloaded {}: {} changes", config_path, actions.size());
   return json{{"actions", std::move(actions)}, {"warnings", std::move(warnings)}};
 }

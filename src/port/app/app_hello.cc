@@ -99,12 +99,10 @@ void AppPort::Impl::on_hello(PendingIt pending) {
 // There is something to read, so a process that reads it need not wait: who says nothing costs none.
 Result<void> AppPort::Impl::open_door(const PeerSocket& socket, std::optional<Door>& door,
                                       EventLoop::Callback on_said) {
-  auto theirs = socket.duplicate();
-  SLUICE_TRY(theirs);
-  auto opened = options_.doors->open(DoorKind::kOneMessage, options_.name, std::move(*theirs));
-  SLUICE_TRY(opened);
+  auto theirs = SLUICE_TRY(socket.duplicate());
+  auto opened = SLUICE_TRY(options_.doors->open(DoorKind::kOneMessage, options_.name, std::move(theirs)));
   loop_.remove(socket.get());
-  door = std::move(*opened);
+  door = std::move(opened);
   return loop_.add(door->channel.get(), EPOLLIN | EPOLLRDHUP, std::move(on_said));
 }
 

@@ -116,17 +116,14 @@ Result<SessionGeometry> SessionGeometry::of(const AppPortOptions& options) {
 
 Result<std::unique_ptr<SessionMemory>> SessionMemory::create(const AppPortOptions& options,
                                                              const SessionGeometry& geometry) {
-  auto arena = Arena::create({.name = options.name + "-rx",
-                              .domain = domain_of(options.id),  // D1
-                              .page_bytes = options.page_bytes,
-                              .page_count = geometry.page_count,
-                              .huge = options.huge});
-  if (!arena) {
-    return std::unexpected(std::move(arena.error()));
-  }
+  auto arena = SLUICE_TRY(Arena::create({.name = options.name + "-rx",
+                                         .domain = domain_of(options.id),  // D1
+                                         .page_bytes = options.page_bytes,
+                                         .page_count = geometry.page_count,
+                                         .huge = options.huge}));
   std::unique_ptr<SessionMemory> memory(new SessionMemory);
   memory->geometry_ = geometry;
-  memory->arena_ = std::move(*arena);
+  memory->arena_ = std::move(arena);
   auto arena_fd = memory->arena_.read_only_fd();  // D4
   if (!arena_fd) {
     return std::unexpected(std::move(arena_fd.error()));
@@ -301,18 +298,12 @@ void SessionMemory::describe(sluice_app_welcome& welcome) const {
 // What the app may keep for ever (kept_memory.h). Files that it may write it gets reopened: only those count.
 Result<void> SessionMemory::watch_files() {
   for (UniqueFd* file : {&app_segment_.fd, &tx_arena_.fd}) {
-    auto theirs = reopen(file->get(), O_RDWR);
-    if (!theirs) {
-      return std::unexpected(std::move(theirs.error()));
-    }
-    *file = std::move(*theirs);
+    auto theirs = SLUICE_TRY(reopen(file->get(), O_RDWR));
+    *file = std::move(theirs);
   }
   for (const UniqueFd* file : {&arena_fd_, &daemon_segment_.fd, &app_segment_.fd, &tx_arena_.fd}) {
-    auto ours = reopen(file->get(), O_RDONLY);
-    if (!ours) {
-      return std::unexpected(std::move(ours.error()));
-    }
-    watched_files_.push_back(std::move(*ours));
+    auto ours = SLUICE_TRY(reopen(file->get(), O_RDONLY));
+    watched_files_.push_back(std::move(ours));
   }
   return {};
 }

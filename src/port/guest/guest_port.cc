@@ -406,11 +406,8 @@ GuestPort::~GuestPort() = default;
 Result<std::unique_ptr<GuestPort>> GuestPort::create(GuestPortOptions options, EventLoop& loop,
                                                      GuestPortHost& host, Doors& doors) {
   SLUICE_TRY(check_options(options));
-  auto loss = LossSignal::create();
-  if (!loss) {
-    return std::unexpected(std::move(loss.error()));
-  }
-  auto impl = std::make_unique<Impl>(std::move(options), std::move(*loss), loop, host, doors);
+  auto loss = SLUICE_TRY(LossSignal::create());
+  auto impl = std::make_unique<Impl>(std::move(options), std::move(loss), loop, host, doors);
   SLUICE_TRY(impl->start());
   return std::unique_ptr<GuestPort>(new GuestPort(std::move(impl)));
 }

@@ -131,11 +131,8 @@ Result<Tap> make_tap(const TapOptions& options) {
   }
   Tap tap;
   for (std::uint32_t i = 0; i < options.queues; ++i) {
-    auto queue = open_queue(options.netdev, i == 0);
-    if (!queue) {
-      return std::unexpected(queue.error());
-    }
-    tap.queues.push_back(std::move(*queue));
+    auto queue = SLUICE_TRY(open_queue(options.netdev, i == 0));
+    tap.queues.push_back(std::move(queue));
   }
   if (auto done = set_up(options, tap.ifindex); !done) {
     return with_context(fmt::format("tap device {}", options.netdev), done.error());

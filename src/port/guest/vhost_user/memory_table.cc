@@ -199,14 +199,13 @@ std::expected<GuestRegion, MemoryRefusal> map_region(const Plan& plan, const Mem
   auto counted = std::make_shared<CountedMapping>(std::move(*share), Mapping::adopt(data, plan.length));
   ::madvise(data, plan.length, MADV_DONTDUMP);  // a core file of ours is no place for a guest's memory
   std::byte* const mapped = counted->mapping.data();
-  auto watch = FaultWatch::watch({mapped, plan.length}, plan.kind.page_bytes, signal);
-  SLUICE_TRY(watch);
+  auto watch = SLUICE_TRY(FaultWatch::watch({mapped, plan.length}, plan.kind.page_bytes, signal));
   return GuestRegion{
       .guest_address = region.guest_address,
       .user_address = region.user_address,
       .bytes = region.bytes,
       .data = mapped + (region.file_offset - plan.from),
-      .mapping = std::make_shared<FileMapping>(std::move(counted), std::move(*watch), plan.kind)};
+      .mapping = std::make_shared<FileMapping>(std::move(counted), std::move(watch), plan.kind)};
 }
 
 std::expected<void, MemoryRefusal> append(std::vector<GuestRegion>& regions, const Plan& plan,
@@ -217,11 +216,8 @@ std::expected<void, MemoryRefusal> append(std::vector<GuestRegion>& regions, con
   for (const GuestRegion& other : regions) {
     SLUICE_TRY(check_apart(other, plan.region));
   }
-  auto mapped = map_region(plan, policy, signal);
-  if (!mapped) {
-    return std::unexpected(std::move(mapped.error()));
-  }
-  regions.push_back(std::move(*mapped));
+  auto mapped = SLUICE_TRY(map_region(plan, policy, signal));
+  regions.push_back(std::move(mapped));
   return {};
 }
 
@@ -231,9 +227,8 @@ MadeTable make_table(std::span<const vhost_user_region> regions, std::span<const
                      const MemoryPolicy& policy, const LossSignal& signal) {
   std::vector<Plan> plans;
   for (std::size_t i = 0; i < regions.size(); ++i) {
-    auto plan = plan_of(regions[i], fds[i], policy);
-    SLUICE_TRY(plan);
-    plans.push_back(*plan);
+    auto plan = SLUICE_TRY(plan_of(regions[i], fds[i], policy));
+    plans.push_back(plan);
   }
   SLUICE_TRY(check_room(0, plans, policy));
   std::vector<GuestRegion> mapped;
@@ -249,10 +244,9 @@ MadeTable table_with(const GuestMemory& table, const vhost_user_region& region, 
   const bool known =
       std::ranges::any_of(regions, [&region](const GuestRegion& r) { return is_same(r, region); });
   if (!known) {
-    auto plan = plan_of(region, fd, policy);
-    SLUICE_TRY(plan);
-    SLUICE_TRY(check_room(bytes_of(table), std::span(&*plan, 1), policy));
-    SLUICE_TRY(append(regions, *plan, policy, signal));
+    auto plan = SLUICE_TRY(plan_of(region, fd, policy));
+    SLUICE_TRY(check_room(bytes_of(table), std::span(&plan, 1), policy));
+    SLUICE_TRY(append(regions, plan, policy, signal));
   }
   return std::make_shared<const GuestMemory>(std::move(regions), &signal.lost());
 }
