@@ -23,6 +23,7 @@ target_compile_options(sluice_flags INTERFACE
 target_compile_definitions(sluice_flags INTERFACE _GNU_SOURCE)
 target_include_directories(sluice_flags INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src)
 target_link_libraries(sluice_flags INTERFACE Threads::Threads)
+target_link_options(sluice_flags INTERFACE -Wl,--as-needed)  # a door loads no library that only the daemon calls
 # What tests, and what is around the product, is compiled in half the time; what is tested stands in the
 # libraries, as it is shipped.
 set(SLUICE_TEST_LEVEL -O1)

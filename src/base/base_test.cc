@@ -3,8 +3,10 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <new>
 
 #include "base/check.h"
@@ -88,6 +90,52 @@ TEST(EventLoop, ACallbackMayRemoveADescriptorThatIsReadyInTheSameTurn) {
   loop->turn(0);
   loop->turn(0);
   EXPECT_EQ(calls, 1);
+}
+
+TEST(EventLoop, ADescriptorThatIsAlwaysReadyKeepsNobodyWaiting) {
+  auto loop = EventLoop::create().value();
+  UniqueFd busy(::eventfd(1, EFD_CLOEXEC)), other(::eventfd(1, EFD_CLOEXEC));
+  int busy_calls = 0, other_calls = 0, ticks = 0;
+  ASSERT_TRUE(loop->add(busy.get(), EPOLLIN, [&](std::uint32_t) { ++busy_calls; }));
+  ASSERT_TRUE(loop->add(other.get(), EPOLLIN, [&](std::uint32_t) { ++other_calls; }));
+  loop->once(0, [&] { ++ticks; });
+  for (int turn = 1; turn <= 10; ++turn) {
+    loop->turn(-1);
+    EXPECT_EQ(busy_calls, turn);
+    EXPECT_EQ(other_calls, turn);
+  }
+  EXPECT_EQ(ticks, 1);
+}
+
+TEST(EventLoop, OfASilencedDescriptorNothingIsToldNotEvenItsEnd) {
+  auto loop = EventLoop::create().value();
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  UniqueFd mine(ends[0]), peers(ends[1]);
+  std::uint32_t told = 0;
+  ASSERT_TRUE(loop->add(mine.get(), EPOLLIN, [&](std::uint32_t events) { told |= events; }));
+  loop->silence(mine.get());
+  peers.reset();
+  loop->turn(0);
+  EXPECT_EQ(told, 0u);
+  ASSERT_TRUE(loop->modify(mine.get(), EPOLLIN));
+  loop->turn(0);
+  EXPECT_EQ(told, std::uint32_t{EPOLLIN | EPOLLHUP});
+}
+
+TEST(EventLoop, TakesSignalsThatAreBlocked) {
+  sigset_t hup, before;
+  ::sigemptyset(&hup);
+  ::sigaddset(&hup, SIGHUP);
+  ASSERT_EQ(::pthread_sigmask(SIG_BLOCK, &hup, &before), 0);
+  auto loop = EventLoop::create().value();
+  int heard = 0;
+  ASSERT_TRUE(loop->add_signal(SIGHUP, [&] { ++heard; }));
+  ASSERT_EQ(::raise(SIGHUP), 0);
+  loop->turn(0);
+  EXPECT_EQ(heard, 1);
+  loop.reset();
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 TEST(EventLoop, TimersRepeatUntilTheyAreCancelledAlsoByThemselves) {

@@ -1,10 +1,8 @@
 #include "base/event_loop.h"
 
-#include <sys/epoll.h>
-
 #include <algorithm>
-#include <array>
 #include <cerrno>
+#include <ctime>
 #include <exception>
 #include <new>
 #include <utility>
@@ -16,15 +14,41 @@
 namespace sluice {
 
 namespace {
-constexpr int kEventsPerTurn = 64;
+
+// In one turn, before it is asked whether the loop is to stop.
+constexpr int kCallsPerTurn = 64;
+// sd-event may let a timer be late for so long, to wake up less often. 0 would mean 250 ms.
+constexpr std::uint64_t kTimerAccuracyUs = 1;
+
+constexpr std::uint64_t us_until(std::uint64_t delay_ns) {
+  return delay_ns / 1000 + (delay_ns % 1000 != 0 ? 1 : 0);
 }
+
+// Sources are made by code that throws where it finds no memory.
+int or_throw(int result) {
+  if (result == -ENOMEM) {
+    throw std::bad_alloc();  // lint: allow(throw) as operator new would
+  }
+  return result;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<EventLoop>> EventLoop::create() {
   std::unique_ptr<EventLoop> loop(new EventLoop);
-  loop->epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
-  if (!loop->epoll_) {
-    return fail_errno(errno, "cannot make an epoll descriptor");
+  sd_event* event = nullptr;
+  if (const int made = or_throw(sd_event_new(&event)); made < 0) {
+    return fail_errno(-made, "cannot make an event loop");
   }
+  loop->event_.reset(event);
+  // Its timer descriptor is made now, and not when descriptors have run out.
+  sd_event_source* timer = nullptr;
+  if (const int made = or_throw(
+          sd_event_add_time(event, &timer, CLOCK_MONOTONIC, UINT64_MAX, kTimerAccuracyUs, nullptr, nullptr));
+      made < 0) {
+    return fail_errno(-made, "cannot make a timer");
+  }
+  sd_event_source_disable_unref(timer);
   loop->fill_reserve();
   return loop;
 }
@@ -36,119 +60,150 @@ Result<void> EventLoop::add(int fd, std::uint32_t events, Callback callback, NoM
   if (!is_new) {
     return fail_errno(EEXIST, "cannot watch descriptor {}", fd);
   }
+  int made = 0;
   try {
-    at->second =
-        std::make_shared<Watch>(Watch{.callback = std::move(callback), .no_memory = std::move(no_memory)});
+    at->second = std::make_shared<Source>(
+        Source{.loop = this, .callback = std::move(callback), .no_memory = std::move(no_memory)});
+    sd_event_source* handle = nullptr;
+    made = or_throw(sd_event_add_io(event_.get(), &handle, fd, events, on_descriptor, at->second.get()));
+    at->second->handle.reset(handle);
   } catch (const std::bad_alloc&) {
     watches_.erase(at);
     std::rethrow_exception(std::current_exception());
   }
-  epoll_event event{};
-  event.events = events;
-  event.data.fd = fd;
-  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) < 0) {
-    const int error = errno;
-    watches_.erase(fd);
-    return fail_errno(error, "cannot watch descriptor {}", fd);
+  if (made < 0) {
+    watches_.erase(at);
+    return fail_errno(-made, "cannot watch descriptor {}", fd);
   }
   return {};
 }
 
 Result<void> EventLoop::modify(int fd, std::uint32_t events) {
-  epoll_event event{};
-  event.events = events;
-  event.data.fd = fd;
-  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event) < 0) {
-    return fail_errno(errno, "cannot change the watch on descriptor {}", fd);
+  const auto found = watches_.find(fd);
+  int done = -ENOENT;
+  if (found != watches_.end()) {
+    sd_event_source* handle = found->second->handle.get();
+    done = sd_event_source_set_io_events(handle, events);
+    if (done >= 0) {
+      done = sd_event_source_set_enabled(handle, SD_EVENT_ON);
+    }
+  }
+  if (done < 0) {
+    return fail_errno(-done, "cannot change the watch on descriptor {}", fd);
   }
   return {};
 }
 
+void EventLoop::silence(int fd) {
+  if (const auto found = watches_.find(fd); found != watches_.end()) {
+    sd_event_source_set_enabled(found->second->handle.get(), SD_EVENT_OFF);
+  }
+}
+
 void EventLoop::remove(int fd) {
-  auto found = watches_.find(fd);
+  const auto found = watches_.find(fd);
   if (found == watches_.end()) {
     return;
   }
-  found->second->removed = true;  // an event of this turn that is still to come finds it so
+  found->second->removed = true;
+  found->second->handle.reset();
   watches_.erase(found);
-  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+}
+
+Result<void> EventLoop::add_signal(int signal, std::function<void()> callback) {
+  auto source = std::make_shared<Source>(
+      Source{.loop = this, .callback = [callback = std::move(callback)](std::uint32_t) { callback(); }});
+  sd_event_source* handle = nullptr;
+  const int made = or_throw(sd_event_add_signal(event_.get(), &handle, signal, on_signal, source.get()));
+  if (made < 0) {
+    return fail_errno(-made, "cannot wait for signal {}", signal);
+  }
+  source->handle.reset(handle);
+  signals_.push_back(std::move(source));
+  return {};
 }
 
 EventLoop::TimerId EventLoop::every(std::uint64_t period_ns, std::function<void()> callback) {
   SLUICE_CHECK(period_ns > 0);
-  timers_.emplace(now_ns() + period_ns, Timer{++last_timer_, period_ns, std::move(callback), {}});
-  return last_timer_;
+  return add_timer(period_ns, period_ns, std::move(callback), {});
 }
 
 EventLoop::TimerId EventLoop::once(std::uint64_t delay_ns, std::function<void()> callback,
                                    NoMemory no_memory) {
-  timers_.emplace(now_ns() + delay_ns, Timer{++last_timer_, 0, std::move(callback), std::move(no_memory)});
-  return last_timer_;
+  return add_timer(delay_ns, 0, std::move(callback), std::move(no_memory));
+}
+
+EventLoop::TimerId EventLoop::add_timer(std::uint64_t delay_ns, std::uint64_t period_ns,
+                                        std::function<void()> callback, NoMemory no_memory) {
+  auto source = std::make_shared<Source>(
+      Source{.loop = this,
+             .callback = [callback = std::move(callback)](std::uint32_t) { callback(); },
+             .no_memory = std::move(no_memory),
+             .period_ns = period_ns,
+             .timer = ++last_timer_});
+  const auto at = timers_.emplace(source->timer, source).first;
+  sd_event_source* handle = nullptr;
+  const int made = sd_event_add_time(event_.get(), &handle, CLOCK_MONOTONIC, us_until(now_ns() + delay_ns),
+                                     kTimerAccuracyUs, on_timer, source.get());
+  if (made < 0) {
+    timers_.erase(at);
+    or_throw(made);
+    SLUICE_CHECK(false, "sd_event_add_time: error {}", -made);
+  }
+  source->handle.reset(handle);
+  return source->timer;
 }
 
 void EventLoop::cancel(TimerId timer) {
-  if (timer == running_timer_) {
-    running_cancelled_ = true;
-  }
-  std::erase_if(timers_, [timer](const auto& entry) { return entry.second.id == timer; });
-}
-
-void EventLoop::run_timers() {
-  std::uint64_t now = now_ns();
-  // A timer that re-arms itself is due after `now`, so this ends.
-  while (!timers_.empty() && timers_.begin()->first <= now) {
-    auto node = timers_.extract(timers_.begin());
-    Timer& timer = node.mapped();
-    running_timer_ = timer.id;
-    running_cancelled_ = false;
-    guarded(timer.callback, timer.no_memory, running_cancelled_);
-    if (timer.period_ns != 0 && !running_cancelled_) {
-      node.key() = now + timer.period_ns;
-      timers_.insert(std::move(node));
-    }
-    running_timer_ = 0;
+  const auto found = timers_.find(timer);
+  if (found != timers_.end()) {
+    found->second->removed = true;
+    found->second->handle.reset();
+    timers_.erase(found);
   }
 }
 
-int EventLoop::next_timeout_ms(int at_most_ms) const {
-  if (timers_.empty()) {
-    return at_most_ms;
+int EventLoop::on_descriptor(sd_event_source*, int, std::uint32_t events, void* source) noexcept {
+  auto* const known = static_cast<Source*>(source);
+  // Kept alive: the callback may remove it.
+  const std::shared_ptr<Source> keep =
+      known->loop->watches_.at(sd_event_source_get_io_fd(known->handle.get()));
+  EventLoop& loop = *keep->loop;
+  if (keep->turn == loop.turns_) {
+    loop.turn_is_over_ = true;  // everybody else was asked: it comes first in the next one
+    return 0;
   }
-  std::uint64_t now = now_ns();
-  std::uint64_t due = timers_.begin()->first;
-  std::uint64_t wait_ms = due <= now ? 0 : (due - now) / 1'000'000 + 1;
-  int wait = static_cast<int>(std::min<std::uint64_t>(wait_ms, 60'000));
-  return at_most_ms < 0 ? wait : std::min(wait, at_most_ms);
+  keep->turn = loop.turns_;
+  loop.call(*keep, events);
+  return 0;
 }
 
-void EventLoop::turn(int timeout_ms) {
-  std::array<epoll_event, kEventsPerTurn> events;
-  int count = ::epoll_wait(epoll_.get(), events.data(), kEventsPerTurn, next_timeout_ms(timeout_ms));
-  SLUICE_CHECK(count >= 0 || errno == EINTR, "epoll_wait: errno {}", errno);
-  std::array<std::pair<std::shared_ptr<Watch>, std::uint32_t>, kEventsPerTurn> ready;
-  std::size_t ready_count = 0;
-  for (int i = 0; i < count; ++i) {
-    epoll_event event = events[static_cast<std::size_t>(i)];
-    auto found = watches_.find(event.data.fd);
-    if (found != watches_.end()) {
-      ready[ready_count++] = {found->second, std::uint32_t{event.events}};
-    }
+int EventLoop::on_timer(sd_event_source*, std::uint64_t, void* source) noexcept {
+  auto* const known = static_cast<Source*>(source);
+  EventLoop& loop = *known->loop;
+  const std::shared_ptr<Source> keep = loop.timers_.at(known->timer);
+  loop.call(*keep, 0);
+  if (keep->removed) {
+    return 0;
   }
-  for (std::size_t i = 0; i < ready_count; ++i) {
-    const std::shared_ptr<Watch>& watch = ready[i].first;
-    const std::uint32_t mask = ready[i].second;
-    if (!watch->removed) {
-      guarded([&watch, mask] { watch->callback(mask); }, watch->no_memory, watch->removed);
-    }
+  if (keep->period_ns == 0) {
+    loop.timers_.erase(keep->timer);
+  } else {
+    sd_event_source_set_time(keep->handle.get(), us_until(now_ns() + keep->period_ns));
+    sd_event_source_set_enabled(keep->handle.get(), SD_EVENT_ONESHOT);
   }
-  run_timers();
-  fill_reserve();
+  return 0;
 }
 
-template <typename Run>
-void EventLoop::guarded(const Run& run, const NoMemory& no_memory, const bool& gone) {
+int EventLoop::on_signal(sd_event_source*, const signalfd_siginfo*, void* source) noexcept {
+  auto* const known = static_cast<Source*>(source);
+  known->loop->call(*known, 0);
+  return 0;
+}
+
+void EventLoop::call(Source& source, std::uint32_t events) {
   try {
-    run();
+    source.callback(events);
     return;
   } catch (const std::bad_alloc&) {
     ++out_of_memory_;
@@ -156,14 +211,40 @@ void EventLoop::guarded(const Run& run, const NoMemory& no_memory, const bool& g
   reserve_ = {};
   try {
     if (log_budget_.take()) {
-      log::error("no memory is left: what was under way {}", no_memory ? "is ended" : "is not done");
+      log::error("no memory is left: what was under way {}", source.no_memory ? "is ended" : "is not done");
     }
-    if (no_memory && !gone) {
-      no_memory();
+    if (source.no_memory && !source.removed) {
+      source.no_memory();
     }
   } catch (const std::bad_alloc&) {
     ++out_of_memory_;  // its next event comes here again
   }
+}
+
+// One source's callback. False: nothing was due.
+bool EventLoop::dispatch(std::uint64_t timeout_us) {
+  const int done = sd_event_run(event_.get(), timeout_us);
+  if (done == -ENOMEM) {
+    ++out_of_memory_;
+    reserve_ = {};  // what was due still is
+    return true;
+  }
+  SLUICE_CHECK(done >= 0 || done == -EINTR, "sd_event_run: error {}", -done);
+  return done > 0;
+}
+
+// Each descriptor is heard once at most: one that is always ready does not keep timers waiting.
+void EventLoop::turn(int timeout_ms) {
+  const std::uint64_t timeout_us =
+      timeout_ms < 0 ? UINT64_MAX : std::uint64_t{static_cast<unsigned>(timeout_ms)} * 1000;
+  ++turns_;
+  turn_is_over_ = false;
+  for (int calls = 0; calls < kCallsPerTurn && !turn_is_over_; ++calls) {
+    if (!dispatch(calls == 0 ? timeout_us : 0)) {
+      break;
+    }
+  }
+  fill_reserve();
 }
 
 void EventLoop::fill_reserve() {

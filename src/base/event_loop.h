@@ -1,9 +1,12 @@
-// EventLoop: the control thread's epoll loop. Descriptors, timers, and an end.
+// EventLoop: the control thread's loop. Descriptors, timers, signals, and an end. A wrapper of sd-event(3),
+// whose C frames no exception may cross.
 //
 // A callback that finds no memory left (std::bad_alloc) ends the session or connection that it works for, not
 // the daemon. The loop catches and counts the exception, logs it, and calls the source's own end, which may
 // use a reserve kept for that.
 #pragma once
+
+#include <systemd/sd-event.h>
 
 #include <array>
 #include <cstddef>
@@ -11,8 +14,8 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <vector>
 
-#include "base/fd.h"
 #include "base/log_budget.h"
 #include "base/result.h"
 
@@ -32,10 +35,14 @@ class EventLoop {
   using NoMemory = std::function<void()>;
 
   // `events` as EPOLLIN etc., level-triggered. The descriptor stays the caller's: remove it before closing
-  // it.
+  // it. Throws std::bad_alloc, as every call that makes a source does.
   Result<void> add(int fd, std::uint32_t events, Callback callback, NoMemory no_memory = {});
   Result<void> modify(int fd, std::uint32_t events);
+  // Nothing of it is told until modify(), not even that it hung up.
+  void silence(int fd);
   void remove(int fd);
+  // A signal that is blocked in all threads; for the life of the loop.
+  Result<void> add_signal(int signal, std::function<void()> callback);
 
   using TimerId = std::uint64_t;
   // Calls back every `period_ns`, first after `period_ns`, until cancelled.
@@ -53,29 +60,40 @@ class EventLoop {
 
  private:
   EventLoop() = default;
-  struct Watch {
-    Callback callback;
+  struct SourceEnd {
+    void operator()(sd_event_source* source) const { sd_event_source_disable_unref(source); }
+  };
+  struct EventEnd {
+    void operator()(sd_event* event) const { sd_event_unref(event); }
+  };
+  using Handle = std::unique_ptr<sd_event_source, SourceEnd>;
+  // Held by whoever runs it, too: a callback may remove its own.
+  struct Source {
+    EventLoop* loop;
+    Callback callback;  // of timers and signals: without events
     NoMemory no_memory;
+    std::uint64_t period_ns = 0;  // timers; 0: once
+    TimerId timer = 0;
+    std::uint64_t turn = 0;  // in which it was called last
     bool removed = false;
+    Handle handle;
   };
-  struct Timer {
-    TimerId id;
-    std::uint64_t period_ns;  // 0: once
-    std::function<void()> callback;
-    NoMemory no_memory;
-  };
-  template <typename Run>
-  void guarded(const Run& run, const NoMemory& no_memory, const bool& gone);
+  TimerId add_timer(std::uint64_t delay_ns, std::uint64_t period_ns, std::function<void()> callback,
+                    NoMemory no_memory);
+  static int on_descriptor(sd_event_source*, int, std::uint32_t events, void* source) noexcept;
+  static int on_timer(sd_event_source*, std::uint64_t, void* source) noexcept;
+  static int on_signal(sd_event_source*, const signalfd_siginfo*, void* source) noexcept;
+  void call(Source& source, std::uint32_t events);
+  bool dispatch(std::uint64_t timeout_us);
   void fill_reserve();
-  int next_timeout_ms(int at_most_ms) const;
-  void run_timers();
 
-  UniqueFd epoll_;
-  std::map<int, std::shared_ptr<Watch>> watches_;
-  std::multimap<std::uint64_t, Timer> timers_;  // by the time they are due
+  std::unique_ptr<sd_event, EventEnd> event_;
+  std::map<int, std::shared_ptr<Source>> watches_;
+  std::map<TimerId, std::shared_ptr<Source>> timers_;
+  std::vector<std::shared_ptr<Source>> signals_;
   TimerId last_timer_ = 0;
-  TimerId running_timer_ = 0;
-  bool running_cancelled_ = false;
+  std::uint64_t turns_ = 0;
+  bool turn_is_over_ = false;
   bool stopped_ = false;
 
   // Small enough that malloc(3) takes them from its heap, and gives them to whoever asks next.

@@ -1,10 +1,7 @@
 #include "control/daemon.h"
 
-#include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
@@ -18,13 +15,15 @@ namespace sluice {
 
 namespace {
 
-sigset_t handled_signals() {
+// Before the first thread is made, for threads inherit what is blocked: the loop takes these, and no handler
+// ever runs.
+void block_signals() {
   sigset_t set;
   ::sigemptyset(&set);
   for (int signal : {SIGHUP, SIGINT, SIGTERM}) {
     ::sigaddset(&set, signal);
   }
-  return set;
+  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
 }
 
 std::string summary(const ControlTarget& target) {
@@ -56,73 +55,37 @@ static void raise_descriptor_limit() {
 }
 
 Result<void> run_daemon(const DaemonOptions& options, const MakeTarget& make_target) {
-  auto config = load_config(options.config_path);
-  SLUICE_TRY(config);
-  log::start("sluiced", options.log_level.empty() ? config->daemon.log : options.log_level);
-  for (const std::string& warning : config_warnings(*config)) {
+  auto config = SLUICE_TRY(load_config(options.config_path));
+  log::start("sluiced", options.log_level.empty() ? config.daemon.log : options.log_level);
+  for (const std::string& warning : config_warnings(config)) {
     log::warn("{}: {}", options.config_path, warning);
   }
 
   raise_descriptor_limit();
-  Signals::block();
-  auto loop = EventLoop::create();
-  SLUICE_TRY(loop);
+  block_signals();
+  const auto loop = SLUICE_TRY(EventLoop::create());
   // The socket before the engine: a second daemon ends here, before it touches a NIC. Clients wait until the
   // loop runs.
   RpcMethods methods;
-  auto server = RpcServer::create({.path = config->daemon.control, .group = config->daemon.control_group},
-                                  **loop, methods);
-  SLUICE_TRY(server);
-  auto target = make_target(*config, **loop, options.config_path);
-  SLUICE_TRY(target);
-  serve(methods, **target, options.config_path);
+  const auto server = SLUICE_TRY(RpcServer::create(
+      {.path = config.daemon.control, .group = config.daemon.control_group}, *loop, methods));
+  const auto target = SLUICE_TRY(make_target(config, *loop, options.config_path));
+  serve(methods, *target, options.config_path);
 
-  ServiceManager manager(**loop, [&target] { return (*target)->healthy(); });
-  auto signals = Signals::create(**loop, [&](int signal) {
-    if (signal == SIGHUP) {
-      reload_on_signal(**target, options.config_path, manager);
-    } else {
+  ServiceManager manager(*loop, [&target] { return target->healthy(); });
+  SLUICE_TRY(loop->add_signal(SIGHUP, [&] { reload_on_signal(*target, options.config_path, manager); }));
+  for (const int signal : {SIGINT, SIGTERM}) {
+    SLUICE_TRY(loop->add_signal(signal, [&loop, signal] {
       log::info("signal {}: ending", signal);
-      (*loop)->stop();
-    }
-  });
-  SLUICE_TRY(signals);
+      loop->stop();
+    }));
+  }
 
-  log::info("serving {} on {}", summary(**target), config->daemon.control);
-  manager.ready(summary(**target));
-  (*loop)->run();
+  log::info("serving {} on {}", summary(*target), config.daemon.control);
+  manager.ready(summary(*target));
+  loop->run();
   manager.stopping();
   return {};
-}
-
-void Signals::block() {
-  sigset_t set = handled_signals();
-  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
-}
-
-Result<std::unique_ptr<Signals>> Signals::create(EventLoop& loop, std::function<void(int)> callback) {
-  std::unique_ptr<Signals> signals(new Signals(loop, std::move(callback)));
-  sigset_t set = handled_signals();
-  signals->fd_.reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-  if (!signals->fd_) {
-    return fail_errno(errno, "cannot make a signal descriptor");
-  }
-  SLUICE_TRY(
-      loop.add(signals->fd_.get(), EPOLLIN, [self = signals.get()](std::uint32_t) { self->read_all(); }));
-  return signals;
-}
-
-Signals::~Signals() {
-  if (fd_) {
-    loop_.remove(fd_.get());
-  }
-}
-
-void Signals::read_all() {
-  signalfd_siginfo info{};
-  while (::read(fd_.get(), &info, sizeof(info)) == sizeof(info)) {
-    callback_(static_cast<int>(info.ssi_signo));
-  }
 }
 
 ServiceManager::ServiceManager(EventLoop& loop, std::function<bool()> healthy) : loop_(loop) {

@@ -7,7 +7,6 @@
 #include <string>
 
 #include "base/event_loop.h"
-#include "base/fd.h"
 #include "base/result.h"
 #include "control/config/config.h"
 #include "control/config/control_target.h"
@@ -24,23 +23,6 @@ using MakeTarget = std::function<Result<std::unique_ptr<ControlTarget>>(const Co
 
 // Until SIGTERM or SIGINT; an error is why it could not start. SIGHUP reloads.
 Result<void> run_daemon(const DaemonOptions& options, const MakeTarget& make_target);
-
-// Signals as events of the loop (signalfd(2)): no handler ever runs.
-class Signals {
- public:
-  // Before the first thread is made, for threads inherit what is blocked.
-  static void block();
-  static Result<std::unique_ptr<Signals>> create(EventLoop& loop, std::function<void(int signal)> callback);
-  ~Signals();
-
- private:
-  Signals(EventLoop& loop, std::function<void(int)> callback) : loop_(loop), callback_(std::move(callback)) {}
-  void read_all();
-
-  EventLoop& loop_;
-  std::function<void(int)> callback_;
-  UniqueFd fd_;
-};
 
 // What systemd is told (sd_notify(3)); nothing happens when it did not start us.
 class ServiceManager {

@@ -67,7 +67,7 @@ void GuestPort::Impl::take_messages() {
 
 // The turn goes on when the checker has said what it is: what messages of one turn change needs one pause.
 void GuestPort::Impl::have_checked() {
-  (void)loop_.modify(attached_->channel.fd(), EPOLLONESHOT);  // also a hang-up is told once at most
+  loop_.silence(attached_->channel.fd());  // what it has said before it hung up comes first
   attached_->waits_to_write = false;
   attached_->check = doors_.check({.who = options_.name,
                                    .channel = attached_->channel.fd(),
