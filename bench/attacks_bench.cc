@@ -15,9 +15,9 @@
 #include "bench/attackers.h"
 #include "bench/measure.h"
 #include "bench/victims.h"
+#include "test/support/daemon.h"
+#include "test/support/eventually.h"
 #include "test/support/live_frames.h"
-#include "test/system/daemon.h"
-#include "test/system/eventually.h"
 #include "test/system/fixture.h"
 
 namespace sluice::bench {

@@ -5,8 +5,8 @@
 #include <thread>
 
 #include "bench/measure.h"
-#include "test/system/daemon.h"
-#include "test/system/eventually.h"
+#include "test/support/daemon.h"
+#include "test/support/eventually.h"
 
 namespace sluice::bench {
 

@@ -4,13 +4,11 @@
 //   loop   testpmd on CPU 0 sends frames that the back-end on CPU 1 gives back to it
 //   pair   testpmd on CPU 0 has two devices, and the back-end carries frames from each to the other
 //   nic    CPU 0 makes frames on the wire (BPF_PROG_RUN, live frames) and receives as the guest in turn; the
-//   back-end on
-//          CPU 1 carries them from nic0 (veth) to it. Making a frame and the kernel's part cost CPU 0 more
-//          than either back-end takes for it, so this is what a user gets, and says little about them
-//   pair_burst, nic_burst   the same with the back-end held (SIGSTOP) while frames gather in the ring it
-//   reads: what
-//          it then makes of them, from the guest's first packets to its last, with nothing else to do for CPU
-//          0
+//          back-end on CPU 1 carries them from nic0 (veth) to it. Making a frame and the kernel's part cost
+//          CPU 0 more than either back-end takes for it: this is what a user gets, and says little about them
+//   pair_burst, nic_burst
+//          the same with the back-end held (SIGSTOP) while frames gather in the ring that it reads: what it
+//          then makes of them, from the guest's first packets to its last. CPU 0 has nothing else to do
 //
 // Both back-ends have their core for themselves and never sleep on it. (A worker with idle = "adaptive" naps
 // for 50 us whenever the rings are empty: with 128 frames that go round that alone is a limit of 2.5 M/s.)
@@ -29,8 +27,8 @@
 #include "bench/dpdk_guest.h"
 #include "bench/guest_back_ends.h"
 #include "bench/measure.h"
+#include "test/support/eventually.h"
 #include "test/support/huge_pages.h"
-#include "test/system/eventually.h"
 
 namespace sluice::bench {
 namespace {

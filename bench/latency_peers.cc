@@ -11,9 +11,9 @@
 #include "bench/latency_frame.h"
 #include "bench/measure.h"
 #include "test/guest/testpmd.h"
+#include "test/support/daemon.h"
+#include "test/support/eventually.h"
 #include "test/support/process.h"
-#include "test/system/daemon.h"
-#include "test/system/eventually.h"
 #include "test/system/fixture.h"
 
 namespace sluice::bench {

@@ -12,7 +12,7 @@
 #include "bench/measure.h"
 #include "bench/receivers.h"
 #include "port/app/app_peer.h"
-#include "test/system/eventually.h"
+#include "test/support/eventually.h"
 #include "test/system/processes.h"
 #include "test/vhost/mock_front_end.h"
 

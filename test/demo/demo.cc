@@ -17,14 +17,15 @@ namespace {
 
 using namespace sluice::demo;
 using sluice::Result;
+using sluice::test::TempFolder;
 
 constexpr int kTimeLimitSeconds = 55;
 
-Result<void> play(Report& report, const TempDir& dir) {
+Result<void> play(Report& report, const std::shared_ptr<TempFolder>& folder) {
   say("Making two network namespaces, the NIC's and the wire's, with a veth pair between them; files are in "
       "{}.",
-      dir.path());
-  auto stage = Stage::create(dir);
+      folder->path());
+  auto stage = Stage::create(folder);
   SLUICE_TRY(stage);
   const Layout& layout = (*stage)->layout();
   say("sluiced serves {} queues of nic0 on CPU {}, where the programs run too; CPU {} makes the packets.",
@@ -60,8 +61,9 @@ Result<void> play(Report& report, const TempDir& dir) {
       say("a program said: {}", said);
     }
   }
-  if (auto ended = (*stage)->daemon().stop(); !ended.ok() || !ended.output.empty()) {
-    say("sluiced ended with status {} and said: {}", ended.status, ended.output);
+  const int status = (*stage)->daemon().stop();
+  if (const std::string said = (*stage)->daemon().log(); status != 0 || !said.empty()) {
+    say("sluiced ended with status {} and said: {}", status, said);
   }
   return {};
 }
@@ -74,13 +76,9 @@ int run_demo(Output output) {
   narrate_to(output == Output::kJson ? stderr : stdout);
   Report report(output, {Promise(kZeroCopy), Promise(kOneCopy), Promise(kReadOnly), Promise(kAppKilled),
                          Promise(kDaemonKilled)});
-  auto dir = TempDir::create();
-  if (!dir) {
-    std::fprintf(stderr, "demo: %s\n", dir.error().message.c_str());
-    return 1;
-  }
-  Ending ending(*dir, kTimeLimitSeconds, [&] { report.print(); });
-  auto played = play(report, *dir);
+  const auto folder = std::make_shared<TempFolder>("demo");
+  Ending ending(*folder, kTimeLimitSeconds, [&] { report.print(); });
+  auto played = play(report, folder);
   if (!played) {
     std::fprintf(stderr, "demo: %s\n", played.error().message.c_str());
   }

@@ -55,7 +55,7 @@ void end_children() {
 
 }  // namespace
 
-Ending::Ending(const TempDir& dir, int seconds, std::function<void()> time_is_over)
+Ending::Ending(const test::TempFolder& dir, int seconds, std::function<void()> time_is_over)
     : dir_(dir), seconds_(seconds), time_is_over_(std::move(time_is_over)) {
   SLUICE_CHECK(::pipe2(signal_pipe, O_CLOEXEC) == 0, "pipe2: errno {}", errno);
   thread_ = std::thread([this] { watch(); });

@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "base/result.h"
-#include "test/demo/temp_dir.h"
+#include "test/support/temp_folder.h"
 
 namespace sluice::demo {
 
@@ -15,14 +15,14 @@ class Ending {
  public:
   // From now on SIGINT, SIGTERM and SIGHUP end the demo's processes, remove `dir` and exit; so does the end
   // of `seconds`, after calling `time_is_over`. Once per process.
-  Ending(const TempDir& dir, int seconds, std::function<void()> time_is_over);
+  Ending(const test::TempFolder& dir, int seconds, std::function<void()> time_is_over);
   ~Ending();  // the usual way: whoever owns something cleans it up
   Ending(const Ending&) = delete;
 
  private:
   void watch();
 
-  const TempDir& dir_;
+  const test::TempFolder& dir_;
   int seconds_;
   std::function<void()> time_is_over_;
   std::thread thread_;

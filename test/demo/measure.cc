@@ -48,10 +48,8 @@ bool wait_until(std::chrono::milliseconds patience, const std::function<bool()>&
 }
 
 Result<Counts> Counts::now(Stage& stage) {
-  auto counters = stage.daemon().counters();
-  SLUICE_TRY(counters);
   Counts counts;
-  counts.counters_ = std::move(*counters);
+  counts.counters_ = SLUICE_TRY(stage.daemon().call("show.counters"));
   const test::VethOptions& names = stage.pair().options();
   add_statistics(stage.nic_ns(), names.nic_name, counts.counters_);
   add_statistics(stage.wire_ns(), names.wire_name, counts.counters_);

@@ -23,8 +23,7 @@ Result<Promise> play_app_killed(Stage& stage, Apps& apps) {
   std::uint64_t lent = 0;
   promise.require(wait_until(kPatience,
                              [&] {
-                               auto now = stage.daemon().port("owned");
-                               lent = now ? (*now)["pages_held"].get<std::uint64_t>() : 0;
+                               lent = stage.daemon().port("owned")["pages_held"].get<std::uint64_t>();
                                return lent > 0;
                              }),
                   "the app never held a page");
@@ -33,8 +32,7 @@ Result<Promise> play_app_killed(Stage& stage, Apps& apps) {
   apps.owned.kill();
   nlohmann::json port;
   const bool home = wait_until(kPatience, [&] {
-    auto now = stage.daemon().port("owned");
-    port = now ? *now : nlohmann::json::object();
+    port = stage.daemon().port("owned");
     return port.value("state", "") == "detached" && port.value("pages_held", 1) == 0;
   });
   promise.figure("pages_held_before", lent);
@@ -66,9 +64,11 @@ Result<Promise> play_app_killed(Stage& stage, Apps& apps) {
   SLUICE_TRY(after);
   // What came for the dead app is dropped by name, and that is right; the other app's losses are the fault.
   promise.figure("dropped_where", after->losses(*before));
-  auto pools = stage.daemon().pages_in_flight();
-  SLUICE_TRY(pools);
-  promise.detail("pages_in_flight_by_pool", *pools);
+  nlohmann::json pages = nlohmann::json::object();
+  for (const nlohmann::json& pool : stage.daemon().show("pools")) {
+    pages[pool["name"].get<std::string>()] = pool["counters"]["inflight"];
+  }
+  promise.detail("pages_in_flight_by_pool", pages);  // those in a NIC's rings, and those that were lent
   return promise;
 }
 

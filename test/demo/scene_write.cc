@@ -19,10 +19,8 @@ Result<Promise> play_write(Stage& stage, Apps& apps) {
   }
   auto writer = test::Process::start(leashed(child_command("write", {stage.socket_of("owned")})));
   SLUICE_TRY(writer);
-  const bool attached = wait_until(kPatience, [&] {
-    auto port = stage.daemon().port("owned");
-    return port && (*port)["pid"] == writer->pid();
-  });
+  const bool attached =
+      wait_until(kPatience, [&] { return stage.daemon().port("owned")["pid"] == writer->pid(); });
   if (!attached) {
     writer->signal(SIGKILL);
     return fail("the writing program could not attach: {}", writer->wait().output);

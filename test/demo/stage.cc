@@ -19,9 +19,7 @@ constexpr std::uint16_t kOwnedUdpPort = 5001, kSharedUdpPort = 5002;
 
 // Rings for 16 ms at the full rate: so long may the scheduler, or the host of a virtual machine, let a
 // process of this core wait.
-constexpr const char* kConfig = R"([daemon]
-control = "{dir}/control.sock"
-log = "error"
+constexpr const char* kConfig = R"(log = "error"
 workers = [ {{ cpu = {cpu}, idle = "awake" }} ]
 
 [nic.{nic}]
@@ -29,14 +27,14 @@ ring = 32768
 
 [port.owned]
 type = "app"
-socket = "{dir}/owned.sock"
+socket = "@/owned.sock"
 queues = ["{queue}"]
 pages = 65536
 ring = 32768
 
 [port.shared]
 type = "app"
-socket = "{dir}/shared.sock"
+socket = "@/shared.sock"
 pages = 8192
 
 [[rule]]
@@ -77,17 +75,17 @@ Layout Layout::of_this_machine() {
   return layout;
 }
 
-Result<std::unique_ptr<Stage>> Stage::create(const TempDir& dir) {
+Result<std::unique_ptr<Stage>> Stage::create(std::shared_ptr<test::TempFolder> folder) {
   auto nic_ns = test::NetNs::create();
   SLUICE_TRY(nic_ns);
   auto wire_ns = test::NetNs::create();
   SLUICE_TRY(wire_ns);
-  std::unique_ptr<Stage> stage(new Stage(std::move(*nic_ns), std::move(*wire_ns), dir.path()));
+  std::unique_ptr<Stage> stage(new Stage(std::move(*nic_ns), std::move(*wire_ns), std::move(folder)));
   auto pair = test::VethPair::create(stage->nic_ns_, stage->wire_ns_, {.queues = stage->layout_.queues});
   SLUICE_TRY(pair);
   stage->pair_ = std::move(*pair);
   SLUICE_TRY(stage->make_flows());
-  SLUICE_TRY(stage->write_config());
+  stage->write_config();
   SLUICE_TRY(stage->start_daemon());
   return stage;
 }
@@ -96,12 +94,11 @@ std::string Stage::owned_queue() const {
   return fmt::format("{}:{}", pair_.options().nic_name, layout_.generator_cpu % layout_.queues);
 }
 
-Result<void> Stage::write_config() const {
-  std::ofstream file(dir_ + "/sluice.toml");
-  file << fmt::format(fmt::runtime(kConfig), fmt::arg("dir", dir_), fmt::arg("cpu", layout_.receiver_cpu),
-                      fmt::arg("nic", pair_.options().nic_name), fmt::arg("queue", owned_queue()),
-                      fmt::arg("owned_port", kOwnedUdpPort), fmt::arg("shared_port", kSharedUdpPort));
-  return file.flush() ? Result<void>{} : fail("cannot write {}/sluice.toml", dir_);
+void Stage::write_config() {
+  daemon_.write_config(fmt::format(fmt::runtime(kConfig), fmt::arg("cpu", layout_.receiver_cpu),
+                                   fmt::arg("nic", pair_.options().nic_name),
+                                   fmt::arg("queue", owned_queue()), fmt::arg("owned_port", kOwnedUdpPort),
+                                   fmt::arg("shared_port", kSharedUdpPort)));
 }
 
 Result<void> Stage::make_flows() {
@@ -122,13 +119,6 @@ Result<void> Stage::make_flows() {
   auto thin = make(kSharedUdpPort, layout_.receiver_cpu, kSharedRate);
   SLUICE_TRY(thin);
   thin_flow_ = std::move(*thin);
-  return {};
-}
-
-Result<void> Stage::start_daemon() {
-  auto daemon = Daemon::start(nic_ns_, dir_ + "/sluice.toml", dir_ + "/control.sock");
-  SLUICE_TRY(daemon);
-  daemon_ = std::move(*daemon);
   return {};
 }
 

@@ -8,8 +8,7 @@
 
 #include "base/result.h"
 #include "test/demo/app.h"
-#include "test/demo/daemon.h"
-#include "test/demo/temp_dir.h"
+#include "test/support/daemon.h"
 #include "test/support/live_frames.h"
 #include "test/support/net_ns.h"
 #include "test/support/veth.h"
@@ -35,7 +34,7 @@ inline constexpr std::uint64_t kSharedRate = 20'000;
 
 class Stage {
  public:
-  static Result<std::unique_ptr<Stage>> create(const TempDir& dir);
+  static Result<std::unique_ptr<Stage>> create(std::shared_ptr<test::TempFolder> folder);
   Stage(const Stage&) = delete;
 
   const Layout& layout() const { return layout_; }
@@ -45,14 +44,14 @@ class Stage {
   std::string nic_address() const { return pair_.options().nic_ip; }
   std::string owned_queue() const;  // "nic0:0"
 
-  Daemon& daemon() { return *daemon_; }
-  Result<void> start_daemon();
+  test::Daemon& daemon() { return daemon_; }
+  Result<void> start_daemon() { return daemon_.start(); }
   // Does an XDP program hang on the NIC?
   bool has_xdp_program() const;
 
   // An app on port `owned` or `shared`, attached.
   Result<App> start_app(const std::string& port, std::uint64_t first_sequence = Tally::kAny) const;
-  std::string socket_of(const std::string& port) const { return dir_ + "/" + port + ".sock"; }
+  std::string socket_of(const std::string& port) const { return daemon_.path(port + ".sock"); }
 
   // UDP for port `owned` at the full rate from the generator's CPU, and for `shared` a thin flow from the
   // receiver's. Both number their packets from 0 on.
@@ -60,17 +59,16 @@ class Stage {
   test::LiveFrames& thin_flow() { return *thin_flow_; }
 
  private:
-  Stage(test::NetNs nic_ns, test::NetNs wire_ns, std::string dir)
-      : nic_ns_(std::move(nic_ns)), wire_ns_(std::move(wire_ns)), dir_(std::move(dir)) {}
+  Stage(test::NetNs nic_ns, test::NetNs wire_ns, std::shared_ptr<test::TempFolder> folder)
+      : nic_ns_(std::move(nic_ns)), wire_ns_(std::move(wire_ns)), daemon_(nic_ns_, std::move(folder)) {}
   Result<void> make_flows();
-  Result<void> write_config() const;
+  void write_config();
 
   Layout layout_ = Layout::of_this_machine();
   test::NetNs nic_ns_, wire_ns_;
   test::VethPair pair_;
-  std::string dir_;
   std::unique_ptr<test::LiveFrames> full_flow_, thin_flow_;
-  std::optional<Daemon> daemon_;
+  test::Daemon daemon_;
 };
 
 }  // namespace sluice::demo

@@ -12,7 +12,7 @@
 #include <cerrno>
 #include <csignal>
 
-#include "test/system/eventually.h"
+#include "test/support/eventually.h"
 
 extern char** environ;
 

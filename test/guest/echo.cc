@@ -5,8 +5,8 @@
 #include <map>
 #include <random>
 
+#include "test/support/eventually.h"
 #include "test/system/ends.h"
-#include "test/system/eventually.h"
 
 namespace sluice::test {
 

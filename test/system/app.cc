@@ -12,8 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include "test/support/eventually.h"
 #include "test/support/live_frames.h"
-#include "test/system/eventually.h"
 #include "test/system/tally.h"
 
 #include "sluice/sluice.hpp"

@@ -12,7 +12,7 @@
 #include <cstring>
 
 #include "base/check.h"
-#include "test/system/eventually.h"
+#include "test/support/eventually.h"
 
 namespace sluice::test {
 

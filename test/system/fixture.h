@@ -10,13 +10,13 @@
 #include <optional>
 #include <string>
 
+#include "test/support/daemon.h"
+#include "test/support/eventually.h"
 #include "test/support/live_frames.h"
 #include "test/support/net_ns.h"
 #include "test/support/veth.h"
 #include "test/system/app.h"
-#include "test/system/daemon.h"
 #include "test/system/ends.h"
-#include "test/system/eventually.h"
 #include "test/system/tally.h"
 
 namespace sluice::test {

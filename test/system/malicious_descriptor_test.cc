@@ -11,7 +11,7 @@
 #include "abi/app.h"
 #include "abi/vhost_user.h"
 #include "base/unix_socket.h"
-#include "test/system/eventually.h"
+#include "test/support/eventually.h"
 #include "test/system/fixture.h"
 #include "test/system/lingering_socket.h"
 #include "test/system/processes.h"

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "port/app/app_peer.h"
-#include "test/system/eventually.h"
+#include "test/support/eventually.h"
 #include "test/system/fixture.h"
 
 namespace sluice::test {

@@ -1,6 +1,5 @@
-#include "test/system/daemon.h"
+#include "test/support/daemon.h"
 
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,7 +9,7 @@
 #include <sstream>
 
 #include "base/check.h"
-#include "test/system/eventually.h"
+#include "test/support/eventually.h"
 
 namespace sluice::test {
 
@@ -31,24 +30,12 @@ bool has_ended(pid_t pid) {
 
 }  // namespace
 
-TempFolder::TempFolder() {
-  char pattern[] = "/tmp/sluice-system-XXXXXX";
-  SLUICE_CHECK(::mkdtemp(pattern) != nullptr, "mkdtemp: errno {}", errno);
-  path_ = pattern;
-  SLUICE_CHECK(::chmod(pattern, 0755) == 0, "chmod: errno {}", errno);
-}
-
-TempFolder::~TempFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
 Daemon::~Daemon() = default;
 
 void Daemon::write_config(const std::string& text) {
   std::string whole = fmt::format("[daemon]\ncontrol = \"{}\"\n{}", control(), text);
-  for (std::size_t at = 0; (at = whole.find('@', at)) != std::string::npos; at += folder_.path().size()) {
-    whole.replace(at, 1, folder_.path());
+  for (std::size_t at = 0; (at = whole.find('@', at)) != std::string::npos; at += folder_->path().size()) {
+    whole.replace(at, 1, folder_->path());
   }
   std::ofstream(config_path()) << whole;
 }

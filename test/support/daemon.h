@@ -2,6 +2,7 @@
 // ports stand in a folder of its own.
 #pragma once
 
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -12,25 +13,14 @@
 #include "control/rpc/client.h"
 #include "test/support/net_ns.h"
 #include "test/support/process.h"
+#include "test/support/temp_folder.h"
 
 namespace sluice::test {
 
-// A folder under /tmp that goes with its owner; others may enter it.
-class TempFolder {
- public:
-  TempFolder();
-  ~TempFolder();
-  TempFolder(const TempFolder&) = delete;
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
-
 class Daemon {
  public:
-  explicit Daemon(const NetNs& ns) : ns_(ns) {}
+  explicit Daemon(const NetNs& ns, std::shared_ptr<TempFolder> folder = std::make_shared<TempFolder>())
+      : ns_(ns), folder_(std::move(folder)) {}
   ~Daemon();  // kill -9, if it still runs
   Daemon(const Daemon&) = delete;
 
@@ -59,7 +49,7 @@ class Daemon {
   std::uint64_t counter(const std::string& flat_name);  // of `show counters`; CHECKs that there is one
 
   std::string log() const;
-  std::string path(const std::string& name) const { return folder_ / name; }
+  std::string path(const std::string& name) const { return *folder_ / name; }
   std::string control() const { return path("control.sock"); }
   std::string config_path() const { return path("sluice.toml"); }
 
@@ -67,7 +57,7 @@ class Daemon {
   Result<Process> launch(const std::vector<std::string>& prefix, const std::string& log);
 
   const NetNs& ns_;
-  TempFolder folder_;
+  std::shared_ptr<TempFolder> folder_;
   std::vector<std::string> prefix_;
   Process process_;
   std::optional<RpcClient> client_;
