@@ -104,6 +104,9 @@ def check_code(path, text):
             waits = re.search(r"\bwhile\b|\bfor \(|deadline|until", " ".join(code[max(n - 8, 0) : n + 3]))
             if re.search(r"(?<![.>])\b(sleep|usleep|nanosleep|sleep_for)\s*\(", line) and not waits and "sleep" not in allowed[n]:
                 report(path, n + 1, "sleep", "wait for the condition in a loop with a deadline")
+    for n, line in enumerate(raw):  # the formatter leaves comments as they are
+        if len(line) > 120 and re.search(r"//|^ *\*", line):
+            report(path, n + 1, "line", f"{len(line)} characters; 120 at most")
     if path.endswith(".h") and "#pragma once" not in text and not re.search(r"#ifndef \w+_H\b", text):
         report(path, 1, "guard", "#pragma once")
     start = None

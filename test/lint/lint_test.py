@@ -33,6 +33,7 @@ FOUND = [  # rule, path, text
     ("detach", "src/a/a.cc", "thread.detach();"),
     ("sleep", "src/a/a_test.cc", "usleep(10);"),
     ("guard", "src/a/a.h", "int x;"),
+    ("line", "src/a/a.cc", "// " + "x" * 120),
     ("arrow", "src/base/a.cc", '#include "memory/pool.h"'),
     ("arrow", "src/worker/a.cc", '#include "port/nic/queue.h"'),
     ("arrow", "client/a.cc", '#include "worker/worker.h"'),

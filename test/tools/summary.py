@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Reads what ctest and GoogleTest reported, prints what failed and what was skipped and why, then one plain line.
 
-  summary.py DIR --also-failed N        one run; writes DIR/summary.json
-  summary.py DIR... --totals OK BAD     the runs' summaries together, and OK + BAD other stages
+  summary.py DIR --also-failed N --second-tries MOST RECORD     one run; writes DIR/summary.json
+  summary.py DIR... --totals OK BAD                             the runs' summaries together, and OK + BAD other stages
 
 Tests are counted one by one: each TEST() of a GoogleTest program, and each other ctest test as one. A program that
 ctest calls failed though its own report shows no failure (it crashed, ran out of time, or leaked) is one failure more.
@@ -60,6 +60,22 @@ def unstable(directory):
             yield f"{report[:-4]}: died"
 
 
+def tried_again(directory):
+    """The names of the ctest tests that got a second try in this run."""
+    path = os.path.join(directory, "second.xml")
+    return [case.get("name") for case in xml.parse(path).getroot().iter("testcase")] if os.path.exists(path) else []
+
+
+def more_than_once(directory, record):
+    """Those of them that had needed one before; they are forgotten, so that it is said once."""
+    lines = open(record).read().split("\n") if os.path.exists(record) else []
+    repeated = sorted(name for name in tried_again(directory) if lines.count(name) > 1)
+    if repeated:
+        with open(record, "w") as file:
+            file.writelines(line + "\n" for line in lines if line and line not in repeated)
+    return repeated
+
+
 def one_run(directory):
     program_of = program_names(directory)
     counts, failed, skipped, reports = {"passed": 0, "failed": 0, "skipped": 0}, [], [], {}
@@ -95,6 +111,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("directories", nargs="+")
     parser.add_argument("--also-failed", type=int, default=0)
+    parser.add_argument("--second-tries", nargs=2, metavar=("MOST", "RECORD"), default=("0", ""))
     parser.add_argument("--totals", nargs=2, type=int)
     options = parser.parse_args()
     if options.totals:
@@ -113,6 +130,11 @@ def main():
         if options.also_failed:
             failed.append("something was left behind: see above")
             counts["failed"] += 1
+        most, record = options.second_tries
+        for name in more_than_once(options.directories[0], record):
+            failed.append(f"{name}: it needed a second try before, too: mend it")
+            counts["failed"] += 1
+        print(f"second tries: {len(tried_again(options.directories[0]))} of at most {most}")
         shaky = list(unstable(options.directories[0]))
         for title, lines in (("skipped", skips), ("UNSTABLE, failed once and was tried again alone", shaky), ("failed", failed)):
             print(f"{title}:" if lines else f"{title}: none")
