@@ -4,7 +4,7 @@
 // (Worker::Tables::switching): a new one replaces it inside Worker::call(), and the old one may go when every
 // worker has had that call. The modes are macvtap's (ip-link(8), macvlan):
 //
-//   bridge    frames for another bridge port of the same uplink are delivered here; the rest leaves by the uplink
+//   bridge    frames for another bridge port of the same uplink are delivered here, others leave by it
 //   vepa      every frame leaves by the uplink; an external switch sends back frames for another local port
 //   private   as vepa, and frames that come back from a local port are not delivered either
 //
