@@ -2,10 +2,10 @@
 // one run.
 //
 // CPU 0 makes the packets (BPF_PROG_RUN, live frames), and the kernel does the wire's receive work, the XDP
-// program and the copy there too. CPU 1 has the receiver: for Sluice that is daemon and app together. Rounds
-// alternate, so that drift of the machine hits all alike; a figure is the median of its rounds, a ratio the
-// median of the ratios of rounds that followed one another, a loss the sum over all. Rounds in which the host
-// took a CPU away are done again, of all receivers alike but DPDK, which has one round.
+// program and the copy there too. CPU 1 has the receiver: for Sluice that is daemon and app together. The
+// rows at default settings pin no receiver but DPDK's. Rounds alternate, so that drift of the machine hits
+// all alike; a figure is the median of its rounds, a ratio the median of the ratios of rounds that followed
+// one another, a loss the sum over all. Rounds in which the host took a CPU away are done again.
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
@@ -41,6 +41,35 @@ struct Options {
   std::uint32_t batch = test::LiveFramesOptions{}.batch;
 };
 
+// Who is Sluice.
+const std::map<std::string, SluiceAppOptions> kOurs = {{"owned", {.use = QueueUse::kOwned}},
+                                                       {"shared", {.use = QueueUse::kShared}},
+                                                       {"default", {.settings = Settings::kDefault}}};
+
+struct Row {
+  const char *ours, *peer, *peer_name;
+  double goal;  // 0: none
+};
+constexpr Row kRows[] = {
+    {"owned", "bare", "bare AF_XDP", 0.97},        {"shared", "bare", "bare AF_XDP", 0.97},
+    {"owned", "bare_rule", "bare AF_XDP+rule", 0}, {"shared", "bare_rule", "bare AF_XDP+rule", 0},
+    {"owned", "dpdk", "DPDK net_af_xdp", 0},       {"owned", "udp", "UDP recvmmsg", 0},
+    {"owned", "tpacket", "TPACKET_V3", 0},         {"default", "default_bare", "bare AF_XDP", 0},
+    {"default", "dpdk", "DPDK net_af_xdp", 0},     {"default", "default_udp", "UDP recvmmsg", 0},
+};
+
+// While it lives: this thread and what it starts run on the receiver's CPU, or anywhere.
+class Pinned {
+ public:
+  explicit Pinned(bool anywhere) {
+    if (anywhere) {
+      run_anywhere();
+    }
+  }
+  ~Pinned() { run_on(kReceiverCpu); }
+  Pinned(const Pinned&) = delete;
+};
+
 class AppBench {
  public:
   AppBench(const Options& options, Report& report)
@@ -58,7 +87,7 @@ class AppBench {
     auto live = sender(options_.bytes);
     for (int round = 0; round < options_.rounds; ++round) {
       for (const std::string& name : options_.profile) {
-        Round done = one_round(*live, name);
+        const Round done = or_die(one_round(*live, name));
         fmt::print("{} {:.3f} M/s lost {}{}   ", name, done.packets_per_second / 1e6, done.lost(),
                    done.lost() != 0 && lost_where_.contains(name) ? " " + lost_where_[name].dump() : "");
         std::fflush(stdout);
@@ -100,72 +129,56 @@ class AppBench {
     return test::LiveFrames::create(pair_, options).value();
   }
 
-  Round one_round(test::LiveFrames& live, const std::string& name) {
+  Result<Round> one_round(test::LiveFrames& live, const std::string& name) {
     nlohmann::json counters;  // of the try that counts
-    const Round round = undisturbed([&] { return try_round(live, name, counters); }, again_);
+    auto round = undisturbed([&] { return try_round(live, name, counters); }, again_);
     for (const auto& [key, value] : counters.items()) {
       if ((key.find("drop_") != std::string::npos || key.find("rx_ring_full") != std::string::npos ||
            key.find("fill_ring_empty") != std::string::npos) &&
           value != 0) {
-        lost_where_[name][key] = lost_where_[name].value(key, std::uint64_t{0}) + value.get<std::uint64_t>();
+        nlohmann::json& where = lost_where_[name];
+        where[key] = (where.contains(key) ? where[key].get<std::uint64_t>() : 0) + value.get<std::uint64_t>();
       }
     }
     return round;
   }
 
-  Round try_round(test::LiveFrames& live, const std::string& name, nlohmann::json& counters) {
+  Result<Round> try_round(test::LiveFrames& live, const std::string& name, nlohmann::json& counters) {
     const std::string& netdev = pair_.options().nic_name;
-    if (name == "owned" || name == "shared") {
-      auto app = or_die(SluiceApp::open(options_.daemon, netdev, nic_ns_,
-                                        name == "owned" ? QueueUse::kOwned : QueueUse::kShared));
+    if (name == "dpdk") {
+      return measure_dpdk(nic_ns_, netdev, live);
+    }
+    const bool anywhere = name.starts_with("default");
+    const Pinned pinned(anywhere);
+    if (const auto ours = kOurs.find(name); ours != kOurs.end()) {
+      auto app = or_die(SluiceApp::open(options_.daemon, netdev, nic_ns_, ours->second));
       const Round round = measure(live, *app);
       counters = app->counters();
       return round;
     }
-    auto receiver = or_die(name == "bare"  ? open_bare_af_xdp(netdev)
-                           : name == "udp" ? open_udp()
-                                           : open_tpacket(netdev));
+    BareOptions bare{.ring_entries = anywhere ? kDefaultRingEntries : ring_entries};
+    if (name == "bare_rule") {
+      bare.rule_port = kUdpPort;
+    }
+    auto receiver = or_die(name.ends_with("udp") ? open_udp()
+                           : name == "tpacket"   ? open_tpacket(netdev)
+                                                 : open_bare_af_xdp(netdev, bare));
     return measure(live, *receiver);
   }
 
   void compare(std::size_t bytes) {
     auto live = sender(bytes);
-    std::map<std::string, std::vector<Round>> rounds;
-    std::array<const char*, 3> names = {"bare", "owned", "shared"};
-    for (int round = 0; round < options_.rounds; ++round) {
-      for (const char* name : names) {
-        rounds[name].push_back(one_round(*live, name));
-      }
-      std::rotate(names.begin(), names.begin() + 1, names.end());
+    Rounds rounds({"bare", "bare_rule", "owned", "shared", "default", "default_bare", "default_udp", "dpdk",
+                   "udp", "tpacket"});
+    rounds.run(options_.rounds, [&](const std::string& name) { return one_round(*live, name); });
+    for (const auto& [name, why] : rounds.left_out()) {
+      report_.note(fmt::format("{}: {}", name, why));
     }
-    for (const char* name : {"udp", "tpacket"}) {
-      rounds[name].push_back(one_round(*live, name));
-    }
-    if (auto dpdk = measure_dpdk(nic_ns_, pair_.options().nic_name, *live)) {
-      rounds["dpdk"].push_back(*dpdk);
-    } else {
-      report_.note(dpdk.error().message);
-    }
-    const Figure bare = median(rounds["bare"]);
-    for (const char* name : {"owned", "shared"}) {
-      const Figure ours = median(rounds[name]);
-      report_.add(fmt::format("nic_to_app_{}_{}B", name, bytes), "M/s", ours.packets_per_second / 1e6,
-                  bare.packets_per_second / 1e6, "bare AF_XDP", 0.97, false,
-                  {{"ratio", paired_ratio(rounds[name], rounds["bare"])},
-                   {"lost", ours.lost},
-                   {"sent", ours.sent},
-                   {"peer_lost", bare.lost},
-                   {"lost_where", lost_where_[name]}});
-    }
-    const Figure owned = median(rounds["owned"]);
-    const std::map<std::string, std::string> peers = {
-        {"udp", "UDP recvmmsg"}, {"tpacket", "TPACKET_V3"}, {"dpdk", "DPDK net_af_xdp"}};
-    for (const auto& [key, peer_name] : peers) {
-      if (rounds.contains(key)) {
-        const Figure peer = median(rounds[key]);
-        report_.add(fmt::format("nic_to_app_owned_{}B", bytes), "M/s", owned.packets_per_second / 1e6,
-                    peer.packets_per_second / 1e6, peer_name, 0, false,
-                    {{"peer_lost", peer.lost}, {"peer_sent", peer.sent}});
+    for (const Row& row : kRows) {
+      if (rounds.has(row.ours) && rounds.has(row.peer)) {
+        report_.add_rates(fmt::format("nic_to_app_{}_{}B", row.ours, bytes), rounds.of(row.ours),
+                          rounds.of(row.peer), row.peer_name, row.goal,
+                          {{"lost_where", lost_where_[row.ours]}});
       }
     }
     syscalls(*live, bytes);
@@ -173,7 +186,7 @@ class AppBench {
 
   // A round of its own: counting costs a little.
   void syscalls(test::LiveFrames& live, std::size_t bytes) {
-    auto app = or_die(SluiceApp::open(options_.daemon, pair_.options().nic_name, nic_ns_, QueueUse::kOwned));
+    auto app = or_die(SluiceApp::open(options_.daemon, pair_.options().nic_name, nic_ns_, kOurs.at("owned")));
     auto counter = SystemCallCounter::start({app->daemon_pid(), ::getpid()});
     if (!counter) {
       report_.note(fmt::format("system calls per packet: {}", counter.error().message));
@@ -199,10 +212,10 @@ class AppBench {
               "[[rule]]\nmatch = \"ip_proto udp src_port {} dst_port {}\"\nto = \"app\"\npriority = 200\n",
               4000 + i, kUdpPort);
         }
-        rounds[rules].push_back(undisturbed(
+        rounds[rules].push_back(*undisturbed(
             [&] {
               auto app = or_die(SluiceApp::open(options_.daemon, pair_.options().nic_name, nic_ns_,
-                                                QueueUse::kOwned, text));
+                                                {.use = QueueUse::kOwned, .extra_rules = text}));
               return measure(*live, *app);
             },
             again_));
@@ -219,8 +232,7 @@ class AppBench {
   test::NetNs nic_ns_, wire_ns_;
   test::VethPair pair_;
   std::uint32_t again_ = 0;  // rounds
-  std::map<std::string, nlohmann::json> lost_where_{{"owned", nlohmann::json::object()},
-                                                    {"shared", nlohmann::json::object()}};
+  std::map<std::string, nlohmann::json> lost_where_;
 };
 
 }  // namespace
@@ -243,7 +255,8 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"adaptive", "awake"}))
       ->capture_default_str();
   app.add_option("--profile", options.profile, "only these receivers, in turn, rate by rate")
-      ->check(CLI::IsMember({"bare", "owned", "shared", "udp", "tpacket"}));
+      ->check(CLI::IsMember(
+          {"bare", "bare_rule", "owned", "shared", "default", "default_bare", "dpdk", "udp", "tpacket"}));
   app.add_option("--batch", options.batch, "frames that the wire brings at a time")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();

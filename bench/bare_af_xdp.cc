@@ -11,6 +11,7 @@
 
 #include "bare_redirect.skel.h"
 #include "base/fd.h"
+#include "bench/busy_poll.h"
 
 namespace sluice::bench {
 
@@ -27,6 +28,7 @@ struct BareAfXdp::State {
   xsk_socket* socket = nullptr;
   xsk_ring_prod fill{}, tx{};
   xsk_ring_cons completion{}, rx{};
+  bool busy_poll = false;
 
   ~State() {
     bpf_link__destroy(link);
@@ -38,58 +40,80 @@ struct BareAfXdp::State {
     }
     bare_redirect__destroy(program);
   }
+
+  Result<void> make_socket(const std::string& netdev, const BareOptions& options);
+  Result<void> attach_program(const std::string& netdev, const BareOptions& options);
 };
 
 BareAfXdp::~BareAfXdp() = default;
 
-Result<std::unique_ptr<BareAfXdp>> BareAfXdp::open(const std::string& netdev, std::uint32_t queue,
-                                                   std::uint32_t ring_entries) {
-  std::unique_ptr<BareAfXdp> bare(new BareAfXdp);
-  bare->state_ = std::make_unique<State>();
-  State& state = *bare->state_;
-  std::uint32_t frames = 2 * ring_entries;  // both rings full
-  std::size_t bytes = std::size_t{frames} * kFrameBytes;
+int BareAfXdp::socket_fd() const {
+  return xsk_socket__fd(state_->socket);
+}
+
+Result<void> BareAfXdp::State::make_socket(const std::string& netdev, const BareOptions& options) {
+  const std::uint32_t frames = 2 * options.ring_entries;  // both rings full
+  const std::size_t bytes = std::size_t{frames} * kFrameBytes;
   void* area =
       ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (area == MAP_FAILED) {
     return fail_errno(errno, "cannot map {} bytes", bytes);
   }
-  state.memory = Mapping::adopt(area, bytes);
-  xsk_umem_config umem{};
-  umem.fill_size = ring_entries;
-  umem.comp_size = ring_entries;
-  umem.frame_size = kFrameBytes;
-  if (int error = xsk_umem__create(&state.umem, area, bytes, &state.fill, &state.completion, &umem);
-      error != 0) {
+  memory = Mapping::adopt(area, bytes);
+  xsk_umem_config umem_config{};
+  umem_config.fill_size = options.ring_entries;
+  umem_config.comp_size = options.ring_entries;
+  umem_config.frame_size = kFrameBytes;
+  if (int error = xsk_umem__create(&umem, area, bytes, &fill, &completion, &umem_config); error != 0) {
     return fail_errno(-error, "xsk_umem__create");
   }
   xsk_socket_config config{};
-  config.rx_size = ring_entries;
-  config.tx_size = ring_entries;
+  config.rx_size = options.ring_entries;
+  config.tx_size = options.ring_entries;
   config.libbpf_flags = XSK_LIBBPF_FLAGS__INHIBIT_PROG_LOAD;
   config.bind_flags = XDP_USE_NEED_WAKEUP;
-  if (int error =
-          xsk_socket__create(&state.socket, netdev.c_str(), queue, state.umem, &state.rx, &state.tx, &config);
+  if (int error = xsk_socket__create(&socket, netdev.c_str(), options.queue, umem, &rx, &tx, &config);
       error != 0) {
-    return fail_errno(-error, "xsk_socket__create on {} queue {}", netdev, queue);
+    return fail_errno(-error, "xsk_socket__create on {} queue {}", netdev, options.queue);
   }
-  state.program = bare_redirect__open_and_load();
-  if (state.program == nullptr) {
+  return {};
+}
+
+Result<void> BareAfXdp::State::attach_program(const std::string& netdev, const BareOptions& options) {
+  program = bare_redirect__open();
+  if (program != nullptr) {
+    program->rodata->rule_port = options.rule_port.value_or(0);
+  }
+  if (program == nullptr || bare_redirect__load(program) != 0) {
     return fail_errno(errno, "cannot load the redirect program");
   }
-  int fd = xsk_socket__fd(state.socket);
-  bpf_map__update_elem(state.program->maps.sockets, &queue, sizeof(queue), &fd, sizeof(fd), 0);
-  state.link = bpf_program__attach_xdp(state.program->progs.bare_redirect,
-                                       static_cast<int>(::if_nametoindex(netdev.c_str())));
-  if (state.link == nullptr) {
+  int fd = xsk_socket__fd(socket);
+  bpf_map__update_elem(program->maps.sockets, &options.queue, sizeof(options.queue), &fd, sizeof(fd), 0);
+  link = bpf_program__attach_xdp(
+      options.rule_port ? program->progs.redirect_by_rule : program->progs.bare_redirect,
+      static_cast<int>(::if_nametoindex(netdev.c_str())));
+  if (link == nullptr) {
     return fail_errno(errno, "cannot attach the redirect program to {}", netdev);
   }
+  return {};
+}
+
+Result<std::unique_ptr<BareAfXdp>> BareAfXdp::open(const std::string& netdev, const BareOptions& options) {
+  std::unique_ptr<BareAfXdp> bare(new BareAfXdp);
+  bare->state_ = std::make_unique<State>();
+  State& state = *bare->state_;
+  SLUICE_TRY(state.make_socket(netdev, options));
+  if (options.busy_poll) {
+    state.busy_poll = true;
+    SLUICE_TRY(prefer_busy_poll(bare->socket_fd()));
+  }
+  SLUICE_TRY(state.attach_program(netdev, options));
   std::uint32_t at = 0;
-  xsk_ring_prod__reserve(&state.fill, ring_entries, &at);
-  for (std::uint32_t i = 0; i < ring_entries; ++i) {
+  xsk_ring_prod__reserve(&state.fill, options.ring_entries, &at);
+  for (std::uint32_t i = 0; i < options.ring_entries; ++i) {
     *xsk_ring_prod__fill_addr(&state.fill, at + i) = std::uint64_t{i} * kFrameBytes;
   }
-  xsk_ring_prod__submit(&state.fill, ring_entries);
+  xsk_ring_prod__submit(&state.fill, options.ring_entries);
   return bare;
 }
 
@@ -98,7 +122,7 @@ std::uint32_t BareAfXdp::turn() {
   std::uint32_t rx_at = 0, fill_at = 0;
   std::uint32_t count = xsk_ring_cons__peek(&state.rx, kBatch, &rx_at);
   if (count == 0) {
-    if (xsk_ring_prod__needs_wakeup(&state.fill)) {
+    if (state.busy_poll || xsk_ring_prod__needs_wakeup(&state.fill)) {
       ::recvfrom(xsk_socket__fd(state.socket), nullptr, 0, MSG_DONTWAIT, nullptr, nullptr);
     }
     return 0;

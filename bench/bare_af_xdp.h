@@ -5,22 +5,32 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/result.h"
 
 namespace sluice::bench {
 
+struct BareOptions {
+  std::uint32_t queue = 0;
+  std::uint32_t ring_entries = 4096;
+  // Its program takes what goes to this UDP port, by a rule written by hand, and passes the rest; none: it
+  // takes everything.
+  std::optional<std::uint16_t> rule_port;
+  bool busy_poll = false;  // preferred busy polling: its loop does the NIC's receive work (bench/busy_poll.h)
+};
+
 class BareAfXdp {
  public:
   // In the calling thread's network namespace. Attaches its XDP program; gone with the object.
-  static Result<std::unique_ptr<BareAfXdp>> open(const std::string& netdev, std::uint32_t queue,
-                                                 std::uint32_t ring_entries);
+  static Result<std::unique_ptr<BareAfXdp>> open(const std::string& netdev, const BareOptions& options);
   ~BareAfXdp();
   BareAfXdp(const BareAfXdp&) = delete;
 
   // One turn of the busy loop: up to 64 packets, the first bytes of each are read. Returns how many.
   std::uint32_t turn();
+  int socket_fd() const;
   std::uint64_t bytes() const { return bytes_; }
   std::uint64_t touched() const { return touched_; }  // so that the compiler keeps the reads
 

@@ -48,6 +48,15 @@ void run_on(std::uint32_t cpu) {
   ::pthread_setaffinity_np(::pthread_self(), sizeof(set), &set);
 }
 
+void run_anywhere() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (std::size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    CPU_SET(cpu, &set);  // the kernel leaves out those that there are not
+  }
+  ::pthread_setaffinity_np(::pthread_self(), sizeof(set), &set);
+}
+
 Round measure(test::LiveFrames& live, Receiver& receiver) {
   Round round;
   std::uint64_t first = 0, last = 0, ended = 0;
@@ -76,14 +85,36 @@ Round measure(test::LiveFrames& live, Receiver& receiver) {
   return round;
 }
 
-Round undisturbed(const std::function<Round()>& once, std::uint32_t& again) {
-  Round round = once();
-  for (int tries = 1; round.stolen_ms != 0 && tries < kTries; ++tries) {
+Result<Round> undisturbed(const std::function<Result<Round>()>& once, std::uint32_t& again) {
+  auto round = once();
+  for (int tries = 1; round && round->stolen_ms != 0 && tries < kTries; ++tries) {
     ++again;
     std::this_thread::sleep_for(kBetweenTries);
     round = once();
   }
   return round;
+}
+
+void Rounds::run(int rounds, const std::function<Result<Round>(const std::string&)>& one) {
+  for (int round = 0; round < rounds; ++round) {
+    for (const std::string& name : names_) {
+      if (left_out_.contains(name)) {
+        continue;
+      }
+      if (auto done = one(name)) {
+        rounds_[name].push_back(*done);
+      } else {
+        left_out_[name] = done.error().message;
+        rounds_.erase(name);
+      }
+    }
+    std::ranges::rotate(names_, names_.begin() + 1);
+  }
+}
+
+bool Rounds::has(const std::string& name) const {
+  const auto found = rounds_.find(name);
+  return found != rounds_.end() && !found->second.empty();
 }
 
 Figure median(std::vector<Round> rounds) {
@@ -98,13 +129,14 @@ Figure median(std::vector<Round> rounds) {
   return figure;
 }
 
-double paired_ratio(const std::vector<Round>& ours, const std::vector<Round>& theirs) {
+PairedRatio paired_ratios(const std::vector<Round>& ours, const std::vector<Round>& theirs) {
   std::vector<double> ratios;
   for (std::size_t i = 0; i < std::min(ours.size(), theirs.size()); ++i) {
     ratios.push_back(ours[i].packets_per_second / theirs[i].packets_per_second);
   }
-  std::sort(ratios.begin(), ratios.end());
-  return ratios.empty() ? 0 : ratios[ratios.size() / 2];
+  std::ranges::sort(ratios);
+  return ratios.empty() ? PairedRatio{}
+                        : PairedRatio{ratios[ratios.size() / 2], ratios.front(), ratios.back()};
 }
 
 void Report::add(const std::string& name, const std::string& unit, double sluice, double peer,
@@ -127,10 +159,30 @@ void Report::add(const std::string& name, const std::string& unit, double sluice
     std::string lost = more.contains("lost") ? fmt::format("lost {}", more["lost"].get<std::uint64_t>()) : "";
     std::string peer_lost =
         more.contains("peer_lost") ? fmt::format("lost {}", more["peer_lost"].get<std::uint64_t>()) : "";
-    fmt::print("{:<28} {:>9.3f} {} {:<13} | {:<16} {:>9.3f} {:<13} | ratio {:.3f} {}\n", name, sluice, unit,
-               lost, peer_name, peer, peer_lost, ratio, goal_text);
+    std::string range = more.contains("ratio_low")
+                            ? fmt::format("({:.3f} to {:.3f}) ", more["ratio_low"].get<double>(),
+                                          more["ratio_high"].get<double>())
+                            : "";
+    fmt::print("{:<28} {:>9.3f} {} {:<13} | {:<16} {:>9.3f} {:<13} | ratio {:.3f} {}{}\n", name, sluice, unit,
+               lost, peer_name, peer, peer_lost, ratio, range, goal_text);
     std::fflush(stdout);
   }
+}
+
+void Report::add_rates(const std::string& name, const std::vector<Round>& ours,
+                       const std::vector<Round>& theirs, const std::string& peer_name, double goal,
+                       nlohmann::json more) {
+  const Figure our = median(ours), their = median(theirs);
+  const PairedRatio ratio = paired_ratios(ours, theirs);
+  more.update({{"ratio", ratio.median},
+               {"ratio_low", ratio.low},
+               {"ratio_high", ratio.high},
+               {"lost", our.lost},
+               {"sent", our.sent},
+               {"peer_lost", their.lost},
+               {"peer_sent", their.sent}});
+  add(name, "M/s", our.packets_per_second / 1e6, their.packets_per_second / 1e6, peer_name, goal, false,
+      more);
 }
 
 void Report::note(const std::string& text) {

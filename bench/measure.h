@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,7 +36,8 @@ class Receiver {
   virtual std::uint64_t turn() = 0;
 };
 
-void run_on(std::uint32_t cpu);  // pins this thread
+void run_on(std::uint32_t cpu);  // pins this thread, and what it starts
+void run_anywhere();             // and takes that back
 std::uint64_t stolen_ms();       // by the host, of the two CPUs, since boot
 
 // Sends `packets` at full rate while this thread turns the receiver.
@@ -44,7 +46,25 @@ Round measure(test::LiveFrames& live, Receiver& receiver);
 // A host that limits a machine's CPU time, or has others to serve, takes CPUs away for longer than a NIC's
 // ring lasts. A round in which that happened says more of the host than of who received, and is done again,
 // at most 3 times. `again` counts them.
-Round undisturbed(const std::function<Round()>& once, std::uint32_t& again);
+Result<Round> undisturbed(const std::function<Result<Round>()>& once, std::uint32_t& again);
+
+// Who measures in turn. All have as many rounds, and each round begins with another, so that drift of the
+// machine and what a round leaves behind meet all alike.
+class Rounds {
+ public:
+  explicit Rounds(std::vector<std::string> names) : names_(std::move(names)) {}
+  // `one` says a round of a name, or why there is none: the name then has no more, and the error is kept.
+  void run(int rounds, const std::function<Result<Round>(const std::string&)>& one);
+
+  bool has(const std::string& name) const;
+  const std::vector<Round>& of(const std::string& name) const { return rounds_.at(name); }
+  const std::map<std::string, std::string>& left_out() const { return left_out_; }  // name -> why
+
+ private:
+  std::vector<std::string> names_;
+  std::map<std::string, std::vector<Round>> rounds_;
+  std::map<std::string, std::string> left_out_;
+};
 
 // The round in the middle by rate; its losses are the sum over all rounds.
 struct Figure {
@@ -53,9 +73,15 @@ struct Figure {
 };
 Figure median(std::vector<Round> rounds);
 
-// The median of the ratios of rounds that followed one another: a machine whose speed changes from second to
-// second changes it for both sides of a pair.
-double paired_ratio(const std::vector<Round>& ours, const std::vector<Round>& theirs);
+// The ratios of rounds that followed one another: a machine whose speed changes from second to second changes
+// it for both sides of a pair.
+struct PairedRatio {
+  double median = 0, low = 0, high = 0;
+};
+PairedRatio paired_ratios(const std::vector<Round>& ours, const std::vector<Round>& theirs);
+inline double paired_ratio(const std::vector<Round>& ours, const std::vector<Round>& theirs) {
+  return paired_ratios(ours, theirs).median;
+}
 
 // {"results": [...]} or a table, as the flags say. Also the exit status: 1 when something could not be
 // measured.
@@ -66,6 +92,10 @@ class Report {
   void add(const std::string& name, const std::string& unit, double sluice, double peer,
            const std::string& peer_name, double goal, bool lower_is_better = false,
            nlohmann::json more = nlohmann::json::object());
+  // Rates of rounds that followed one another, in M/s: the middle ones, the median of their ratios, and what
+  // each lost. A goal is met without loss only.
+  void add_rates(const std::string& name, const std::vector<Round>& ours, const std::vector<Round>& theirs,
+                 const std::string& peer_name, double goal, nlohmann::json more = nlohmann::json::object());
   void note(const std::string& text);  // what was left out, and why
   int finish();
 

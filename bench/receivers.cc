@@ -88,12 +88,12 @@ class TpacketReceiver final : public Receiver {
 
 }  // namespace
 
-Result<std::unique_ptr<Receiver>> open_bare_af_xdp(const std::string& netdev) {
+Result<std::unique_ptr<Receiver>> open_bare_af_xdp(const std::string& netdev, const BareOptions& options) {
   // The kernel tears the last user's socket down behind its back: EBUSY for some milliseconds.
-  auto peer = BareAfXdp::open(netdev, 0, ring_entries);
+  auto peer = BareAfXdp::open(netdev, options);
   for (int tries = 0; !peer && peer.error().os_errno == EBUSY && tries < 100; ++tries) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    peer = BareAfXdp::open(netdev, 0, ring_entries);
+    peer = BareAfXdp::open(netdev, options);
   }
   if (!peer) {
     return std::unexpected(peer.error());

@@ -94,8 +94,8 @@ class ScaleBench {
   }
 
   std::unique_ptr<SluiceApp> daemon_with(int apps, int guests) {
-    return or_die(SluiceApp::open(options_.daemon, pair_.options().nic_name, nic_ns_, QueueUse::kShared,
-                                  ports(apps, guests)));
+    return or_die(SluiceApp::open(options_.daemon, pair_.options().nic_name, nic_ns_,
+                                  {.extra_rules = ports(apps, guests)}));
   }
 
   void compare_rates() {
@@ -112,7 +112,7 @@ class ScaleBench {
     std::uint32_t again = 0;
     for (int round = 0; round < options_.rounds; ++round) {
       for (const int count : idle) {
-        rounds[count].push_back(undisturbed(
+        rounds[count].push_back(*undisturbed(
             [&] {
               auto app = daemon_with(count, count);
               return measure(*live, *app);

@@ -19,26 +19,41 @@ namespace sluice::bench {
 
 namespace {
 
+// {0} directory, {1} netdev, {2} UDP port.
 constexpr const char* kConfig = R"(
 [daemon]
 control = "{0}/control.sock"
 log = "warning"
-workers = [ {{ cpu = {1}, idle = "{8}" }} ]
-[nic.{2}]
+{tuned_worker}
+[nic.{1}]
 queues = "all"
-ring = {6}
+{tuned_nic}
 [port.app]
 type = "app"
 socket = "{0}/app.sock"
-pages = {7}
-ring = {6}
-{3}
+{tuned_app}
+{owned}
 [[rule]]
-match = "ip_proto udp dst_port {4}"
+match = "ip_proto udp dst_port {2}"
 to = "app"
 priority = 100
-{5}
 )";
+
+std::string config_of(const std::string& directory, const std::string& netdev,
+                      const SluiceAppOptions& options) {
+  std::string worker, nic, app, owned;
+  if (options.settings == Settings::kTuned) {
+    worker = fmt::format("workers = [ {{ cpu = {}, idle = \"{}\" }} ]", kReceiverCpu, worker_idle);
+    nic = fmt::format("ring = {}", ring_entries);
+    app = fmt::format("pages = {}\nring = {}", 2 * ring_entries, ring_entries);
+  }
+  if (options.use == QueueUse::kOwned) {
+    owned = fmt::format("queues = [\"{}:0\"]", netdev);
+  }
+  return fmt::format(kConfig, directory, netdev, kUdpPort, fmt::arg("tuned_worker", worker),
+                     fmt::arg("tuned_nic", nic), fmt::arg("tuned_app", app), fmt::arg("owned", owned)) +
+         options.extra_rules;
+}
 
 class App final : public SluiceApp {
  public:
@@ -82,18 +97,14 @@ class App final : public SluiceApp {
 }  // namespace
 
 Result<std::unique_ptr<SluiceApp>> SluiceApp::open(const std::string& daemon, const std::string& netdev,
-                                                   const test::NetNs& ns, QueueUse use,
-                                                   const std::string& extra_rules) {
+                                                   const test::NetNs& ns, const SluiceAppOptions& options) {
   char name[] = "/tmp/sluice-bench-XXXXXX";
   if (::mkdtemp(name) == nullptr) {
     return fail_errno(errno, "cannot make a directory in /tmp");
   }
   std::string directory = name;
   std::string file = directory + "/sluice.toml";
-  std::ofstream(file) << fmt::format(
-      kConfig, directory, kReceiverCpu, netdev,
-      use == QueueUse::kOwned ? fmt::format("queues = [\"{}:0\"]", netdev) : "", kUdpPort, extra_rules,
-      ring_entries, 2 * ring_entries, worker_idle);
+  std::ofstream(file) << config_of(directory, netdev, options);
   // To a file: what it says of 500 ports that nobody uses is more than a pipe takes.
   const std::string log = directory + "/log";
   auto process = ns.spawn({"/bin/sh", "-c", "exec \"$0\" --config \"$1\" >\"$2\" 2>&1", daemon, file, log});
