@@ -56,8 +56,10 @@ class NetVhost final : public BackEnd {
 
 Result<std::unique_ptr<BackEnd>> start_sluice(const BackEndOptions& options) {
   auto sluice = std::make_unique<Sluice>(*options.ns);
-  std::string config = fmt::format("log = \"warning\"\nworkers = [ {{ cpu = {}, idle = \"{}\" }} ]\n",
-                                   kReceiverCpu, options.idle);
+  std::string config = "log = \"warning\"\n";
+  if (!options.default_settings) {
+    config += fmt::format("workers = [ {{ cpu = {}, idle = \"{}\" }} ]\n", kReceiverCpu, options.idle);
+  }
   if (options.job == Job::kFromNic) {
     config += "[nic.nic0]\n";
   }

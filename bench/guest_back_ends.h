@@ -34,6 +34,7 @@ struct BackEndOptions {
   const test::NetNs* ns = nullptr;  // where it runs, with nic0 in it for kFromNic
   test::TestpmdOptions::Pages pages = test::TestpmdOptions::Pages::kSmall;  // of testpmd's own memory
   std::string idle = "spin";                                                // of Sluice's worker
+  bool default_settings = false;  // Sluice with nothing but what a config must say
 };
 Result<std::unique_ptr<BackEnd>> start_sluice(const BackEndOptions& options);
 Result<std::unique_ptr<BackEnd>> start_net_vhost(const BackEndOptions& options);
