@@ -75,7 +75,7 @@ std::string daemon_config(const EchoSetup& setup) {
                                   test::to_string(kGuestMac));
     case EchoKind::kTap:
       return config + fmt::format(
-                          "[port.tap]\ntype = \"host\"\nnetdev = \"host0\"\nmac = \"{}\"\n"
+                          "[port.tap]\ntype = \"tap\"\nnetdev = \"host0\"\nmac = \"{}\"\n"
                           "address = \"{}/24\"\n",
                           test::to_string(kTapMac), kTapIp);
     default:

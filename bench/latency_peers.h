@@ -17,7 +17,7 @@ enum class EchoKind : std::uint8_t {
   kApp,         // a program on libsluice
   kGuest,       // a driver that sleeps until it is called, as a virtual machine's does
   kGuestPolls,  // DPDK's virtio_user, which never sleeps
-  kTap,         // a UDP socket of the host, behind a host port
+  kTap,         // a UDP socket of the host, behind a tap
   kDpdk         // DPDK's net_af_xdp, which never sleeps; no Sluice
 };
 inline constexpr const char* kEchoNames[] = {"kernel", "app", "guest", "guest_polls", "tap", "dpdk"};

@@ -2,11 +2,15 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <csignal>
 #include <optional>
+#include <sstream>
 #include <thread>
 
 #include "base/clock.h"
+#include "completion.h"
+#include "control/config/key_text.h"
 #include "control/rpc/api.h"
 #include "control/rpc/client.h"
 #include "control/rpc/protocol.h"
@@ -104,34 +108,36 @@ struct RuleOptions {
   std::string nic, port, match, to;
   int priority = 0;
   unsigned id = 0;
-  bool shed = false;
+  json added = json::object();  // keys of [[rule]], those that were given
 };
+
+// Keys of the config as options; what they say of themselves is their help.
+void add_key_options(CLI::App& command, std::string_view section, json& keys) {
+  for (const KeyText& text : key_texts(section)) {
+    const std::string name(text.key.name), option = "--" + name, help(text.key.says);
+    CLI::Option* added = nullptr;
+    if (text.kind == ValueKind::kBoolean) {
+      added = command.add_flag_callback(option, [&keys, name] { keys[name] = true; }, help);
+    } else if (text.kind == ValueKind::kInteger) {
+      added =
+          command.add_option_function<int>(option, [&keys, name](int value) { keys[name] = value; }, help);
+    } else {
+      added = command.add_option_function<std::string>(
+          option, [&keys, name](const std::string& value) { keys[name] = value; }, help);
+    }
+    added->required(text.key.required != 0);
+  }
+}
 
 void add_rule(CLI::App& app, const Options& options, RuleOptions& rule, Action& action) {
   CLI::App* parent =
       app.add_subcommand("rule", "add or remove a rule; until the next reload, which goes back to the file");
   parent->require_subcommand(1);
   CLI::App* add = parent->add_subcommand("add", "send packets that match to a port");
-  CLI::Option* nic = add->add_option("--nic", rule.nic, "the NIC; every NIC when left out");
-  add->add_option("--port", rule.port, "what this port sends, instead of what comes from NICs")
-      ->excludes(nic);
-  add->add_option("--match", rule.match, "for example \"ip_proto udp dst_port 53\"; \"\" matches everything")
-      ->required();
-  add->add_option("--to", rule.to, "a port, kernel, drop or netdev:NAME")->required();
-  add->add_option("--priority", rule.priority, "the highest that matches wins")->capture_default_str();
-  add->add_flag("--shed", rule.shed, "drop these packets first when the port runs short of pages");
-  add->callback([&, add] {
-    action = [&, add]() -> Result<void> {
-      json params{{"match", rule.match}, {"to", rule.to}, {"priority", rule.priority}, {"shed", rule.shed}};
-      if (add->count("--nic") > 0) {
-        params["nic"] = rule.nic;
-      }
-      if (add->count("--port") > 0) {
-        params["port"] = rule.port;
-      }
-      return call_and_print(options, api::kRuleAdd, params, say_nothing);
-    };
-  });
+  add_key_options(*add, "rule", rule.added);
+  add->get_option("--port")->excludes(add->get_option("--nic"));
+  add->callback(
+      [&] { action = [&] { return call_and_print(options, api::kRuleAdd, rule.added, say_nothing); }; });
   CLI::App* del =
       parent->add_subcommand("del", "remove the rule with this match, or with this id (show rules)");
   CLI::Option* of_nic = del->add_option("--nic", rule.nic, "the NIC that the rule was made for");
@@ -163,78 +169,53 @@ void add_rule(CLI::App& app, const Options& options, RuleOptions& rule, Action& 
 }
 
 struct PortOptions {
-  std::string name, type = "app";
-  json keys = json::object();  // of [port.NAME], those that were given
+  std::string name;
+  std::vector<std::string> keys;  // KEY=VALUE
 };
 
-// One option of `port add`: what it is called here, which key of the config it is, and what it says in the
-// help.
-struct PortKey {
-  const char* option;
-  const char* key;
-  enum class Kind : std::uint8_t { kText, kNumber, kList, kFlag } kind;
-  const char* help;
-};
-using Kind = PortKey::Kind;
-
-// sluiced says which key belongs to which type. A list's option may be given more than once.
-constexpr PortKey kPortKeys[] = {
-    {"--socket", "socket", Kind::kText, "app, guest: path of the Unix socket"},
-    {"--allow-user", "allow_users", Kind::kList,
-     "app, guest: who may attach (without any --allow-: root and the daemon's user)"},
-    {"--allow-group", "allow_groups", Kind::kList, "app, guest: a group whose members may attach"},
-    {"--allow-cgroup", "allow_cgroup", Kind::kText, "app, guest: only from this cgroup (v2) or below"},
-    {"--mac", "mac", Kind::kList, "an address that it has, or an app may send from"},
-    {"--vlan", "vlan", Kind::kNumber, "access VLAN"},
-    {"--uplink", "uplink", Kind::kText, "the NIC that its frames leave by"},
-    {"--trust", "trust", Kind::kFlag, "app, guest: do not check its source addresses and tags"},
-    {"--source-ip", "source_ip", Kind::kList, "an address or prefix that it may send from"},
-    {"--frame-rate", "frame_rate", Kind::kNumber, "frames a second that it may send"},
-    {"--broadcast-rate", "broadcast_rate", Kind::kNumber, "the same for frames to group addresses"},
-    {"--stall-budget-us", "stall_budget_us", Kind::kNumber,
-     "app, guest: what it may cost a worker in a window beyond what its packets justify"},
-    {"--stall-window-ms", "stall_window_ms", Kind::kNumber, "app, guest: the length of that window"},
-    {"--pages", "pages", Kind::kNumber, "app: most pages that the program may hold"},
-    {"--ring", "ring", Kind::kNumber, "app: entries of the receive ring per worker"},
-    {"--queue", "queues", Kind::kList, "app: a NIC queue that it owns, NIC:QUEUE"},
-    {"--attach-rate", "attach_rate", Kind::kNumber, "app: sessions that may begin a second; 0: no limit"},
-    {"--stall-timeout-ms", "stall_timeout_ms", Kind::kNumber,
-     "app: cut it off when it holds its limit for so long"},
-    {"--observe", "observe", Kind::kFlag, "app: its own queues may show it what is for others"},
-    {"--mode", "mode", Kind::kText, "guest, host: bridge, vepa or private"},
-    {"--role", "role", Kind::kText, "guest: server (sluiced listens) or client"},
-    {"--queue-pairs", "queue_pairs", Kind::kNumber, "guest: most that it is offered"},
-    {"--memory", "memory", Kind::kText, "guest: most memory that it may give, \"64GiB\""},
-    {"--populate", "populate", Kind::kFlag, "guest: fault its memory in before its rings start"},
-    {"--sealed-memory", "sealed_memory", Kind::kFlag, "guest: its memory must be sealed against shrinking"},
-    {"--netdev", "netdev", Kind::kText, "host: name of the network device that is made"},
-    {"--address", "address", Kind::kList, "host: its IP address with prefix"},
-    {"--mtu", "mtu", Kind::kNumber, "host: of the device"},
-};
-
-template <typename T>
-void add_port_key(CLI::App& add, const PortKey& key, json& keys) {
-  add.add_option_function<T>(
-      key.option, [&keys, name = key.key](const T& value) { keys[name] = value; }, key.help);
+// What sluiced cannot make sense of goes to it as it is: it knows the sentence.
+json value_of(ValueKind kind, const std::string& text) {
+  if (kind == ValueKind::kBoolean && (text == "true" || text == "false")) {
+    return text == "true";
+  }
+  if (std::int64_t number = 0; kind == ValueKind::kInteger) {
+    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    return error == std::errc{} && end == text.data() + text.size() ? json(number) : json(text);
+  }
+  return text;
 }
 
-void add_port_keys(CLI::App& add, json& keys) {
-  for (const PortKey& key : kPortKeys) {
-    switch (key.kind) {
-      case Kind::kText:
-        add_port_key<std::string>(add, key, keys);
-        break;
-      case Kind::kNumber:
-        add_port_key<std::uint32_t>(add, key, keys);
-        break;
-      case Kind::kList:
-        add_port_key<std::vector<std::string>>(add, key, keys);
-        break;
-      case Kind::kFlag:
-        add.add_flag_callback(key.option, [&keys, name = key.key] { keys[name] = true; }, key.help);
-        break;
+// KEY=VALUE ... as the keys of [port.NAME]; a list is several values of one key, or one with commas.
+Result<json> port_params(const PortOptions& port) {
+  json params{{"name", port.name}, {"type", "app"}};
+  for (const std::string& word : port.keys) {
+    const std::size_t equals = word.find('=');
+    if (equals == std::string::npos) {
+      return fail("{} is not KEY=VALUE, for example pages=4096", word);
+    }
+    const std::string name = word.substr(0, equals), value = word.substr(equals + 1);
+    const std::vector<KeyText> texts = key_texts("port");
+    const auto text = std::ranges::find(texts, name, [](const KeyText& each) { return each.key.name; });
+    const ValueKind kind = text == texts.end() ? ValueKind::kText : text->kind;
+    if (kind != ValueKind::kList) {
+      params[name] = value_of(kind, value);
+      continue;
+    }
+    std::istringstream items(value);
+    for (std::string item; std::getline(items, item, ',');) {
+      params[name].push_back(item);
     }
   }
+  return params;
+}
+
+std::string port_keys_help() {
+  std::string help = "The keys are those of [port.NAME] in the config file:\n";
+  for (const KeyText& text : key_texts("port")) {
+    help += fmt::format("  {}  {}; default {}\n      {}\n", text.key.name, text.value, text.by_default,
+                        text.key.says);
+  }
+  return help;
 }
 
 void add_port(CLI::App& app, const Options& options, PortOptions& port, Action& action) {
@@ -244,19 +225,52 @@ void add_port(CLI::App& app, const Options& options, PortOptions& port, Action& 
   CLI::App* add =
       parent->add_subcommand("add", "make a port for a program or a guest to attach to, or for the host");
   add->add_option("name", port.name, "the port's name")->required();
-  add->add_option("--type", port.type, "app, guest or host")->capture_default_str();
-  add_port_keys(*add, port.keys);
+  add->add_option("KEY=VALUE", port.keys,
+                  "for example type=guest mac=52:54:00:00:00:01; type is app when left out")
+      ->required();
+  add->footer(port_keys_help);
   add->callback([&] {
-    action = [&] {
-      json params{{"name", port.name}, {"type", port.type}};
-      params.update(port.keys);
-      return call_and_print(options, api::kPortAdd, params, say_nothing);
+    action = [&]() -> Result<void> {
+      auto params = port_params(port);
+      SLUICE_TRY(params);
+      return call_and_print(options, api::kPortAdd, *params, say_nothing);
     };
   });
   CLI::App* del = parent->add_subcommand("del", "remove a port that no rule leads to");
   del->add_option("name", port.name, "the port's name")->required();
   del->callback([&] {
     action = [&] { return call_and_print(options, api::kPortDel, json{{"name", port.name}}, say_nothing); };
+  });
+}
+
+// What needs no sluiced, but for the names that completion asks it for.
+void add_words(CLI::App& app, const Options& options, std::string& line, Action& action) {
+  app.add_subcommand("config-keys", "print the keys of the config file, as docs/config.md has them")
+      ->callback([&] {
+        action = []() -> Result<void> {
+          for (const KeyTable& table : key_tables()) {
+            print(fmt::format("<!-- keys: {} -->\n{}<!-- end -->\n", table.title, table.text));
+          }
+          return {};
+        };
+      });
+  CLI::App* words = app.add_subcommand("complete", "what may stand next, for the shell")->group("");
+  words->add_option("line", line, "the command line up to the cursor")->required();
+  words->callback([&] {
+    action = [&]() -> Result<void> {
+      const auto names = [&options](const std::string& what) {
+        std::vector<std::string> found;
+        auto shown = call(options, "show." + what);
+        for (const json& one : shown ? *shown : json::array()) {
+          found.push_back(one.value("name", ""));
+        }
+        return found;
+      };
+      for (const std::string& word : complete(app, line, names)) {
+        print(word + "\n");
+      }
+      return {};
+    };
   });
 }
 
@@ -312,6 +326,7 @@ int run(int argc, char** argv) {
   RuleOptions rule;
   PortOptions port;
   WatchOptions watch_options;
+  std::string line;
   Action action;
   app.add_option("--socket", options.socket, "the control socket of sluiced")
       ->envname("SLUICE_CONTROL")
@@ -326,6 +341,7 @@ int run(int argc, char** argv) {
   add_rule(app, options, rule, action);
   add_port(app, options, port, action);
   add_rest(app, options, watch_options, action);
+  add_words(app, options, line, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -60,7 +60,9 @@ class Sluicectl : public ::testing::Test {
   }
 
   Outcome run(const std::string& arguments) {
-    std::string command = fmt::format("SLUICE_CONTROL={} {} {} 2>&1", control_, SLUICECTL, arguments);
+    return read_all(fmt::format("SLUICE_CONTROL={} {} {} 2>&1", control_, SLUICECTL, arguments));
+  }
+  static Outcome read_all(const std::string& command) {
     std::FILE* pipe = ::popen(command.c_str(), "r");
     Outcome outcome;
     char chunk[4096];
@@ -96,11 +98,10 @@ TEST_F(Sluicectl, ChangesRulesAndPortsAndReloads) {
   EXPECT_EQ(said("rule add --nic eth1 --match 'ip_proto udp' --to drop --priority -3"), "");
   EXPECT_NE(said("show rules").find("-3  ip_proto udp  drop"), std::string::npos) << said("show rules");
   EXPECT_EQ(said("rule del --nic eth1 --id 1"), "");
-  EXPECT_EQ(
-      said("port add web --socket /run/sluice/web.sock --pages 64 --queue eth1:1 --mac 02:00:00:00:00:01"),
-      "sluicectl: warning: port web receives nothing: no rule has to = \"web\"\n"
-      "sluicectl: warning: port web owns eth1:1: packets for dns that arrive there are dropped as "
-      "drop_owned_queue; steer them to another queue (ethtool -N eth1), or let web share the queues\n");
+  EXPECT_EQ(said("port add web socket=/run/sluice/web.sock pages=64 queues=eth1:1 mac=02:00:00:00:00:01"),
+            "sluicectl: warning: port web receives nothing: no rule has to = \"web\"\n"
+            "sluicectl: warning: port web owns eth1:1: packets for dns that arrive there are dropped as "
+            "drop_owned_queue; steer them to another queue (ethtool -N eth1), or let web share the queues\n");
   EXPECT_EQ(said("rule add --match 'dst_port 80' --to web --shed"), "");
   EXPECT_EQ(run("port del web").out,
             "sluicectl: the rule \"dst_port 80\" leads to port web; remove it first\n");
@@ -112,14 +113,14 @@ TEST_F(Sluicectl, ChangesRulesAndPortsAndReloads) {
 
 TEST_F(Sluicectl, AddsGuestsAndTheHostAndRulesOnWhatTheySend) {
   EXPECT_EQ(said("show guests"), "no guests\n");
-  EXPECT_EQ(said("port add vm0 --type guest --socket /run/sluice/vm0.sock --mac 52:54:00:00:00:01 --mac "
-                 "52:54:00:00:00:02 --vlan 7 --mode vepa --role client --allow-user root --queue-pairs 4"),
+  EXPECT_EQ(said("port add vm0 type=guest socket=/run/sluice/vm0.sock mac=52:54:00:00:00:01 "
+                 "mac=52:54:00:00:00:02 vlan=7 mode=vepa role=client allow_users=root queue_pairs=4"),
             "");
-  EXPECT_EQ(said("port add host0 --type host --netdev sluice0 --mac 52:54:00:00:00:03 --address 192.0.2.1/24 "
-                 "--address 2001:db8::1/64 --mtu 9000"),
+  EXPECT_EQ(said("port add host0 type=tap netdev=sluice0 mac=52:54:00:00:00:03 "
+                 "address=192.0.2.1/24,2001:db8::1/64 mtu=9000"),
             "");
   EXPECT_NE(said("show config")
-                .find("[port.host0]\ntype = \"host\"\nnetdev = \"sluice0\"\nmac = "
+                .find("[port.host0]\ntype = \"tap\"\nnetdev = \"sluice0\"\nmac = "
                       "[\"52:54:00:00:00:03\"]\naddress = [\"192.0.2.1/24\", "
                       "\"2001:db8::1/64\"]\nmtu = 9000\n"),
             std::string::npos)
@@ -135,11 +136,66 @@ TEST_F(Sluicectl, AddsGuestsAndTheHostAndRulesOnWhatTheySend) {
   EXPECT_EQ(said("rule del --port vm0 --id 0"), "");
   EXPECT_EQ(said("port del vm0"), "");
   EXPECT_EQ(
-      run("port add p --type guest --socket /p --mac 52:54:00:00:00:01 --pages 64").out,
+      run("port add p type=guest socket=/p mac=52:54:00:00:00:01 pages=64").out,
       "sluicectl: port.p.pages is not a key of a port of type \"guest\"; its keys: type, socket, role, "
-      "allow_users, allow_groups, allow_cgroup, mac, vlan, uplink, mode, trust, queue_pairs, memory, "
-      "populate, sealed_memory, source_ip, frame_rate, broadcast_rate, stall_budget_us, stall_window_ms\n");
+      "allow_users, allow_groups, allow_cgroup, mac, vlan, uplink, mode, trust, source_ip, frame_rate, "
+      "broadcast_rate, stall_budget_us, stall_window_ms, queue_pairs, memory, populate, sealed_memory\n");
   EXPECT_EQ(said("reload"), "remove port host0\n");
+}
+
+TEST_F(Sluicectl, AddsAPortByTheKeysOfTheConfigFile) {
+  EXPECT_EQ(run("port add p pages").out, "sluicectl: pages is not KEY=VALUE, for example pages=4096\n");
+  EXPECT_EQ(run("port add p socket=/p pages=many").out,
+            "sluicectl: port.p.pages is a string; it must be a number from 64 to 1048576\n");
+  EXPECT_EQ(run("port add p socket=/p trust=yes").out,
+            "sluicectl: port.p.trust is a string; it must be true or false\n");
+  EXPECT_EQ(run("port add p socket=/p pagse=64").out,
+            "sluicectl: port.add: unknown parameter \"pagse\"; did you mean \"pages\"?\n");
+  EXPECT_NE(said("port add --help").find("  pages  integer, 64 to 1048576; default `4096`\n"),
+            std::string::npos);
+  EXPECT_EQ(
+      said("port add h type=host netdev=t0 mac=52:54:00:00:00:01"),
+      "sluicectl: warning: type = \"host\" is the earlier name of \"tap\" and goes with the next release: "
+      "write type = \"tap\" for port h\n");
+}
+
+TEST_F(Sluicectl, PrintsTheKeysOfTheConfigFile) {
+  EXPECT_NE(said("config-keys").find("<!-- keys: nic -->\n| key | value | default | meaning |\n"),
+            std::string::npos);
+}
+
+TEST_F(Sluicectl, KnowsWhatMayStandNextOnItsCommandLine) {
+  auto next = [this](const std::string& line) { return said("complete 'sluicectl " + line + "'"); };
+  EXPECT_EQ(next("sh"), "show\n");
+  EXPECT_EQ(next("show ru"), "rules\n");
+  EXPECT_EQ(next("rule add --m"), "--match\n");
+  EXPECT_EQ(next("rule add --nic "), "eth1\n");
+  EXPECT_EQ(next("rule add --to d"), "dns\ndrop\n");
+  EXPECT_EQ(next("port del "), "dns\n");
+  EXPECT_EQ(next("port add "), "--help\n") << "a new name";
+  EXPECT_EQ(next("port add x s"),
+            "socket=\nsource_ip=\nstall_budget_us=\nstall_timeout_ms=\nstall_window_ms=\n");
+  EXPECT_EQ(next("port add x type=tap s"), "source_ip=\n");
+  EXPECT_EQ(next("port add x type="), "app\nguest\ntap\n");
+  EXPECT_EQ(next("port add x type=guest mode=v"), "vepa\n");
+  EXPECT_EQ(next("port add x trust=t"), "true\n");
+  EXPECT_EQ(next("port add x uplink="), "eth1\n");
+  EXPECT_EQ(next("no such command "), next(""));
+}
+
+TEST_F(Sluicectl, CompletionForBashOffersItsWords) {
+  auto offered = [this](const std::string& line) {
+    std::ofstream(folder_ + "/try.bash")
+        << "PATH=" << std::filesystem::path(SLUICECTL).parent_path().string() << ":$PATH\n"
+        << "SLUICE_CONTROL=" << control_ << "\nexport SLUICE_CONTROL\n"
+        << "compopt() { echo \"compopt $*\"; }\n. " SLUICE_SOURCE_DIR "/packaging/sluicectl.bash\n"
+        << "COMP_LINE='" << line << "' COMP_POINT=${#COMP_LINE}\nCOMP_POINT=${#COMP_LINE}\n"
+        << "$(complete -p sluicectl | sed 's/.*-F \\([^ ]*\\) .*/\\1/')\n"
+        << "echo ${COMPREPLY[*]}\n";
+    return read_all("bash " + folder_ + "/try.bash 2>&1").out;
+  };
+  EXPECT_EQ(offered("sluicectl port add x type=guest mode="), "bridge private vepa\n");
+  EXPECT_EQ(offered("sluicectl port add x pa"), "compopt -o nospace\npages=\n");
 }
 
 TEST_F(Sluicectl, WatchPrintsAsOftenAsAsked) {

@@ -33,7 +33,7 @@ constexpr std::array kKept{CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON};
 // Families of the sockets that control makes: ports and tools, NICs, links, broadcasts, ethtool's ioctl.
 constexpr std::array kFamilies{AF_UNIX, AF_XDP, AF_NETLINK, AF_PACKET, AF_INET};
 
-// A host port's tap.
+// A tap's device.
 constexpr std::array kWritableFiles{"/dev/net/tun"};
 
 #if defined(SLUICE_SANITIZED)

@@ -42,8 +42,12 @@ int check_config_file(const std::string& path, std::FILE* out, std::FILE* errors
   }
   warn_of_folder(config->daemon.control, "the control socket", out);
   for (const auto& [name, port] : config->ports) {
+    const auto* guest = port.guest();
+    const auto* socket = port.by_socket();
     // In the client role the folder is the front-end's, as it should be.
-    warn_of_folder(port.role == GuestPortOptions::Role::kServer ? port.socket : "", "port " + name, out);
+    if (socket != nullptr && (guest == nullptr || guest->role == GuestRole::kServer)) {
+      warn_of_folder(socket->socket, "port " + name, out);
+    }
   }
   return 0;
 }

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/choices.h"
 #include "base/ids.h"
 #include "base/result.h"
 #include "port/port.h"
@@ -24,12 +25,8 @@ class Switch;
 struct WorkerOptions {
   WorkerId id{0};
   std::optional<std::uint32_t> cpu;  // pinned there; else the scheduler chooses
-  // What a worker does when there is nothing to do.
-  enum class Idle : std::uint8_t {
-    kAdaptive,  // sleeps on the descriptors, naps while packets come fast: shares its core with the apps
-    kAwake,     // as kAdaptive, but its core does not halt while it naps; must be pinned
-    kSpin,      // never sleeps: for a core of its own
-  } idle = Idle::kAdaptive;
+  using Idle = IdleMode;
+  Idle idle = Idle::kAdaptive;
   std::uint32_t latency_us =
       50;  // 1 .. 1000: the most that the worker adds to a packet's delay to gather more of them
   // On its thread, before it gives up what a worker never needs (base/least_privilege.h).

@@ -166,7 +166,7 @@ class QemuGuests : public ::testing::Test {
     auto started = daemon().start(
         nic_table() + app_port("app") + udp_rule(kAppPort, "app") +
         guest_port("vm0", kMac[0], "queue_pairs = 64") + guest_port("vm1", kMac[1], "role = \"client\"") +
-        "[port.host]\ntype = \"host\"\nnetdev = \"host0\"\nmac = \"52:54:00:00:00:10\"\n"
+        "[port.host]\ntype = \"tap\"\nnetdev = \"host0\"\nmac = \"52:54:00:00:00:10\"\n"
         "address = \"10.79.0.1/24\"\n");
     if (!started) {
       return started.error().message;

@@ -51,7 +51,7 @@ ARROWS = {
     "abi": "abi", "src/base": "base", "src/stats": "base stats", "src/door": "base stats door", "src/memory": "abi base stats memory",
     "src/ring": "abi base stats ring", "src/demux": "abi base stats demux bpf",
     "src/port": "abi base stats door memory ring port", "src/worker": "abi base stats memory ring demux port worker",
-    "src/control": "abi base stats door memory ring demux port worker control", "client": "abi base ring client",
+    "src/control": "abi base stats door memory ring demux port worker control", "src/control/config": "abi base demux control", "client": "abi base ring client",
     "cmd": "abi base stats door memory ring demux port worker control client cmd", "examples": "client",
 }
 WORDS = [(r"\b(TODO|FIXME|XXX|HACK)\b", "do it, or say in docs/ what is missing"),
@@ -173,6 +173,18 @@ def check_quotes(path, text, everything):
                 report(path, 1, "quote", f"nothing says `{part}`")
 
 
+def check_keys(texts):
+    """docs/config.md has a row for each key of the table of keys, and no other (config_test compares their text)."""
+    path = "docs/config.md"
+    rows = re.findall(r"^<!-- keys: .*? -->\n(.*?)^<!-- end -->$", texts[path], re.M | re.S)
+    told = set(re.findall(r"^\| `(\w+)` \|", "".join(rows), re.M))
+    source = texts["src/control/config/keys.cc"]
+    known = set(re.findall(r'\.name = "(\w+)"', source)) - set(re.findall(r'\.name = "(\w+)"(?:(?!\.name = )[\s\S])*?\.now_called', source))
+    for key in sorted(told ^ known):
+        where = "the table of keys" if key in told else path
+        report(path, 1, "key", f"`{key}` is not in {where}: sluicectl config-keys | test/tools/config_tables.py {path}")
+
+
 def main():
     texts = {}
     for path in sorted(files()):
@@ -190,6 +202,7 @@ def main():
         if path.endswith(".md"):
             check_docs(path, text, everything)
             check_quotes(path, text, everything)
+    check_keys(texts)
     print("\n".join(["warning: " + w for w in warnings] + findings) or "lint: nothing found")
     return 1 if findings else 0
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Every rule of lint.py finds what it bans, and leaves alone what looks like it."""
+import re
 import sys
 
 import lint
@@ -37,6 +38,7 @@ FOUND = [  # rule, path, text
     ("arrow", "src/base/a.cc", '#include "memory/pool.h"'),
     ("arrow", "src/worker/a.cc", '#include "port/nic/queue.h"'),
     ("arrow", "client/a.cc", '#include "worker/worker.h"'),
+    ("arrow", "src/control/config/a.cc", '#include "port/peer_policy.h"'),
     ("sibling", "src/port/app/a.cc", '#include "port/nic/queue.h"'),
     ("word", "src/a/a.cc", "// TO" + "DO later"),
     ("blank", "src/a/a.cc", "int x; "),
@@ -77,5 +79,11 @@ lint.find_test_sources("src/a/CMakeLists.txt", "sluice_test(a_test SOURCES a_tes
 wrong = [f"{path}: {rule} not found" for rule, path, text in FOUND if rule not in rules_broken(path, text)]
 wrong += [f"{path}: {broken} found in {text!r}" for path, text in FINE for broken in [rules_broken(path, text)] if broken]
 wrong += [f"no example for {rule}" for rule, *_ in lint.BANS if rule not in {found[0] for found in FOUND}]
+lint.findings.clear()
+lint.check_keys({
+    "docs/config.md": "<!-- keys: nic -->\n| `mode` | |\n| `gone` | |\n<!-- end -->\n| `prose` | |\n",
+    "src/control/config/keys.cc": '{.name = "mode"}, {.name = "fresh"}, {.name = "old", .range = {1, 2}, .now_called = "mode"}',
+})
+wrong += [] if [re.findall("`(\\w+)`", found)[0] for found in lint.findings] == ["fresh", "gone"] else [f"keys: {lint.findings}"]
 print("\n".join(wrong) or "lint_test: every rule holds")
 sys.exit(1 if wrong else 0)

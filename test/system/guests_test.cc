@@ -1,4 +1,4 @@
-// Guest and host ports in the daemon's config: they come and go by reload and by hand, and the host's own
+// Guests and taps in the daemon's config: they come and go by reload and by hand, and the host's own
 // device talks to the wire through the switch. Guests that carry traffic: test/guest.
 #include <array>
 #include <fstream>
@@ -22,7 +22,7 @@ std::string guest_port(const std::string& name, const std::string& mac, const st
 
 // The host's own device, in a subnet that the NIC has no address in.
 std::string tap_port(const std::string& more = "") {
-  return "[port.host0]\ntype = \"host\"\nnetdev = \"tap0\"\nmac = \"52:54:00:00:00:02\"\n"
+  return "[port.host0]\ntype = \"tap\"\nnetdev = \"tap0\"\nmac = \"52:54:00:00:00:02\"\n"
          "address = \"10.79.0.1/24\"\n" +
          more + "\n";
 }
@@ -125,9 +125,9 @@ TEST_F(GuestsInDaemon, APortWithAVlanGetsWhatHasItsTagAndNothingElse) {
 
 TEST_F(GuestsInDaemon, PortsWithoutANicAreASwitchOfTheirOwn) {
   start(
-      "[port.a]\ntype = \"host\"\nnetdev = \"tapa\"\nmac = \"52:54:00:00:00:0a\"\n"
-      "[port.b]\ntype = \"host\"\nnetdev = \"tapb\"\nmac = \"52:54:00:00:00:0b\"\n"
-      "[port.c]\ntype = \"host\"\nnetdev = \"tapc\"\nmac = \"52:54:00:00:00:0c\"\nmode = \"private\"\n");
+      "[port.a]\ntype = \"tap\"\nnetdev = \"tapa\"\nmac = \"52:54:00:00:00:0a\"\n"
+      "[port.b]\ntype = \"tap\"\nnetdev = \"tapb\"\nmac = \"52:54:00:00:00:0b\"\n"
+      "[port.c]\ntype = \"tap\"\nnetdev = \"tapc\"\nmac = \"52:54:00:00:00:0c\"\nmode = \"private\"\n");
   auto device = [&](const char* name) {
     return Tap(nic_ns(), need(nic_ns().in([&] { return read_nic_info(name); })).ifindex);
   };
@@ -219,7 +219,7 @@ TEST_F(GuestsInDaemon, WhatTheMachineRefusesIsOneSentenceAndTheRestRuns) {
             "kernel's; choose another");
   need(nic_ns().command("ip link add busy type veth peer name busy2").status == 0, "veth");
   std::string taken = refusal(
-      "port.add", {{"name", "h1"}, {"type", "host"}, {"netdev", "busy"}, {"mac", "52:54:00:00:00:09"}});
+      "port.add", {{"name", "h1"}, {"type", "tap"}, {"netdev", "busy"}, {"mac", "52:54:00:00:00:09"}});
   EXPECT_TRUE(taken.starts_with("add port h1: ") && taken.find("busy") != std::string::npos) << taken;
   json rules = daemon().show("rules");
   ASSERT_EQ(rules.size(), 1u) << rules.dump();

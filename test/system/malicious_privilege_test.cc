@@ -85,10 +85,9 @@ TEST_F(Malicious_Privilege, AThreadKeepsNoCapabilityAndControlThoseThatANewNicNe
 TEST_F(Malicious_Privilege, WithWhatIsLeftNicsRulesAndTapsComeAndGo) {
   start(all_);
   make_second_wire();
-  const std::string more =
-      nic_table("nic1") + app_port("mail") + udp_rule(6000, "mail") +
-      "\n[port.host0]\ntype = \"host\"\nnetdev = \"host0\"\nmac = \"52:54:00:00:00:02\"\n"
-      "uplink = \"nic1\"\n";
+  const std::string more = nic_table("nic1") + app_port("mail") + udp_rule(6000, "mail") +
+                           "\n[port.host0]\ntype = \"tap\"\nnetdev = \"host0\"\nmac = \"52:54:00:00:00:02\"\n"
+                           "uplink = \"nic1\"\n";
   daemon().write_config(all_ + more);
   ASSERT_TRUE(daemon().call("reload")) << daemon().log();
   EXPECT_EQ(daemon().show("nics").size(), 2u);

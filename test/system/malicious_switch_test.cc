@@ -8,7 +8,7 @@ constexpr std::uint16_t kDns = 5000;
 constexpr Mac kHostMac{0x52, 0x54, 0, 0, 0, 0x02};
 
 std::string tap_port(const std::string& more = "") {
-  return "[port.host0]\ntype = \"host\"\nnetdev = \"tap0\"\nmac = \"52:54:00:00:00:02\"\n" + more + "\n";
+  return "[port.host0]\ntype = \"tap\"\nnetdev = \"tap0\"\nmac = \"52:54:00:00:00:02\"\n" + more + "\n";
 }
 
 class Malicious_Switch : public SystemTest {

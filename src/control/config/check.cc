@@ -11,6 +11,7 @@
 #include "control/config/config.h"
 #include "control/config/did_you_mean.h"
 #include "control/config/read.h"
+#include "demux/rule.h"
 
 namespace sluice {
 
@@ -73,6 +74,12 @@ Fault check_daemon(const DaemonConfig& daemon) {
                  "daemon.control_group: there is no group \"{}\"; create it or leave the key out",
                  daemon.control_group);
   }
+  for (std::size_t i = 0; i < daemon.workers.size(); ++i) {
+    if (daemon.workers[i].idle == IdleMode::kAwake && !daemon.workers[i].cpu) {
+      std::string path = fmt::format("daemon.workers[{}].idle", i);
+      return fault(path, "{} is \"awake\", which needs a `cpu` to keep awake", path);
+    }
+  }
   return std::nullopt;
 }
 
@@ -100,8 +107,8 @@ Fault check_nic(const std::string& name, const NicConfig& nic) {
 
 Fault check_owned_queues(const Config& config, const PortConfig& port,
                          std::map<QueueName, std::string>& owners) {
-  for (std::size_t i = 0; i < port.queues.size(); ++i) {
-    const QueueName& queue = port.queues[i];
+  for (std::size_t i = 0; i < port.owned_queues().size(); ++i) {
+    const QueueName& queue = port.owned_queues()[i];
     std::string path = fmt::format("port.{}.queues[{}]", port.name, i);
     auto nic = config.nics.find(queue.netdev);
     if (nic == config.nics.end()) {
@@ -128,7 +135,7 @@ Fault check_owned_queues(const Config& config, const PortConfig& port,
 }
 
 Fault check_macs(const std::string& path, const PortConfig& port) {
-  if (port.is_switch_port() && port.mac.empty()) {
+  if (port.on_switch() != nullptr && port.mac.empty()) {
     return fault(path, "{} has no mac; write for example mac = \"52:54:00:00:00:01\"", path);
   }
   for (std::size_t i = 0; i < port.mac.size(); ++i) {
@@ -137,52 +144,34 @@ Fault check_macs(const std::string& path, const PortConfig& port) {
                    "{}.mac: {} is a group address and cannot be a source; the first byte must be even", path,
                    mac_text(port.mac[i]));
     }
-    if (port.is_switch_port() && port.mac[i] == MacAddress{}) {
+    if (port.on_switch() != nullptr && port.mac[i] == MacAddress{}) {
       return fault(fmt::format("{}.mac[{}]", path, i), "{}.mac: {} is nobody's address; choose another", path,
                    mac_text(port.mac[i]));
     }
   }
-  if (port.type == "host" && port.mac.size() != 1) {
+  if (port.tap() != nullptr && port.mac.size() != 1) {
     return fault(path + ".mac", "{}.mac has {} addresses; a network device has one", path, port.mac.size());
   }
   return std::nullopt;
 }
 
-Fault check_host(const std::string& path, const Config& config, const PortConfig& port) {
-  if (!valid_netdev(port.netdev)) {
+Fault check_tap(const std::string& path, const Config& config, const TapConfig& tap) {
+  if (!valid_netdev(tap.netdev)) {
     return fault(path + ".netdev",
                  "{}.netdev is \"{}\"; it must be the name of a network device, 1 to {} characters", path,
-                 port.netdev, IFNAMSIZ - 1);
+                 tap.netdev, IFNAMSIZ - 1);
   }
-  if (config.nics.contains(port.netdev)) {
+  if (config.nics.contains(tap.netdev)) {
     return fault(path + ".netdev",
                  "{}.netdev: {} is a NIC; it is a new device that is made, choose another name", path,
-                 port.netdev);
-  }
-  for (std::size_t i = 0; i < port.address.size(); ++i) {
-    if (!is_cidr(port.address[i])) {
-      return fault(fmt::format("{}.address[{}]", path, i),
-                   "{}.address: \"{}\" is not an address with its prefix, for example \"192.0.2.1/24\"", path,
-                   port.address[i]);
-    }
+                 tap.netdev);
   }
   return std::nullopt;
 }
 
-Fault check_port(const Config& config, const PortConfig& port) {
-  std::string path = "port." + port.name;
-  if (!valid_port_name(port.name)) {
-    return fault(path, "port.\"{}\" is not a port's name; it must be 1 to {} letters, digits, - or _",
-                 port.name, kMaxPortNameBytes);
-  }
-  if (port.name == "kernel" || port.name == "drop") {
-    return fault(path, "port.{} takes the name of a port that every NIC has; choose another name", port.name);
-  }
-  if (port.type != "host") {
-    if (auto wrong = check_socket_path(path + ".socket", port.socket)) {
-      return wrong;
-    }
-  } else if (auto wrong = check_host(path, config, port)) {
+// Where it listens, and who may attach.
+Fault check_socket(const std::string& path, const SocketConfig& port) {
+  if (auto wrong = check_socket_path(path + ".socket", port.socket)) {
     return wrong;
   }
   for (std::size_t i = 0; i < port.allow_users.size(); ++i) {
@@ -203,6 +192,25 @@ Fault check_port(const Config& config, const PortConfig& port) {
                  "\"/machine.slice/vm0.scope\"",
                  path, port.allow_cgroup);
   }
+  return std::nullopt;
+}
+
+Fault check_port(const Config& config, const PortConfig& port) {
+  std::string path = "port." + port.name;
+  if (!valid_port_name(port.name)) {
+    return fault(path, "port.\"{}\" is not a port's name; it must be 1 to {} letters, digits, - or _",
+                 port.name, kMaxPortNameBytes);
+  }
+  if (port.name == "kernel" || port.name == "drop") {
+    return fault(path, "port.{} takes the name of a port that every NIC has; choose another name", port.name);
+  }
+  if (const auto* tap = port.tap()) {
+    if (auto wrong = check_tap(path, config, *tap)) {
+      return wrong;
+    }
+  } else if (auto wrong = check_socket(path, *port.by_socket())) {
+    return wrong;
+  }
   if (auto wrong = check_macs(path, port)) {
     return wrong;
   }
@@ -217,7 +225,7 @@ Fault check_port(const Config& config, const PortConfig& port) {
 class Addresses {
  public:
   Fault add(const Config& config, const PortConfig& port) {
-    for (std::size_t i = 0; port.is_switch_port() && i < port.mac.size(); ++i) {
+    for (std::size_t i = 0; port.on_switch() != nullptr && i < port.mac.size(); ++i) {
       auto [other, is_new] =
           taken_.emplace(std::tuple(uplink_of(config, port).value_or(""), port.vlan, port.mac[i]), port.name);
       std::string path = fmt::format("port.{}.mac[{}]", port.name, i);
@@ -253,7 +261,7 @@ Fault check_port_rule(const Config& config, const RuleConfig& rule, std::size_t 
     return fault(
         path("to"),
         "rule.to: {} is for packets from the wire; what a port sends goes to another port or to \"drop\" "
-        "(a port of type \"host\" leads into the kernel)",
+        "(a port of type \"tap\" leads into the kernel)",
         rule.to);
   }
   if (rule.shed) {
@@ -298,7 +306,7 @@ Fault check_rule(const Config& config, const RuleConfig& rule, std::size_t index
                  suggestion(rule.to, known, "targets"));
   }
   if (auto to = config.ports.find(rule.to);
-      rule.shed && (to == config.ports.end() || to->second.type != "app")) {
+      rule.shed && (to == config.ports.end() || to->second.app() == nullptr)) {
     return fault(path("shed"),
                  "rule.shed: {} has no pages to run out of; shed is for rules to a port of type \"app\"",
                  rule.to);
@@ -342,7 +350,7 @@ Fault check_limits(const Config& config) {
   }
   std::map<std::string, std::size_t> addresses;
   for (const auto& [name, port] : config.ports) {
-    if (auto uplink = uplink_of(config, port); uplink && port.is_switch_port()) {
+    if (auto uplink = uplink_of(config, port); uplink && port.on_switch() != nullptr) {
       std::size_t count = addresses[*uplink] += port.mac.size();
       if (count + everywhere + rules[*uplink] > kMaxRules) {
         return fault("port." + name + ".mac",
@@ -379,19 +387,19 @@ std::optional<ConfigFault> find_config_fault(const Config& config) {
     if (auto wrong = addresses.add(config, port)) {
       return wrong;
     }
-    if (port.type == "host") {
-      auto [other, is_new] = netdevs.emplace(port.netdev, name);
+    if (const auto* tap = port.tap()) {
+      auto [other, is_new] = netdevs.emplace(tap->netdev, name);
       if (!is_new) {
         return fault("port." + name + ".netdev",
-                     "port.{}.netdev: {} is port {}'s already; choose another name", name, port.netdev,
+                     "port.{}.netdev: {} is port {}'s already; choose another name", name, tap->netdev,
                      other->second);
       }
       continue;
     }
-    auto [other, is_new] = sockets.emplace(port.socket, "port." + name + ".socket");
+    auto [other, is_new] = sockets.emplace(port.by_socket()->socket, "port." + name + ".socket");
     if (!is_new) {
       return fault("port." + name + ".socket",
-                   "port.{}.socket is \"{}\", as {} is; each needs a path of its own", name, port.socket,
+                   "port.{}.socket is \"{}\", as {} is; each needs a path of its own", name, other->first,
                    other->second);
     }
   }
@@ -415,7 +423,7 @@ std::optional<std::string> uplink_of(const Config& config, const PortConfig& por
     return port.uplink;
   }
   std::set<std::string> candidates;
-  for (const QueueName& queue : port.queues) {
+  for (const QueueName& queue : port.owned_queues()) {
     candidates.insert(queue.netdev);
   }
   if (candidates.empty() && config.nics.size() == 1) {
@@ -437,15 +445,6 @@ std::vector<RuleConfig> rules_of_port(const Config& config, std::string_view por
   std::ranges::copy_if(config.rules, std::back_inserter(rules),
                        [&](const RuleConfig& rule) { return rule.port == port; });
   return rules;
-}
-
-bool DaemonConfig::operator==(const DaemonConfig& other) const {
-  auto same = [](const WorkerOptions& a, const WorkerOptions& b) {
-    return a.id == b.id && a.cpu == b.cpu && a.idle == b.idle && a.latency_us == b.latency_us;
-  };
-  return control == other.control && control_group == other.control_group && log == other.log &&
-         page_bytes == other.page_bytes && huge_pages == other.huge_pages &&
-         std::ranges::equal(workers, other.workers, same);
 }
 
 }  // namespace sluice

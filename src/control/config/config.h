@@ -1,22 +1,20 @@
 // Desired state: what the config file says, checked as far as that is possible without touching the NICs.
-// Every key, its default and its range: docs/config.md.
+// Every key, its range and what it means: keys.cc, of which docs/config.md has its tables.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
+#include "base/choices.h"
 #include "base/mac.h"
 #include "base/result.h"
-#include "demux/rule.h"
-#include "port/guest/guest_port.h"
-#include "port/nic/queue.h"
-#include "worker/forward/switch.h"
-#include "worker/worker.h"
 
 namespace sluice {
 
@@ -24,7 +22,7 @@ struct NicConfig {
   std::string netdev;
   std::optional<std::vector<std::uint16_t>> queues;  // none: "all"
   BindMode mode = BindMode::kAuto;
-  std::uint32_t ring = 4096;  // entries of RX and fill ring; power of two, 64 .. 32768
+  std::uint32_t ring = 4096;
   bool operator==(const NicConfig&) const = default;
 };
 
@@ -39,54 +37,92 @@ struct QueueName {
   auto operator<=>(const QueueName&) const = default;
 };
 
-// Keys that do not belong to the type have their default.
+// Of a port that somebody attaches to by a Unix socket: an app or a guest.
+struct SocketConfig {
+  std::string socket;
+  std::vector<std::string> allow_users;   // names or numbers
+  std::vector<std::string> allow_groups;  // names or numbers
+  std::string allow_cgroup;               // "/machine.slice/vm0.scope"; empty: any
+  bool trust = false;                     // its source addresses and tags are not checked
+  std::uint32_t stall_budget_us = 20'000;
+  std::uint32_t stall_window_ms = 1'000;
+  bool operator==(const SocketConfig&) const = default;
+};
+
+// Of a port that has addresses of its own on the switch (worker/forward/switch.h), and needs no rule to
+// receive: a guest or a tap.
+struct SwitchPortConfig {
+  SwitchMode mode = SwitchMode::kBridge;
+  bool operator==(const SwitchPortConfig&) const = default;
+};
+
+struct AppConfig : SocketConfig {
+  std::uint32_t pages = 4096;
+  std::uint32_t ring = 0;         // 0: chosen from pages
+  std::vector<QueueName> queues;  // owned
+  std::uint32_t attach_rate = 1;
+  std::uint32_t stall_timeout_ms = 0;
+  bool observe = false;  // D5
+  bool operator==(const AppConfig&) const = default;
+};
+
+struct GuestConfig : SocketConfig, SwitchPortConfig {
+  GuestRole role = GuestRole::kServer;
+  std::uint32_t queue_pairs = 1;
+  std::uint64_t memory_bytes = kDefaultGuestMemoryBytes;
+  bool populate = false;
+  bool sealed_memory = false;
+  bool operator==(const GuestConfig&) const = default;
+};
+
+struct TapConfig : SwitchPortConfig {
+  std::string netdev;                // of the device that is made
+  std::vector<std::string> address;  // "192.0.2.1/24"
+  std::uint32_t mtu = 1500;
+  bool operator==(const TapConfig&) const = default;
+};
+
+// The words of `type`, in the order of PortConfig::of_type.
+inline constexpr std::string_view kPortTypes[] = {"app", "guest", "tap"};
+
+// The type was written by its earlier name, "host". No part of the state: equal to any other.
+struct EarlierName {
+  bool used = false;
+  bool operator==(const EarlierName&) const { return true; }
+};
+
 struct PortConfig {
   std::string name;
-  std::string type;                       // "app", "guest", "host"
-  std::string socket;                     // app, guest
-  std::vector<std::string> allow_users;   // app, guest: names or numbers
-  std::vector<std::string> allow_groups;  // app, guest: names or numbers
-  std::string allow_cgroup;               // app, guest: "/machine.slice/vm0.scope"; empty: any
-  std::vector<MacAddress> mac;  // allowed sources, and a guest's or host's own; app: empty sends nothing
+  EarlierName earlier_name;
+  // What every type has.
+  std::vector<MacAddress> mac;  // allowed sources, and a guest's or tap's own; app: empty sends nothing
+  std::uint16_t vlan = 0;       // access VLAN; 0: none
   std::string uplink;           // netdev; empty: the only NIC, or the one whose queues it owns
-
-  // What it may send, of any type. Rates are frames per second, 0: no limit.
   std::vector<std::string> source_ip;  // "192.0.2.5", "2001:db8::/64"; empty: any
   std::uint32_t frame_rate = 0;
-  std::uint32_t broadcast_rate = 0;  // frames to group addresses
+  std::uint32_t broadcast_rate = 0;
 
-  // app, guest: what it may cost a worker beyond what its packets justify (docs/worker.md)
-  std::uint32_t stall_budget_us = 20'000;  // in each window; 0: never cut off
-  std::uint32_t stall_window_ms = 1'000;   // 100 .. 60000
+  std::variant<AppConfig, GuestConfig, TapConfig> of_type;
 
-  // app
-  std::uint32_t pages = 4096;          // 64 .. 1048576
-  std::uint32_t ring = 0;              // rx ring entries per lane, 0: chosen from pages
-  std::vector<QueueName> queues;       // owned
-  std::uint32_t attach_rate = 1;       // sessions a second, after a burst; 0: no limit
-  std::uint32_t stall_timeout_ms = 0;  // 0: never cut off
-  bool observe = false;  // D5: its owned queues may run in driver zero-copy mode whatever lands there
-
-  std::uint16_t vlan = 0;  // any type: access VLAN, 1 .. 4094; 0: none
-
-  // guest, host
-  SwitchMode mode = SwitchMode::kBridge;
-  bool trust = false;  // app, guest: its source addresses and tags are not checked
-
-  // guest
-  GuestPortOptions::Role role = GuestPortOptions::Role::kServer;
-  std::uint32_t queue_pairs = 1;                          // 1 .. 64
-  std::uint64_t memory_bytes = kDefaultGuestMemoryBytes;  // most that its regions may have together
-  bool populate = false;                                  // its memory is faulted in before its rings start
-  bool sealed_memory = false;                             // its memory must be sealed against shrinking
-
-  // host
-  std::string netdev;                // of the tap that is made
-  std::vector<std::string> address;  // "192.0.2.1/24"
-  std::uint32_t mtu = 1500;          // 68 .. 65521
-
-  // It has addresses of its own on the switch (worker/forward/switch.h), and needs no rule to receive.
-  bool is_switch_port() const { return type == "guest" || type == "host"; }
+  std::string_view type() const { return kPortTypes[of_type.index()]; }
+  // Null: it is of another type.
+  const AppConfig* app() const { return std::get_if<AppConfig>(&of_type); }
+  const GuestConfig* guest() const { return std::get_if<GuestConfig>(&of_type); }
+  const TapConfig* tap() const { return std::get_if<TapConfig>(&of_type); }
+  AppConfig* app() { return std::get_if<AppConfig>(&of_type); }
+  GuestConfig* guest() { return std::get_if<GuestConfig>(&of_type); }
+  TapConfig* tap() { return std::get_if<TapConfig>(&of_type); }
+  const SocketConfig* by_socket() const {
+    return app() != nullptr ? static_cast<const SocketConfig*>(app()) : guest();
+  }
+  SocketConfig* by_socket() { return app() != nullptr ? static_cast<SocketConfig*>(app()) : guest(); }
+  const SwitchPortConfig* on_switch() const {
+    return guest() != nullptr ? static_cast<const SwitchPortConfig*>(guest()) : tap();
+  }
+  bool trust() const { return by_socket() != nullptr && by_socket()->trust; }
+  std::span<const QueueName> owned_queues() const {
+    return app() != nullptr ? std::span(app()->queues) : std::span<const QueueName>();
+  }
   bool operator==(const PortConfig&) const = default;
 };
 
@@ -101,15 +137,22 @@ struct RuleConfig {
   auto operator<=>(const RuleConfig&) const = default;
 };
 
+struct WorkerConfig {
+  std::optional<std::uint32_t> cpu;  // pinned there; else the scheduler chooses
+  IdleMode idle = IdleMode::kAdaptive;
+  std::uint32_t latency_us = 50;
+  bool operator==(const WorkerConfig&) const = default;
+};
+
 struct DaemonConfig {
   std::string control = "/run/sluice/control.sock";
   std::string control_group;  // who may use the control socket besides root; empty: nobody
   std::string log = "info";
-  std::uint32_t page_bytes = 2048;                                  // 2048 or 4096
-  std::string huge_pages = "auto";                                  // auto | never | required
+  std::uint32_t page_bytes = 2048;
+  std::string huge_pages = "auto";
   std::uint64_t guest_memory_bytes = kDefaultAllGuestsMemoryBytes;  // of all guests together
-  std::vector<WorkerOptions> workers;                               // at least one; id = position
-  bool operator==(const DaemonConfig&) const;
+  std::vector<WorkerConfig> workers;                                // at least one; its position is its id
+  bool operator==(const DaemonConfig&) const = default;
 };
 
 struct Config {
@@ -151,22 +194,14 @@ std::vector<RuleConfig> rules_of_port(const Config& config, std::string_view por
 Result<std::uint32_t> read_user(const std::string& user);
 // The same for allow_groups.
 Result<std::uint32_t> read_group(const std::string& group);
-// Who may attach to an app or a guest port, of its three keys.
-Result<PeerPolicy> policy_of(const PortConfig& port);
 // A size as people write it: "512MiB", "64GiB", "1TiB".
 Result<std::uint64_t> read_size(std::string_view text);
 std::string size_text(std::uint64_t bytes);
 Result<MacAddress> read_mac(std::string_view text);
 std::string mac_text(const MacAddress& mac);
-std::string_view idle_text(WorkerOptions::Idle idle);
-std::string_view bind_mode_text(BindMode mode);
-std::string_view switch_mode_text(SwitchMode mode);
-std::string_view role_text(GuestPortOptions::Role role);
-// An address with its prefix, for a host port: "192.0.2.1/24", "2001:db8::1/64".
+// An address with its prefix, for a tap: "192.0.2.1/24", "2001:db8::1/64".
 bool is_cidr(const std::string& text);
 // An address with or without a prefix.
 bool is_address_or_cidr(const std::string& text);
-// The keys of [port.NAME], of all types together.
-std::vector<std::string_view> port_keys();
 
 }  // namespace sluice

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "control/config/did_you_mean.h"
+#include "demux/rule.h"
 
 namespace sluice {
 namespace {
@@ -87,25 +88,25 @@ to = "netdev:eth3"
   EXPECT_EQ(daemon.huge_pages, "never");
   ASSERT_EQ(daemon.workers.size(), 3u);
   EXPECT_EQ(daemon.workers[0].cpu, 0u);
-  EXPECT_EQ(daemon.workers[0].idle, WorkerOptions::Idle::kSpin);
-  EXPECT_EQ(raw(daemon.workers[1].id), 1);
+  EXPECT_EQ(daemon.workers[0].idle, IdleMode::kSpin);
   EXPECT_EQ(daemon.workers[1].cpu, std::nullopt);
   EXPECT_EQ(daemon.workers[1].latency_us, 10u);
   EXPECT_EQ(daemon.workers[2].latency_us, 20u) << "by its earlier name";
-  EXPECT_EQ(daemon.workers[2].idle, WorkerOptions::Idle::kAwake);
+  EXPECT_EQ(daemon.workers[2].idle, IdleMode::kAwake);
   EXPECT_EQ(config->nics["eth1"], (NicConfig{"eth1", {{0, 3}}, BindMode::kCopy, 64}));
   EXPECT_EQ(config->nics["eth2"], (NicConfig{"eth2", std::nullopt, BindMode::kAuto, 4096}));
-  PortConfig dns{.name = "dns",
-                 .type = "app",
-                 .socket = "/tmp/dns.sock",
-                 .allow_users = {"root", "103"},
-                 .mac = {{0x52, 0x54, 0, 0, 0, 1}, {0x52, 0x54, 0, 0, 0, 2}},
-                 .uplink = "eth2",
-                 .pages = 64,
-                 .ring = 128,
-                 .queues = {{"eth1", 3}},
-                 .stall_timeout_ms = 500,
-                 .observe = true};
+  PortConfig dns;
+  dns.name = "dns";
+  dns.mac = {{0x52, 0x54, 0, 0, 0, 1}, {0x52, 0x54, 0, 0, 0, 2}};
+  dns.uplink = "eth2";
+  AppConfig& app = dns.of_type.emplace<AppConfig>();
+  app.socket = "/tmp/dns.sock";
+  app.allow_users = {"root", "103"};
+  app.pages = 64;
+  app.ring = 128;
+  app.queues = {{"eth1", 3}};
+  app.stall_timeout_ms = 500;
+  app.observe = true;
   EXPECT_EQ(config->ports["dns"], dns);
   EXPECT_EQ(config->ports["one-mac"].mac, (std::vector<MacAddress>{{0x52, 0x54, 0, 0, 0, 3}}));
   std::vector<RuleConfig> rules{{"", "", "kernel", 0, false},
@@ -213,9 +214,9 @@ const WrongCase kWrong[] = {
     {"[port.p]\nsocket = \"/s\"\n", "f:21: port.p has no type; write for example type = \"app\""},
     {"[port.p]\ntype = \"app\"\n",
      "f:21: port.p has no socket; write for example socket = \"/run/sluice/p.sock\""},
-    {"[port.p]\ntype = \"tap\"\nsocket = \"/s\"\n",
-     "f:22: port.p.type \"tap\" is not a type that Sluice knows; write type = \"app\", \"guest\" or "
-     "\"host\""},
+    {"[port.p]\ntype = \"vm\"\nsocket = \"/s\"\n",
+     "f:22: port.p.type \"vm\" is not a type that Sluice knows; write type = \"app\", \"guest\" or "
+     "\"tap\""},
     {"[port.p]\ntype = 3\n", "f:22: port.p.type is an integer; it must be a string"},
     {"[port.p]\ntype = \"app\"\nsocket = \"s\"\n",
      "f:23: port.p.socket is \"s\"; it must be an absolute path, for example \"/run/sluice/name.sock\""},
@@ -240,8 +241,8 @@ const WrongCase kWrong[] = {
      "f:24: port.p.stall_timeout_ms is -1; it must be a number from 0 to 3600000"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nstall_timeout = 1\n",
      "f:24: port.p.stall_timeout is not a key that Sluice knows; known keys: type, socket, allow_users, "
-     "allow_groups, allow_cgroup, pages, ring, queues, mac, vlan, uplink, trust, source_ip, frame_rate, "
-     "broadcast_rate, attach_rate, stall_timeout_ms, stall_budget_us, stall_window_ms, observe"},
+     "allow_groups, allow_cgroup, mac, vlan, uplink, trust, source_ip, frame_rate, broadcast_rate, "
+     "stall_budget_us, stall_window_ms, pages, ring, queues, attach_rate, stall_timeout_ms, observe"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nobserve = \"yes\"\n",
      "f:24: port.p.observe is a string; it must be true or false"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nmac = \"52:54:0:0:0:1\"\n",
@@ -310,7 +311,7 @@ TEST(Config, NamesFileAndLineOfEveryErrorAndWhatWouldBeRight) {
 }
 
 constexpr const char* kGuest = "[port.p]\ntype = \"guest\"\nsocket = \"/s\"\nmac = \"52:54:00:00:00:07\"\n";
-constexpr const char* kHost = "[port.p]\ntype = \"host\"\nnetdev = \"tap7\"\nmac = \"52:54:00:00:00:07\"\n";
+constexpr const char* kHost = "[port.p]\ntype = \"tap\"\nnetdev = \"tap7\"\nmac = \"52:54:00:00:00:07\"\n";
 
 struct WrongMember {
   std::string text;
@@ -370,25 +371,25 @@ const WrongMember kWrongMembers[] = {
      "and it shares the queues of its uplink"},
     {std::string(kGuest) + "pages = 64\n",
      "f:17: port.p.pages is not a key of a port of type \"guest\"; its keys: type, socket, role, "
-     "allow_users, allow_groups, allow_cgroup, mac, vlan, uplink, mode, trust, queue_pairs, memory, "
-     "populate, sealed_memory, source_ip, frame_rate, broadcast_rate, stall_budget_us, stall_window_ms"},
+     "allow_users, allow_groups, allow_cgroup, mac, vlan, uplink, mode, trust, source_ip, frame_rate, "
+     "broadcast_rate, stall_budget_us, stall_window_ms, queue_pairs, memory, populate, sealed_memory"},
     {std::string(kGuest) + "vlna = 7\n",
      "f:17: port.p.vlna is not a key that Sluice knows; did you mean \"vlan\"?"},
     {"[port.w]\ntype = \"guest\"\nsocket = \"/vm0\"\nmac = \"52:54:00:00:00:07\"\n",
      "f:15: port.w.socket is \"/vm0\", as port.vm0.socket is; each needs a path of its own"},
 
-    {"[port.p]\ntype = \"host\"\nmac = \"52:54:00:00:00:07\"\n",
+    {"[port.p]\ntype = \"tap\"\nmac = \"52:54:00:00:00:07\"\n",
      "f:13: port.p has no netdev; write for example netdev = \"sluice0\""},
-    {"[port.p]\ntype = \"host\"\nnetdev = \"tap7\"\n",
+    {"[port.p]\ntype = \"tap\"\nnetdev = \"tap7\"\n",
      "f:13: port.p has no mac; write for example mac = \"52:54:00:00:00:01\""},
-    {"[port.p]\ntype = \"host\"\nnetdev = \"tap7\"\nmac = [\"52:54:00:00:00:07\", \"52:54:00:00:00:08\"]\n",
+    {"[port.p]\ntype = \"tap\"\nnetdev = \"tap7\"\nmac = [\"52:54:00:00:00:07\", \"52:54:00:00:00:08\"]\n",
      "f:16: port.p.mac has 2 addresses; a network device has one"},
-    {"[port.p]\ntype = \"host\"\nnetdev = \"a name too long\"\nmac = \"52:54:00:00:00:07\"\n",
+    {"[port.p]\ntype = \"tap\"\nnetdev = \"a name too long\"\nmac = \"52:54:00:00:00:07\"\n",
      "f:15: port.p.netdev is \"a name too long\"; it must be the name of a network device, 1 to 15 "
      "characters"},
-    {"[port.p]\ntype = \"host\"\nnetdev = \"eth2\"\nmac = \"52:54:00:00:00:07\"\n",
+    {"[port.p]\ntype = \"tap\"\nnetdev = \"eth2\"\nmac = \"52:54:00:00:00:07\"\n",
      "f:15: port.p.netdev: eth2 is a NIC; it is a new device that is made, choose another name"},
-    {"[port.p]\ntype = \"host\"\nnetdev = \"sluice0\"\nmac = \"52:54:00:00:00:07\"\n",
+    {"[port.p]\ntype = \"tap\"\nnetdev = \"sluice0\"\nmac = \"52:54:00:00:00:07\"\n",
      "f:15: port.p.netdev: sluice0 is port host0's already; choose another name"},
     {std::string(kHost) + "address = \"192.0.2.1\"\n",
      "f:17: port.p.address is \"192.0.2.1\"; it must be an address with its prefix, for example "
@@ -398,15 +399,15 @@ const WrongMember kWrongMembers[] = {
      "\"192.0.2.1/24\""},
     {std::string(kHost) + "mtu = 67\n", "f:17: port.p.mtu is 67; it must be a number from 68 to 65521"},
     {std::string(kHost) + "socket = \"/s\"\n",
-     "f:17: port.p.socket is not a key of a port of type \"host\"; its keys: type, netdev, mac, address, "
+     "f:17: port.p.socket is not a key of a port of type \"tap\"; its keys: type, netdev, mac, address, "
      "mtu, vlan, uplink, mode, source_ip, frame_rate, broadcast_rate"},
     {std::string(kHost) + "trust = true\n",
-     "f:17: port.p.trust is not a key of a port of type \"host\"; its keys: type, netdev, mac, address, mtu, "
+     "f:17: port.p.trust is not a key of a port of type \"tap\"; its keys: type, netdev, mac, address, mtu, "
      "vlan, uplink, mode, source_ip, frame_rate, broadcast_rate"},
     {"[port.p]\ntype = \"app\"\nsocket = \"/s\"\nmode = \"bridge\"\n",
      "f:16: port.p.mode is not a key of a port of type \"app\"; its keys: type, socket, allow_users, "
-     "allow_groups, allow_cgroup, pages, ring, queues, mac, vlan, uplink, trust, source_ip, frame_rate, "
-     "broadcast_rate, attach_rate, stall_timeout_ms, stall_budget_us, stall_window_ms, observe"},
+     "allow_groups, allow_cgroup, mac, vlan, uplink, trust, source_ip, frame_rate, broadcast_rate, "
+     "stall_budget_us, stall_window_ms, pages, ring, queues, attach_rate, stall_timeout_ms, observe"},
 
     {"[[rule]]\nport = \"vm9\"\nmatch = \"\"\nto = \"drop\"\n",
      "f:14: rule.port: there is no port \"vm9\"; did you mean \"vm0\"?"},
@@ -416,17 +417,17 @@ const WrongMember kWrongMembers[] = {
      "for both"},
     {"[[rule]]\nport = \"vm0\"\nmatch = \"\"\nto = \"kernel\"\n",
      "f:16: rule.to: kernel is for packets from the wire; what a port sends goes to another port or to "
-     "\"drop\" (a port of type \"host\" leads into the kernel)"},
+     "\"drop\" (a port of type \"tap\" leads into the kernel)"},
     {"[[rule]]\nport = \"vm0\"\nmatch = \"\"\nto = \"netdev:eth2\"\n",
      "f:16: rule.to: netdev:eth2 is for packets from the wire; what a port sends goes to another port or to "
-     "\"drop\" (a port of type \"host\" leads into the kernel)"},
+     "\"drop\" (a port of type \"tap\" leads into the kernel)"},
     {"[[rule]]\nport = \"vm0\"\nmatch = \"\"\nto = \"host0\"\nshed = true\n",
      "f:17: rule.shed is for packets from the wire, which XDP drops early; leave it out"},
     {"[[rule]]\nmatch = \"\"\nto = \"vm0\"\nshed = true\n",
      "f:16: rule.shed: vm0 has no pages to run out of; shed is for rules to a port of type \"app\""},
 };
 
-TEST(Config, NamesWhatIsWrongWithGuestsHostsAndRulesOnPorts) {
+TEST(Config, NamesWhatIsWrongWithGuestsTapsAndRulesOnPorts) {
   ASSERT_TRUE(parse_config(kMembers, "f")) << parse_config(kMembers, "f").error().message;
   for (const WrongMember& wrong : kWrongMembers) {
     auto config = parse_config(std::string(kMembers) + wrong.text, "f");
@@ -435,7 +436,7 @@ TEST(Config, NamesWhatIsWrongWithGuestsHostsAndRulesOnPorts) {
   }
 }
 
-TEST(Config, ReadsEveryKeyOfGuestsAndHosts) {
+TEST(Config, ReadsEveryKeyOfGuestsAndTaps) {
   auto config = parse_config(R"(
 [nic.eth1]
 [port.vm0]
@@ -455,7 +456,7 @@ socket = "/vm1"
 role = "client"
 mac = "52:54:00:00:00:03"
 [port.host0]
-type = "host"
+type = "tap"
 netdev = "sluice0"
 mac = "52:54:00:00:00:04"
 address = ["192.0.2.1/24", "2001:db8::1/64"]
@@ -469,29 +470,34 @@ to = "host0"
 )",
                              "f");
   ASSERT_TRUE(config) << config.error().message;
-  EXPECT_EQ(config->ports["vm0"], (PortConfig{.name = "vm0",
-                                              .type = "guest",
-                                              .socket = "/vm0",
-                                              .allow_users = {"root"},
-                                              .mac = {{0x52, 0x54, 0, 0, 0, 1}, {0x52, 0x54, 0, 0, 0, 2}},
-                                              .uplink = "eth1",
-                                              .vlan = 7,
-                                              .mode = SwitchMode::kPrivate,
-                                              .trust = true,
-                                              .queue_pairs = 8}));
-  EXPECT_EQ(config->ports["vm1"], (PortConfig{.name = "vm1",
-                                              .type = "guest",
-                                              .socket = "/vm1",
-                                              .mac = {{0x52, 0x54, 0, 0, 0, 3}},
-                                              .role = GuestPortOptions::Role::kClient}));
-  EXPECT_EQ(config->ports["host0"], (PortConfig{.name = "host0",
-                                                .type = "host",
-                                                .mac = {{0x52, 0x54, 0, 0, 0, 4}},
-                                                .vlan = 7,
-                                                .mode = SwitchMode::kVepa,
-                                                .netdev = "sluice0",
-                                                .address = {"192.0.2.1/24", "2001:db8::1/64"},
-                                                .mtu = 9000}));
+  PortConfig vm0;
+  vm0.name = "vm0";
+  vm0.mac = {{0x52, 0x54, 0, 0, 0, 1}, {0x52, 0x54, 0, 0, 0, 2}};
+  vm0.uplink = "eth1";
+  vm0.vlan = 7;
+  GuestConfig& guest = vm0.of_type.emplace<GuestConfig>();
+  guest.socket = "/vm0";
+  guest.allow_users = {"root"};
+  guest.mode = SwitchMode::kPrivate;
+  guest.trust = true;
+  guest.queue_pairs = 8;
+  EXPECT_EQ(config->ports["vm0"], vm0);
+  PortConfig vm1;
+  vm1.name = "vm1";
+  vm1.mac = {{0x52, 0x54, 0, 0, 0, 3}};
+  vm1.of_type.emplace<GuestConfig>().socket = "/vm1";
+  vm1.guest()->role = GuestRole::kClient;
+  EXPECT_EQ(config->ports["vm1"], vm1);
+  PortConfig host0;
+  host0.name = "host0";
+  host0.mac = {{0x52, 0x54, 0, 0, 0, 4}};
+  host0.vlan = 7;
+  TapConfig& tap = host0.of_type.emplace<TapConfig>();
+  tap.mode = SwitchMode::kVepa;
+  tap.netdev = "sluice0";
+  tap.address = {"192.0.2.1/24", "2001:db8::1/64"};
+  tap.mtu = 9000;
+  EXPECT_EQ(config->ports["host0"], host0);
   EXPECT_EQ(uplink_of(*config, config->ports["vm1"]), "eth1");
   EXPECT_EQ(config->rules, (std::vector<RuleConfig>{{"", "ip_proto tcp", "host0", 0, false, "vm0"}}));
   EXPECT_TRUE(rules_of(*config, "eth1").empty()) << "it does not stand on NICs";
@@ -549,9 +555,9 @@ TEST(Config, UplinkIsTheNamedNicElseThatOfTheOwnedQueuesElseTheOnlyOne) {
   port.uplink = "eth2";
   EXPECT_EQ(uplink_of(config, port), "eth2");
   port.uplink = "";
-  port.queues = {{"eth1", 0}, {"eth2", 0}};
+  port.app()->queues = {{"eth1", 0}, {"eth2", 0}};
   EXPECT_EQ(uplink_of(config, port), std::nullopt);
-  port.queues = {};
+  port.app()->queues = {};
   EXPECT_EQ(uplink_of(config, port), std::nullopt);
   config.nics.erase("eth1");
   EXPECT_EQ(uplink_of(config, port), "eth2");
@@ -600,7 +606,7 @@ TEST(ConfigWarnings, D5_SayWhatTheOwnerOfAQueueCanSee) {
   EXPECT_EQ(config_warnings(config), expected);
   config.rules.pop_back();
   config.ports.erase("web");
-  config.ports["dns"].observe = true;
+  config.ports["dns"].app()->observe = true;
   EXPECT_EQ(config_warnings(config),
             (std::vector<std::string>{"port dns owns eth1:1 with observe = true: in zero-copy mode it "
                                       "can read every packet that arrives there, also the kernel's"}));

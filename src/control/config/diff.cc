@@ -17,9 +17,9 @@ struct Leaving {
 
 bool uses(const Config& config, const PortConfig& port, const Names& nics) {
   auto uplink = uplink_of(config, port);
-  return (uplink && nics.contains(*uplink)) || std::ranges::any_of(port.queues, [&](const QueueName& queue) {
-           return nics.contains(queue.netdev);
-         });
+  return (uplink && nics.contains(*uplink)) ||
+         std::ranges::any_of(port.owned_queues(),
+                             [&](const QueueName& queue) { return nics.contains(queue.netdev); });
 }
 
 // Equal in effect: it does not matter whether the uplink was written or is the default.
@@ -59,9 +59,7 @@ RestartNeeded restart_needed(const DaemonConfig& old, const DaemonConfig& fresh)
   compare(old.page_bytes == fresh.page_bytes, "page_bytes");
   compare(old.huge_pages == fresh.huge_pages, "huge_pages");
   compare(old.guest_memory_bytes == fresh.guest_memory_bytes, "guest_memory");
-  DaemonConfig workers = old;
-  workers.workers = fresh.workers;
-  compare(workers == old, "workers");
+  compare(old.workers == fresh.workers, "workers");
   return needed;
 }
 

@@ -64,7 +64,7 @@ class Model {
     }
     for (const auto& [name, port] : ports_) {
       if (uplinks_[name] == a.netdev ||
-          std::ranges::find(port.queues, a.netdev, &QueueName::netdev) != port.queues.end()) {
+          std::ranges::find(port.owned_queues(), a.netdev, &QueueName::netdev) != port.owned_queues().end()) {
         return "port " + name + " uses the NIC";
       }
     }
@@ -72,7 +72,7 @@ class Model {
     return nics_.erase(a.netdev) == 1 ? "" : "no such NIC";
   }
   std::string step(const AddPort& a) {
-    for (const QueueName& queue : a.port.queues) {
+    for (const QueueName& queue : a.port.owned_queues()) {
       auto nic = nics_.find(queue.netdev);
       if (nic == nics_.end()) {
         return "no NIC for an owned queue";
@@ -82,16 +82,18 @@ class Model {
         return "no such queue";
       }
       for (const auto& [name, other] : ports_) {
-        if (std::ranges::find(other.queues, queue) != other.queues.end()) {
+        if (std::ranges::find(other.owned_queues(), queue) != other.owned_queues().end()) {
           return "owned by " + name;
         }
       }
     }
     for (const auto& [name, other] : ports_) {
-      if (other.socket == a.port.socket && a.port.type != "host") {
+      const auto *theirs = other.by_socket(), *ours = a.port.by_socket();
+      if (theirs != nullptr && ours != nullptr && theirs->socket == ours->socket) {
         return "socket in use";
       }
-      if (other.netdev == a.port.netdev && a.port.type == "host") {
+      const auto *their_tap = other.tap(), *our_tap = a.port.tap();
+      if (their_tap != nullptr && our_tap != nullptr && their_tap->netdev == our_tap->netdev) {
         return "netdev in use";
       }
     }
@@ -230,7 +232,7 @@ TEST(Diff, RulesAloneAreOneStepPerNicThatTheyStandOn) {
 
 TEST(Diff, ChangedPortGoesAndComesAndTheOthersAreLeftAlone) {
   Config fresh = base();
-  fresh.ports["dns"].pages = 128;
+  fresh.ports["dns"].app()->pages = 128;
   EXPECT_EQ(list(diff(base(), fresh)),
             "set 1 rules on eth1; remove port dns; add port dns; set 2 rules on eth1; ");
 }
@@ -280,7 +282,7 @@ type = "guest"
 socket = "/vm1"
 mac = "52:54:00:00:00:02"
 [port.host0]
-type = "host"
+type = "tap"
 netdev = "sluice0"
 mac = "52:54:00:00:00:03"
 [[rule]]
@@ -310,14 +312,14 @@ TEST(Diff, RulesOnWhatAPortSendsAreAStepOfTheirOwn) {
 
 TEST(Diff, GuestThatChangesLeavesTheOthersAlone) {
   Config fresh = with_guests();
-  fresh.ports["vm1"].trust = true;
+  fresh.ports["vm1"].by_socket()->trust = true;
   EXPECT_EQ(list(diff(with_guests(), fresh)), "remove port vm1; add port vm1; ");
   fresh = with_guests();
-  fresh.ports["vm0"].queue_pairs = 2;
+  fresh.ports["vm0"].guest()->queue_pairs = 2;
   EXPECT_EQ(list(diff(with_guests(), fresh)),
             "remove port vm0; add port vm0; set 2 rules on what port vm0 sends; ");
   fresh = with_guests();
-  fresh.ports["host0"].address = {"192.0.2.1/24"};
+  fresh.ports["host0"].tap()->address = {"192.0.2.1/24"};
   EXPECT_EQ(list(diff(with_guests(), fresh)), "remove port host0; add port host0; ");
 }
 
@@ -329,11 +331,17 @@ TEST(Diff, RulesOnAPortThatLeadToOneThatGoesAreTakenAwayFirst) {
             "set 0 rules on eth1; set 1 rules on what port vm0 sends; remove port dns; ");
 }
 
+TEST(Diff, ThatATapIsCalledByItsNewNameChangesNothing) {
+  const std::string tap = "[port.h]\nnetdev = \"t0\"\nmac = \"52:54:00:00:00:03\"\n";
+  const Config old = parse_config(tap + "type = \"host\"\n", "f").value();
+  EXPECT_EQ(list(diff(old, parse_config(tap + "type = \"tap\"\n", "f").value())), "");
+}
+
 TEST(Diff, DaemonKeysAreNamed) {
   Config fresh = base();
   fresh.daemon.log = "debug";
   fresh.daemon.page_bytes = 4096;
-  fresh.daemon.workers.emplace_back().id = WorkerId{1};
+  fresh.daemon.workers.emplace_back();
   EXPECT_EQ(list(diff(base(), fresh)),
             "daemon.page_bytes, daemon.workers changed: restart sluiced for them to take effect; set the log "
             "level to debug; ");

@@ -16,7 +16,7 @@ class ModelTarget final : public ControlTarget {
   nlohmann::json show_guests() override {
     nlohmann::json shown = nlohmann::json::array();
     for (const auto& [name, port] : current_.ports) {
-      if (port.type == "guest") {
+      if (port.guest() != nullptr) {
         shown.push_back({{"name", name}, {"state", "waiting"}});
       }
     }

@@ -27,13 +27,18 @@ class RandomConfig {
     }
     for (const char* name : {"dns", "web", "ids"}) {
       if (one_in(2)) {
-        make_port(config, name, free);
+        make_app(config, name, free);
       }
     }
-    for (const char* name : {"vm0", "vm1", "host0"}) {
+    std::uint8_t last = 1;
+    for (const char* name : {"vm0", "vm1"}) {
       if (one_in(2)) {
-        make_member(config, name);
+        make_guest(config, name, last);
       }
+      ++last;
+    }
+    if (one_in(2)) {
+      make_tap(config, "host0", last);
     }
     for (std::size_t i = below(6); i > 0; --i) {
       make_rule(config);
@@ -57,12 +62,10 @@ class RandomConfig {
     daemon.huge_pages = one_of({"auto", "required"});
     daemon.guest_memory_bytes = one_of({kDefaultAllGuestsMemoryBytes, std::uint64_t{1} << 30});
     for (std::size_t i = below(2) + 1; i > 0; --i) {
-      WorkerOptions worker;
-      worker.id = static_cast<WorkerId>(daemon.workers.size());
+      WorkerConfig worker;
       worker.cpu = one_in(2) ? std::nullopt : std::optional<std::uint32_t>(0);
-      worker.idle = worker.cpu ? one_of({WorkerOptions::Idle::kAdaptive, WorkerOptions::Idle::kAwake,
-                                         WorkerOptions::Idle::kSpin})
-                               : one_of({WorkerOptions::Idle::kAdaptive, WorkerOptions::Idle::kSpin});
+      worker.idle = worker.cpu ? one_of({IdleMode::kAdaptive, IdleMode::kAwake, IdleMode::kSpin})
+                               : one_of({IdleMode::kAdaptive, IdleMode::kSpin});
       worker.latency_us = one_of({50u, 7u});
       daemon.workers.push_back(worker);
     }
@@ -77,78 +80,80 @@ class RandomConfig {
     nic.ring = one_of({4096u, 4096u, 512u});
   }
 
-  void make_port(Config& config, const char* name, std::vector<QueueName>& free) {
-    PortConfig port;
-    port.name = name;
-    port.type = "app";
-    port.socket = std::string("/run/sluice/") + name + one_of({".sock", ".s"});
-    port.allow_users = one_of<std::vector<std::string>>({{}, {"root"}, {"103", "root"}});
-    port.pages = one_of({4096u, 64u});
-    port.ring = one_of({0u, 0u, 128u});
+  void make_app(Config& config, const char* name, std::vector<QueueName>& free) {
+    PortConfig& port = make_any(config, name);
+    AppConfig& app = port.of_type.emplace<AppConfig>();
+    make_socket(app, name);
+    app.allow_users = one_of<std::vector<std::string>>({{}, {"root"}, {"103", "root"}});
+    app.pages = one_of({4096u, 64u});
+    app.ring = one_of({0u, 0u, 128u});
     if (!free.empty() && one_in(2)) {
       auto taken = free.begin() + static_cast<std::ptrdiff_t>(below(free.size()));
-      port.queues.push_back(*taken);
+      app.queues.push_back(*taken);
       free.erase(taken);
     }
     port.mac =
         one_of<std::vector<MacAddress>>({{}, {{2, 0, 0, 0, 0, 1}}, {{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 2}}});
-    if (!config.nics.empty() && one_in(2)) {
-      port.uplink =
-          std::next(config.nics.begin(), static_cast<std::ptrdiff_t>(below(config.nics.size())))->first;
-    }
-    port.attach_rate = one_of({1u, 1u, 0u, 10u});
-    port.stall_timeout_ms = one_of({0u, 0u, 100u});
-    port.trust = one_in(4);
-    port.vlan = one_of({std::uint16_t{0}, std::uint16_t{0}, std::uint16_t{7}});
-    make_guards(port);
-    port.observe = one_in(4);
-    config.ports.emplace(name, std::move(port));
-  }
-
-  // Of apps and guests.
-  void make_guards(PortConfig& port) {
-    port.allow_groups = one_of<std::vector<std::string>>({{}, {}, {"root", "7"}});
-    port.allow_cgroup = one_of<std::string>({"", "", "/machine.slice/vm0.scope"});
-    port.source_ip = one_of<std::vector<std::string>>({{}, {"192.0.2.5"}, {"10.0.0.0/8", "2001:db8::/64"}});
-    port.frame_rate = one_of({0u, 0u, 1000u});
-    port.broadcast_rate = one_of({0u, 100u});
-    port.stall_budget_us = one_of({20'000u, 0u, 500u});
-    port.stall_window_ms = one_of({1'000u, 100u});
+    app.attach_rate = one_of({1u, 1u, 0u, 10u});
+    app.stall_timeout_ms = one_of({0u, 0u, 100u});
+    app.observe = one_in(4);
   }
 
   // Its addresses are its own, whatever its uplink and VLAN.
-  void make_member(Config& config, const std::string& name) {
-    PortConfig port;
-    port.name = name;
-    port.type = name == "host0" ? "host" : "guest";
-    auto last = static_cast<std::uint8_t>(name.back() == '0' ? name.front() : name.back());
+  PortConfig& make_switch_port(Config& config, const char* name, std::uint8_t last) {
+    PortConfig& port = make_any(config, name);
     port.mac = {{0x52, 0x54, 0, 0, 0, last}};
-    port.vlan = one_of({std::uint16_t{0}, std::uint16_t{0}, std::uint16_t{7}, std::uint16_t{4094}});
-    port.mode = one_of({SwitchMode::kBridge, SwitchMode::kBridge, SwitchMode::kVepa, SwitchMode::kPrivate});
+    return port;
+  }
+  SwitchMode any_mode() {
+    return one_of({SwitchMode::kBridge, SwitchMode::kBridge, SwitchMode::kVepa, SwitchMode::kPrivate});
+  }
+
+  void make_guest(Config& config, const char* name, std::uint8_t last) {
+    PortConfig& port = make_switch_port(config, name, last);
+    GuestConfig& guest = port.of_type.emplace<GuestConfig>();
+    make_socket(guest, name);
+    guest.mode = any_mode();
+    guest.role = one_of({GuestRole::kServer, GuestRole::kClient});
+    guest.allow_users = one_of<std::vector<std::string>>({{}, {"root"}});
+    if (one_in(2)) {
+      port.mac.push_back({0x52, 0x54, 0, 0, 1, last});
+    }
+    guest.memory_bytes = one_of({kDefaultGuestMemoryBytes, std::uint64_t{1} << 20, std::uint64_t{3} << 29});
+    guest.populate = one_in(4);
+    guest.sealed_memory = one_in(4);
+    guest.queue_pairs = one_of({1u, 1u, 4u, 64u});
+  }
+
+  void make_tap(Config& config, const char* name, std::uint8_t last) {
+    TapConfig& tap = make_switch_port(config, name, last).of_type.emplace<TapConfig>();
+    tap.mode = any_mode();
+    tap.netdev = one_of({"sluice0", "host.7"});
+    tap.address = one_of<std::vector<std::string>>({{}, {"192.0.2.1/24"}, {"10.0.0.1/8", "2001:db8::1/64"}});
+    tap.mtu = one_of({1500u, 9000u});
+  }
+
+  PortConfig& make_any(Config& config, const char* name) {
+    PortConfig& port = config.ports[name];
+    port.name = name;
     if (!config.nics.empty() && one_in(2)) {
       port.uplink =
           std::next(config.nics.begin(), static_cast<std::ptrdiff_t>(below(config.nics.size())))->first;
     }
-    if (port.type == "host") {
-      port.netdev = one_of({"sluice0", "host.7"});
-      port.address =
-          one_of<std::vector<std::string>>({{}, {"192.0.2.1/24"}, {"10.0.0.1/8", "2001:db8::1/64"}});
-      port.mtu = one_of({1500u, 9000u});
-    } else {
-      port.socket = "/run/sluice/" + name + one_of({".sock", ".s"});
-      port.role = one_of({GuestPortOptions::Role::kServer, GuestPortOptions::Role::kClient});
-      port.allow_users = one_of<std::vector<std::string>>({{}, {"root"}});
-      if (one_in(2)) {
-        port.mac.push_back({0x52, 0x54, 0, 0, 1, last});
-      }
-      port.trust = one_in(4);
-      port.memory_bytes = one_of({kDefaultGuestMemoryBytes, std::uint64_t{1} << 20, std::uint64_t{3} << 29});
-      port.populate = one_in(4);
-      port.sealed_memory = one_in(4);
-      make_guards(port);
-      port.queue_pairs = one_of({1u, 1u, 4u, 64u});
-    }
-    config.ports.emplace(name, std::move(port));
+    port.vlan = one_of({std::uint16_t{0}, std::uint16_t{0}, std::uint16_t{7}, std::uint16_t{4094}});
+    port.source_ip = one_of<std::vector<std::string>>({{}, {"192.0.2.5"}, {"10.0.0.0/8", "2001:db8::/64"}});
+    port.frame_rate = one_of({0u, 0u, 1000u});
+    port.broadcast_rate = one_of({0u, 100u});
+    return port;
+  }
+
+  void make_socket(SocketConfig& port, const char* name) {
+    port.socket = std::string("/run/sluice/") + name + one_of({".sock", ".s"});
+    port.allow_groups = one_of<std::vector<std::string>>({{}, {}, {"root", "7"}});
+    port.allow_cgroup = one_of<std::string>({"", "", "/machine.slice/vm0.scope"});
+    port.trust = one_in(4);
+    port.stall_budget_us = one_of({20'000u, 0u, 500u});
+    port.stall_window_ms = one_of({1'000u, 100u});
   }
 
   void make_rule(Config& config) {
@@ -189,7 +194,7 @@ class RandomConfig {
                                                   : "netdev:eth9";
     rule.priority = one_of({0, 100, -5});
     auto to = config.ports.find(rule.to);
-    rule.shed = to != config.ports.end() && to->second.type == "app" && one_in(2);
+    rule.shed = to != config.ports.end() && to->second.app() != nullptr && one_in(2);
     config.rules.push_back(std::move(rule));
   }
 

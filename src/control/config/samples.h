@@ -5,7 +5,7 @@
 
 namespace sluice {
 
-// Members of the switch behind one of two NICs: a guest and a host port.
+// Members of the switch behind one of two NICs: a guest and a tap.
 inline constexpr std::string_view kMembers = R"([nic.eth1]
 [nic.eth2]
 [port.vm0]
@@ -14,7 +14,7 @@ socket = "/vm0"
 mac = "52:54:00:00:00:01"
 uplink = "eth1"
 [port.host0]
-type = "host"
+type = "tap"
 netdev = "sluice0"
 mac = "52:54:00:00:00:02"
 uplink = "eth1"

@@ -51,24 +51,6 @@ Result<std::uint32_t> read_group(const std::string& name) {
   return entry->gr_gid;
 }
 
-Result<PeerPolicy> policy_of(const PortConfig& port) {
-  PeerPolicy policy;
-  for (const std::string& user : port.allow_users) {
-    auto uid = read_user(user);
-    SLUICE_TRY(uid);
-    policy.uids.push_back(*uid);
-  }
-  for (const std::string& group : port.allow_groups) {
-    auto gid = read_group(group);
-    SLUICE_TRY(gid);
-    policy.gids.push_back(*gid);
-  }
-  policy.cgroup = port.allow_cgroup;
-  // Who listens at a path that the front-end makes was able to make it there.
-  policy.everybody = port.type == "guest" && port.role == GuestPortOptions::Role::kClient;
-  return policy;
-}
-
 Result<std::uint64_t> read_size(std::string_view text) {
   for (const SizeUnit& unit : kSizeUnits) {
     if (!text.ends_with(unit.name)) {
@@ -109,23 +91,6 @@ Result<MacAddress> read_mac(std::string_view text) {
 
 std::string mac_text(const MacAddress& mac) {
   return fmt::format("{:02x}", fmt::join(mac, ":"));
-}
-
-std::string_view idle_text(WorkerOptions::Idle idle) {
-  using Idle = WorkerOptions::Idle;
-  return idle == Idle::kAwake ? "awake" : idle == Idle::kSpin ? "spin" : "adaptive";
-}
-
-std::string_view bind_mode_text(BindMode mode) {
-  return mode == BindMode::kZeroCopy ? "zerocopy" : mode == BindMode::kCopy ? "copy" : "auto";
-}
-
-std::string_view switch_mode_text(SwitchMode mode) {
-  return mode == SwitchMode::kVepa ? "vepa" : mode == SwitchMode::kPrivate ? "private" : "bridge";
-}
-
-std::string_view role_text(GuestPortOptions::Role role) {
-  return role == GuestPortOptions::Role::kClient ? "client" : "server";
 }
 
 namespace {

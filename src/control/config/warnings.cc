@@ -2,6 +2,7 @@
 #include <map>
 
 #include "control/config/config.h"
+#include "demux/rule.h"
 
 namespace sluice {
 
@@ -62,7 +63,7 @@ std::vector<std::string> others_behind(const Config& config, const PortConfig& o
   for (const auto& [name, port] : config.ports) {
     const bool by_rule = std::ranges::any_of(
         config.rules, [&](const RuleConfig& rule) { return stands_on_nic(rule, nic) && rule.to == name; });
-    if (name != owner.name && (by_rule || (port.is_switch_port() && uplink_of(config, port) == nic))) {
+    if (name != owner.name && (by_rule || (port.on_switch() != nullptr && uplink_of(config, port) == nic))) {
       others.push_back(name);
     }
   }
@@ -71,9 +72,10 @@ std::vector<std::string> others_behind(const Config& config, const PortConfig& o
 
 // D5: what goes to any socket of an owned queue lies in the owner's pages, so only the owner's packets do.
 void warn_of_observers(const Config& config, const PortConfig& port, std::vector<std::string>& warnings) {
-  for (const QueueName& queue : port.queues) {
+  const bool observe = port.app() != nullptr && port.app()->observe;
+  for (const QueueName& queue : port.owned_queues()) {
     std::string name = fmt::format("{}:{}", queue.netdev, queue.queue);
-    if (port.observe) {
+    if (observe) {
       warnings.push_back(
           fmt::format("port {} owns {} with observe = true: in zero-copy mode it can read every packet "
                       "that arrives there, also the kernel's",
@@ -84,7 +86,7 @@ void warn_of_observers(const Config& config, const PortConfig& port, std::vector
       continue;
     }
     warnings.push_back(
-        port.observe
+        observe
             ? fmt::format("port {} owns {} with observe = true and can read packets for {} that arrive there",
                           port.name, name, fmt::join(losers, ", "))
             : fmt::format(
@@ -107,7 +109,7 @@ void warn_of_port_filters(const Config& config, std::vector<std::string>& warnin
 }
 
 void warn_of_addresses(const Config& config, const PortConfig& port, std::vector<std::string>& warnings) {
-  if (port.trust) {
+  if (port.trust()) {
     warnings.push_back(
         fmt::format("port {} has trust = true: it can send from any address and into any VLAN, "
                     "those of other ports too",
@@ -115,7 +117,7 @@ void warn_of_addresses(const Config& config, const PortConfig& port, std::vector
   }
   for (const auto& [name, other] : config.ports) {
     for (const MacAddress& mac : other.mac) {
-      if (port.type == "app" && other.is_switch_port() &&
+      if (port.app() != nullptr && other.on_switch() != nullptr &&
           std::ranges::find(port.mac, mac) != port.mac.end()) {
         warnings.push_back(fmt::format("port {} can send from {}, which is port {}'s address", port.name,
                                        mac_text(mac), name));
@@ -124,19 +126,45 @@ void warn_of_addresses(const Config& config, const PortConfig& port, std::vector
   }
 }
 
+void warn_of_role(const PortConfig& port, std::vector<std::string>& warnings) {
+  const auto* guest = port.guest();
+  if (guest != nullptr && guest->role == GuestRole::kClient && guest->allow_users.empty() &&
+      guest->allow_groups.empty() && guest->allow_cgroup.empty()) {
+    warnings.push_back(
+        fmt::format("port {} connects to whoever made {}: add allow_users with the front-end's user",
+                    port.name, guest->socket));
+  }
+}
+
+// One warning for all: the word goes with the next release.
+void warn_of_earlier_names(const Config& config, std::vector<std::string>& warnings) {
+  std::vector<std::string_view> ports;
+  for (const auto& [name, port] : config.ports) {
+    if (port.earlier_name.used) {
+      ports.push_back(name);
+    }
+  }
+  if (!ports.empty()) {
+    warnings.push_back(fmt::format(
+        "type = \"host\" is the earlier name of \"tap\" and goes with the next release: write type = \"tap\" "
+        "for port {}",
+        fmt::join(ports, ", ")));
+  }
+}
+
 void warn_of_port(const Config& config, const PortConfig& port, std::vector<std::string>& warnings) {
   if (!uplink_of(config, port) && !config.nics.empty()) {
-    warnings.push_back(
-        fmt::format("port {} {}: there are several NICs and it names none; add uplink = \"{}\"", port.name,
-                    port.is_switch_port() ? "reaches no wire" : "cannot send", config.nics.begin()->first));
+    warnings.push_back(fmt::format(
+        "port {} {}: there are several NICs and it names none; add uplink = \"{}\"", port.name,
+        port.on_switch() != nullptr ? "reaches no wire" : "cannot send", config.nics.begin()->first));
   }
-  if (!port.is_switch_port() && !port.uplink.empty() && port.mac.empty() && !port.trust) {
+  if (port.on_switch() == nullptr && !port.uplink.empty() && port.mac.empty() && !port.trust()) {
     warnings.push_back(
         fmt::format("port {} has an uplink and sends nothing: it has no address; add mac = \"...\", one that "
                     "is no guest's, or leave out uplink",
                     port.name));
   }
-  if (!port.is_switch_port() &&
+  if (port.on_switch() == nullptr &&
       std::ranges::find(config.rules, port.name, &RuleConfig::to) == config.rules.end()) {
     warnings.push_back(
         fmt::format("port {} receives nothing: no rule has to = \"{}\"", port.name, port.name));
@@ -158,9 +186,10 @@ std::vector<std::string> config_warnings(const Config& config) {
   if (config.nics.empty()) {
     warnings.push_back("no NIC is configured: no packet comes from the wire; add a section [nic.NAME]");
   }
+  warn_of_earlier_names(config, warnings);
   std::map<std::uint32_t, std::size_t> cpus;
   for (std::size_t i = 0; i < config.daemon.workers.size(); ++i) {
-    const WorkerOptions& worker = config.daemon.workers[i];
+    const WorkerConfig& worker = config.daemon.workers[i];
     if (worker.cpu && !cpus.emplace(*worker.cpu, i).second) {
       warnings.push_back(
           fmt::format("workers {} and {} are both pinned to cpu {}", cpus[*worker.cpu], i, *worker.cpu));
@@ -168,18 +197,13 @@ std::vector<std::string> config_warnings(const Config& config) {
   }
   for (const auto& [name, port] : config.ports) {
     warn_of_port(config, port, warnings);
-    if (port.role == GuestPortOptions::Role::kClient && port.allow_users.empty() &&
-        port.allow_groups.empty() && port.allow_cgroup.empty()) {
-      warnings.push_back(
-          fmt::format("port {} connects to whoever made {}: add allow_users with the front-end's user", name,
-                      port.socket));
-    }
+    warn_of_role(port, warnings);
     warn_of_shadowed_rules(config, name, stands_on_port, warnings);
   }
   for (const auto& [nic, unused] : config.nics) {
     auto catch_all = warn_of_shadowed_rules(config, nic, stands_on_nic, warnings);
     for (const auto& [name, port] : config.ports) {
-      if (catch_all && port.is_switch_port() && uplink_of(config, port) == nic) {
+      if (catch_all && port.on_switch() != nullptr && uplink_of(config, port) == nic) {
         warnings.push_back(
             fmt::format("port {} gets no unicast from {}: {} takes everything ahead of addresses", name, nic,
                         rule_text(config.rules[*catch_all], *catch_all)));

@@ -37,7 +37,7 @@ TEST(ConfigWarnings, SayWhatATrustedGuestMayDoAndWhoseAddressAnAppSendsFrom) {
                        "[[rule]]\nport = \"vm0\"\nmatch = \"ip_proto tcp\"\nto = \"web\"\n",
                    "f")
           .value();
-  config.ports["vm0"].trust = true;
+  config.ports["vm0"].by_socket()->trust = true;
   EXPECT_EQ(
       config_warnings(config),
       (std::vector<std::string>{
@@ -99,6 +99,18 @@ TEST(ConfigWarnings, SayThatAnybodyMayBeTheFrontEndThatIsConnectedTo) {
             (std::vector<std::string>{
                 "port vm0 connects to whoever made /g: add allow_users with the front-end's user"}));
   EXPECT_TRUE(config_warnings(parse_config(text + "allow_users = [\"root\"]\n", "f").value()).empty());
+}
+
+TEST(ConfigWarnings, SayOnceWhatToWriteForTheEarlierNameOfATap) {
+  const std::string text =
+      "[nic.eth1]\n[port.h0]\ntype = \"host\"\nnetdev = \"h0\"\nmac = \"52:54:00:00:00:01\"\n"
+      "[port.h1]\ntype = \"host\"\nnetdev = \"h1\"\nmac = \"52:54:00:00:00:02\"\n";
+  Config config = parse_config(text, "f").value();
+  EXPECT_EQ(config_warnings(config),
+            (std::vector<std::string>{"type = \"host\" is the earlier name of \"tap\" and goes with the next "
+                                      "release: write type = \"tap\" for port h0, h1"}));
+  EXPECT_EQ(config.ports["h0"].type(), "tap");
+  EXPECT_TRUE(config_warnings(parse_config(to_toml(config), "f").value()).empty()) << to_toml(config);
 }
 
 }  // namespace

@@ -35,14 +35,15 @@ TEST(ConfigJson, HasTheKeysOfTheFile) {
                                      {"observe", true},
                                      {"uplink", nullptr}});
   ASSERT_TRUE(port) << port.error().message;
-  PortConfig expected{.name = "dns",
-                      .type = "app",
-                      .socket = "/s",
-                      .allow_users = {"root", "103"},
-                      .mac = {{2, 0, 0, 0, 0, 1}},
-                      .pages = 64,
-                      .queues = {{"eth1", 1}},
-                      .observe = true};
+  PortConfig expected;
+  expected.name = "dns";
+  expected.mac = {{2, 0, 0, 0, 0, 1}};
+  AppConfig& app = expected.of_type.emplace<AppConfig>();
+  app.socket = "/s";
+  app.allow_users = {"root", "103"};
+  app.pages = 64;
+  app.queues = {{"eth1", 1}};
+  app.observe = true;
   EXPECT_EQ(*port, expected);
   auto rule = rule_from_json(
       {{"match", "dst_port 53"}, {"to", "dns"}, {"priority", -3}, {"shed", true}, {"nic", "eth1"}});
@@ -50,21 +51,22 @@ TEST(ConfigJson, HasTheKeysOfTheFile) {
   EXPECT_EQ(*rule, (RuleConfig{"eth1", "dst_port 53", "dns", -3, true}));
 }
 
-TEST(ConfigJson, HasGuestsHostsAndRulesOnPorts) {
+TEST(ConfigJson, HasGuestsTapsAndRulesOnPorts) {
   auto guest = port_from_json(
       "vm0",
       {{"type", "guest"}, {"socket", "/s"}, {"mac", {"02:00:00:00:00:01"}}, {"vlan", 7}, {"trust", true}});
   ASSERT_TRUE(guest) << guest.error().message;
-  EXPECT_EQ(*guest, (PortConfig{.name = "vm0",
-                                .type = "guest",
-                                .socket = "/s",
-                                .mac = {{2, 0, 0, 0, 0, 1}},
-                                .vlan = 7,
-                                .trust = true}));
-  auto host = port_from_json(
-      "h", {{"type", "host"}, {"netdev", "t0"}, {"mac", "02:00:00:00:00:01"}, {"address", "10.0.0.1/8"}});
-  ASSERT_TRUE(host) << host.error().message;
-  EXPECT_EQ(host->address, (std::vector<std::string>{"10.0.0.1/8"}));
+  PortConfig expected;
+  expected.name = "vm0";
+  expected.mac = {{2, 0, 0, 0, 0, 1}};
+  expected.vlan = 7;
+  expected.of_type.emplace<GuestConfig>().socket = "/s";
+  expected.by_socket()->trust = true;
+  EXPECT_EQ(*guest, expected);
+  auto tap = port_from_json(
+      "h", {{"type", "tap"}, {"netdev", "t0"}, {"mac", "02:00:00:00:00:01"}, {"address", "10.0.0.1/8"}});
+  ASSERT_TRUE(tap) << tap.error().message;
+  EXPECT_EQ(tap->tap()->address, (std::vector<std::string>{"10.0.0.1/8"}));
   auto rule = rule_from_json({{"match", ""}, {"to", "drop"}, {"port", "vm0"}});
   ASSERT_TRUE(rule) << rule.error().message;
   EXPECT_EQ(rule->port, "vm0");

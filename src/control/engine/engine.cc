@@ -9,6 +9,7 @@
 #include "base/descriptors.h"
 #include "base/leave_behind.h"
 #include "base/log.h"
+#include "control/engine/options_of.h"
 #include "port/guest/virtio/call_sender.h"
 #include "port/guest/virtio/guest_scratch.h"
 
@@ -23,9 +24,9 @@ constexpr std::uint64_t kEndPatienceNs = 3'000'000'000;
 // How rules name what is neither kernel, drop nor an app.
 const std::string kNetdevPrefix = "netdev:";
 
-std::unique_ptr<Waker> make_waker(const std::vector<WorkerOptions>& workers) {
+std::unique_ptr<Waker> make_waker(const std::vector<WorkerConfig>& workers) {
   Waker::Options options;
-  for (const WorkerOptions& worker : workers) {
+  for (const WorkerConfig& worker : workers) {
     if (worker.cpu) {
       options.cpus_of_workers.push_back(*worker.cpu);
     }
@@ -102,10 +103,11 @@ std::string Engine::not_open() const {
   return list;
 }
 
-Result<void> Engine::start_workers(const std::vector<WorkerOptions>& options) {
-  for (WorkerOptions worker_options : options) {
+Result<void> Engine::start_workers(const std::vector<WorkerConfig>& configs) {
+  for (const WorkerConfig& config : configs) {
+    WorkerOptions options = worker_options(config, static_cast<WorkerId>(workers_.size()));
     // Before any local user can take what fs.aio-max-nr allows: kept until the worker ends.
-    worker_options.prepare = [id = worker_options.id] {
+    options.prepare = [id = options.id] {
       if (CallSender::of_this_thread() == nullptr) {
         log::warn(
             "worker {}: no AIO context to be had (fs.aio-max-nr): threads that wake interrupt its guests "
@@ -114,7 +116,7 @@ Result<void> Engine::start_workers(const std::vector<WorkerOptions>& options) {
             raw(id));
       }
     };
-    auto worker = Worker::start(worker_options);
+    auto worker = Worker::start(options);
     if (!worker) {
       return std::unexpected(worker.error());
     }
@@ -351,10 +353,10 @@ Result<void> Engine::perform(const AddPort& action) {
   set_attached(*id, false);
   thread_watch_->name_port(*id, config.name);
   auto room = need_descriptors(port_descriptors(config, workers_.size()));
-  auto added = !room                    ? std::move(room)
-               : config.type == "guest" ? add_guest(config, *id)
-               : config.type == "host"  ? add_host(config, *id)
-                                        : add_app(config, *id);
+  auto added = !room                       ? std::move(room)
+               : config.guest() != nullptr ? add_guest(config, *id)
+               : config.tap() != nullptr   ? add_host(config, *id)
+                                           : add_app(config, *id);
   if (!added) {
     target_.ports.erase(config.name);  // so that its queues become the host's
     if (auto undone = perform(RemovePort{config.name}); !undone) {
@@ -445,13 +447,13 @@ bool Engine::is_trusted(PortId port) const {
   return std::ranges::any_of(target_.ports, [&](const auto& entry) {
     const auto named = names_.all().find(entry.first);
     return named != names_.all().end() && named->second == port &&
-           (entry.second.trust || entry.second.type == "host");
+           (entry.second.trust() || entry.second.tap() != nullptr);
   });
 }
 
 bool Engine::is_owned_in_target(const std::string& netdev, QueueId queue) const {
   return std::any_of(target_.ports.begin(), target_.ports.end(), [&](const auto& entry) {
-    const auto& queues = entry.second.queues;
+    const auto queues = entry.second.owned_queues();
     return std::find(queues.begin(), queues.end(), QueueName{netdev, raw(queue)}) != queues.end();
   });
 }

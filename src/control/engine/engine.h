@@ -5,7 +5,7 @@
 //   engine.cc         create, apply, ports of all types as far as they are alike, rules
 //   engine_nics.cc    NICs attached, detached, lost and found again
 //   engine_apps.cc    ports of type "app", and the queues that they own
-//   engine_switch.cc  ports of type "guest" and "host", and the switch between them
+//   engine_switch.cc  ports of type "guest" and "tap", and the switch between them
 //   engine_retry.cc   what a step could not do is tried again; ids rest before they are used again
 //   engine_show.cc    what it says of itself
 //
@@ -118,7 +118,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
   };
   void watch_stalls();
   void watch_stalls_in(std::uint64_t delay_ns);
-  void end_window(const PortConfig& config, Stall& stall, PortId port);
+  void end_window(const std::string& name, const SocketConfig& limits, Stall& stall, PortId port);
   void begin_window(PortId port, std::uint64_t budget_us);
   void forget_stall(const std::string& name, PortId port);
   void show_costs(nlohmann::json& port, const std::string& name, PortId id) const;
@@ -154,7 +154,7 @@ class Engine final : public AppPortHost, public GuestPortHost, public ControlTar
     std::shared_ptr<const PortIngressRules> rules;
   };
 
-  Result<void> start_workers(const std::vector<WorkerOptions>& options);
+  Result<void> start_workers(const std::vector<WorkerConfig>& configs);
   Result<void> reserve_host_memory(const std::vector<Action>& actions);
   Result<void> wait_for_queues();
   Result<void> attach_nic(const NicConfig& config);

@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/unix_socket.h"
 #include "control/engine/engine.h"
+#include "control/engine/options_of.h"
 
 namespace sluice {
 
@@ -13,20 +14,21 @@ constexpr std::uint64_t kNsPerSecond = 1'000'000'000;
 
 Result<AppPortOptions> Engine::app_options(const PortConfig& port, const std::optional<std::string>& uplink) {
   AppPortOptions options;
+  const AppConfig& app = *port.app();
   options.name = port.name;
-  options.socket = port.socket;
-  auto policy = policy_of(port);
+  options.socket = app.socket;
+  auto policy = policy_of(app);
   SLUICE_TRY(policy);
   options.policy = std::move(*policy);
-  options.pages = port.pages;
+  options.pages = app.pages;
   options.page_bytes = target_.daemon.page_bytes;
   options.huge = huge_option(target_.daemon.huge_pages);
-  options.ring_entries = port.ring;
-  options.attach_interval_ns = port.attach_rate == 0 ? 0 : kNsPerSecond / port.attach_rate;
-  options.stall_timeout_ns = std::uint64_t{port.stall_timeout_ms} * 1'000'000;
+  options.ring_entries = app.ring;
+  options.attach_interval_ns = app.attach_rate == 0 ? 0 : kNsPerSecond / app.attach_rate;
+  options.stall_timeout_ns = std::uint64_t{app.stall_timeout_ms} * 1'000'000;
   options.source_macs = port.mac;
   options.vlan = port.vlan;
-  options.trust = port.trust;
+  options.trust = app.trust;
   options.waker = waker_.get();
   auto limits = make_source_limits(port.source_ip, port.frame_rate, port.broadcast_rate);
   if (!limits) {
@@ -48,7 +50,7 @@ Result<AppPortOptions> Engine::app_options(const PortConfig& port, const std::op
     options.worker_sends.push_back(uplink_nic != nullptr ? uplink_nic->worker_sends(worker->id())
                                                          : has_isolated_members());
   }
-  for (const QueueName& name : port.queues) {
+  for (const QueueName& name : app.queues) {
     auto found = nics_.find(name.netdev);
     if (found == nics_.end()) {
       return fail("its queue {}:{} is on a NIC that is not there", name.netdev, name.queue);
@@ -74,7 +76,7 @@ Result<void> Engine::add_app(const PortConfig& config, PortId id) {
   options->id = id;
   OwnedDomain& domain = domains_[id];
   domain.queues = options->owned;
-  domain.observe = config.observe;
+  domain.observe = config.app()->observe;
   for (const OwnedQueue& owned : domain.queues) {
     nic_by_id(owned.nic)->close_queue(owned.queue);
   }

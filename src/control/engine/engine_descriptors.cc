@@ -17,15 +17,16 @@ constexpr std::uint64_t kPerQueue = 3;
 }  // namespace
 
 std::uint64_t port_descriptors(const PortConfig& port, std::size_t workers) {
-  return port.type == "guest"  ? guest_port_descriptors(workers)
-         : port.type == "host" ? workers
-                               : kAppPortDescriptors;
+  return port.guest() != nullptr ? guest_port_descriptors(workers)
+         : port.tap() != nullptr ? workers
+                                 : kAppPortDescriptors;
 }
 
 std::uint64_t session_descriptors(const PortConfig& port, std::size_t workers) {
-  return port.type == "guest"  ? guest_session_descriptors(port.queue_pairs)
-         : port.type == "host" ? 0
-                               : app_session_descriptors(workers);
+  if (const auto* guest = port.guest()) {
+    return guest_session_descriptors(guest->queue_pairs);
+  }
+  return port.tap() != nullptr ? 0 : app_session_descriptors(workers);
 }
 
 std::uint64_t descriptors_needed(const Config& config, std::size_t workers) {

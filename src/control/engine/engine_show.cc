@@ -199,7 +199,7 @@ json Engine::show_port(const std::string& name, PortId id,
   const PortConfig& config = current_.ports.at(name);
   auto uplink = uplink_of(current_, config);
   json port{{"name", name},
-            {"type", config.type},
+            {"type", config.type()},
             {"id", raw(id)},
             {"client", nullptr},
             {"pid", nullptr},
@@ -216,9 +216,9 @@ json Engine::show_port(const std::string& name, PortId id,
     macs.push_back(mac_text(mac));
   }
   port["mac"] = std::move(macs);
-  if (config.is_switch_port()) {
+  if (const auto* on_switch = config.on_switch()) {
     port["vlan"] = config.vlan;
-    port["mode"] = switch_mode_text(config.mode);
+    port["mode"] = switch_mode_text(on_switch->mode);
   }
   return port;
 }
@@ -243,7 +243,7 @@ json Engine::show_app(const std::string& name) {
   if (options.source_macs.empty() && !options.trust) {
     port["uplink"] = nullptr;  // it cannot send
   }
-  for (const QueueName& queue : current_.ports.at(name).queues) {
+  for (const QueueName& queue : current_.ports.at(name).owned_queues()) {
     port["queues"].push_back(fmt::format("{}:{}", queue.netdev, queue.queue));
   }
   return port;
@@ -324,7 +324,7 @@ json Engine::show_ports() {
 json Engine::show_guests() {
   json guests = json::array();
   for (const auto& [name, guest] : guests_) {
-    const PortConfig& config = current_.ports.at(name);
+    const GuestConfig& config = *current_.ports.at(name).guest();
     GuestPort::Info info = guest->info();
     json shown = show_guest_port(name);
     for (const char* key : {"type", "client", "pages_held", "page_limit", "queues"}) {

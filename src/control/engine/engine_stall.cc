@@ -25,13 +25,14 @@ void Engine::watch_stalls() {
   std::uint64_t next = now + kLongestBetweenLooksNs;
   for (const auto& [name, config] : current_.ports) {
     const auto id = names_.all().find(name);
-    if (config.type == "host" || config.stall_budget_us == 0 || id == names_.all().end()) {
+    const auto* limits = config.by_socket();
+    if (limits == nullptr || limits->stall_budget_us == 0 || id == names_.all().end()) {
       continue;
     }
     Stall& stall = stalls_[name];
     if (now >= stall.window_end_ns) {
-      end_window(config, stall, id->second);
-      stall.window_end_ns = now + std::uint64_t{config.stall_window_ms} * 1'000'000;
+      end_window(name, *limits, stall, id->second);
+      stall.window_end_ns = now + std::uint64_t{limits->stall_window_ms} * 1'000'000;
     }
     next = std::min(next, stall.window_end_ns);
   }
@@ -43,39 +44,39 @@ void Engine::watch_stalls_in(std::uint64_t delay_ns) {
       loop_.once(delay_ns, [this] { watch_stalls(); }, [this] { watch_stalls_in(kLongestBetweenLooksNs); });
 }
 
-void Engine::end_window(const PortConfig& config, Stall& stall, PortId port) {
+void Engine::end_window(const std::string& name, const SocketConfig& limits, Stall& stall, PortId port) {
   std::uint64_t charged_us = 0;
   for (const auto& worker : workers_) {
     charged_us += worker->meter().charged_us(port);
   }
   const std::uint64_t cost_us = charged_us - stall.charged_us;
   stall.charged_us = charged_us;
-  begin_window(port, config.stall_budget_us);
+  begin_window(port, limits.stall_budget_us);
   if (stall.window_end_ns == 0) {
     return;  // the first look: the counters are of an earlier port
   }
   const StallPolicy::State before = stall.policy.state();
-  const StallPolicy::State after = stall.policy.end_window(cost_us, config.stall_budget_us);
+  const StallPolicy::State after = stall.policy.end_window(cost_us, limits.stall_budget_us);
   if (after == before) {
     return;
   }
   if (after == StallPolicy::State::kThrottled) {
     log::warn("port {}: held workers up for {} us, {} are allowed in {} ms; not served for the rest of them",
-              config.name, cost_us, config.stall_budget_us, config.stall_window_ms);
+              name, cost_us, limits.stall_budget_us, limits.stall_window_ms);
   } else if (after == StallPolicy::State::kServed) {
     if (before == StallPolicy::State::kCutOff) {
       return;  // who is there now has done nothing yet
     }
-    log::info("port {}: holds workers up no more", config.name);
+    log::info("port {}: holds workers up no more", name);
   } else {
     const std::uint64_t shut_ns = stall.policy.shut_ns();
     log::warn(
         "port {}: held workers up for {} us, which is too much or too often; cut off, and nobody is let in "
         "for {} s",
-        config.name, cost_us, shut_ns / 1'000'000'000);
-    if (auto guest = guests_.find(config.name); guest != guests_.end()) {
+        name, cost_us, shut_ns / 1'000'000'000);
+    if (auto guest = guests_.find(name); guest != guests_.end()) {
       guest->second->cut_off_stalled(shut_ns);
-    } else if (auto app = apps_.find(config.name); app != apps_.end()) {
+    } else if (auto app = apps_.find(name); app != apps_.end()) {
       app->second->cut_off_stalled(shut_ns);
     }
   }

@@ -1,9 +1,10 @@
-// The engine's ports of type "guest" and "host", and the switch between them: who is on it, how the wire's
+// The engine's ports of type "guest" and "tap", and the switch between them: who is on it, how the wire's
 // packets find them, and what rules say about what ports send.
 #include <algorithm>
 
 #include "base/log.h"
 #include "control/engine/engine.h"
+#include "control/engine/options_of.h"
 #include "worker/pause.h"
 
 namespace sluice {
@@ -18,11 +19,11 @@ constexpr std::uint64_t kPausePatienceNs = 100'000'000;
 Result<Engine::Member> Engine::make_member(const PortConfig& config, PortId id) {
   Member member;
   member.on_switch = {.port = id,
-                      .mode = config.mode,
+                      .mode = config.on_switch()->mode,
                       .vlan = config.vlan,
-                      .trusted = config.trust || config.type == "host",
+                      .trusted = config.trust() || config.tap() != nullptr,
                       .macs = config.mac};
-  member.trust = config.trust;
+  member.trust = config.trust();
   // Of the NICs that there are, as for apps.
   member.uplink = uplink_of(target_, config);
   if (!member.uplink) {
@@ -63,17 +64,20 @@ Engine::Lanes Engine::lanes_of(const Member& member) {
 Result<void> Engine::add_guest(const PortConfig& config, PortId id) {
   auto member = make_member(config, id);
   SLUICE_TRY(member);
+  const GuestConfig& guest = *config.guest();
   GuestPortOptions options;
   options.id = id;
   options.name = config.name;
-  options.socket = config.socket;
-  options.role = config.role;
-  auto policy = policy_of(config);
+  options.socket = guest.socket;
+  options.role = guest.role;
+  auto policy = policy_of(guest);
   SLUICE_TRY(policy);
   options.policy = std::move(*policy);
+  // Who listens at a path that the front-end makes was able to make it there.
+  options.policy.everybody = guest.role == GuestRole::kClient;
   options.macs = config.mac;
   options.vlan = config.vlan;
-  options.trust = config.trust;
+  options.trust = guest.trust;
   auto limits = make_source_limits(config.source_ip, config.frame_rate, config.broadcast_rate);
   SLUICE_TRY(limits);
   options.limits = std::move(*limits);
@@ -81,11 +85,11 @@ Result<void> Engine::add_guest(const PortConfig& config, PortId id) {
   Lanes lanes = lanes_of(*member);
   options.workers = std::move(lanes.workers);
   options.serving = lanes.serving;
-  options.queue_pairs = config.queue_pairs;
-  options.memory_bytes = config.memory_bytes;
+  options.queue_pairs = guest.queue_pairs;
+  options.memory_bytes = guest.memory_bytes;
   options.all_memory = guest_memory_;
-  options.sealed_memory = config.sealed_memory;
-  options.populate = config.populate;
+  options.sealed_memory = guest.sealed_memory;
+  options.populate = guest.populate;
   options.waker = waker_.get();
   options.scratch = guest_scratch_;
   auto port = GuestPort::create(std::move(options), loop_, *this, doors_);
@@ -98,13 +102,14 @@ Result<void> Engine::add_guest(const PortConfig& config, PortId id) {
 Result<void> Engine::add_host(const PortConfig& config, PortId id) {
   auto member = make_member(config, id);
   SLUICE_TRY(member);
+  const TapConfig& tap = *config.tap();
   TapPortOptions options;
   options.id = id;
   options.name = config.name;
-  options.netdev = config.netdev;
+  options.netdev = tap.netdev;
   options.mac = config.mac.front();
-  options.addresses = config.address;
-  options.mtu = config.mtu;
+  options.addresses = tap.address;
+  options.mtu = tap.mtu;
   options.vlan = config.vlan;
   auto limits = make_source_limits(config.source_ip, config.frame_rate, config.broadcast_rate);
   SLUICE_TRY(limits);
@@ -218,7 +223,7 @@ std::vector<RuleConfig> Engine::implicit_rules(const std::string& netdev) const 
 
 bool Engine::has_isolated_members() const {
   return std::ranges::any_of(target_.ports, [this](const auto& entry) {
-    return entry.second.is_switch_port() && !uplink_of(target_, entry.second);
+    return entry.second.on_switch() != nullptr && !uplink_of(target_, entry.second);
   });
 }
 

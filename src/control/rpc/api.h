@@ -10,15 +10,15 @@
 //                    "state": "opening"|"open"|"closing"|"failed", "why": "the kernel has .."|null,
 //                    "state_ms": 12, "mode": "zerocopy"|"copy"|null, "counters": {..}}]
 //                  One row per queue; "mode" is null, and most counters are missing, while it is not open.
-//   show.ports     [{"name": "dns", "type": "app"|"guest"|"host", "id": 2, "state": "attached"|"detached"
-//                    (guest: as show.guests; host: "up"|"down"), "client": "dnsd"|null, "pid": 4711|null,
+//   show.ports     [{"name": "dns", "type": "app"|"guest"|"tap", "id": 2, "state": "attached"|"detached"
+//                    (guest: as show.guests; tap: "up"|"down"), "client": "dnsd"|null, "pid": 4711|null,
 //                    "uid": 103|null, "pages_held": 12|null, "page_limit": 4096|null, "uplink": "eth1"|null,
 //                    "queues": ["eth1:1"], "counters": {..}}]
 //                  Also "busy_us": what it cost the workers, "busy_us_by_worker": [..], "service":
 //                  "served"|"throttled" (docs/worker.md), "descriptors": how many it has now. An app and a
 //                  guest also have "wakes": "direct"|"by waker", who wakes it.
 //                  "mac": [..]. "uplink" is null for what cannot send, as an app without "mac".
-//                  A guest and a host also have "vlan", "mode": "bridge"|"vepa"|"private"; a host also
+//                  A guest and a tap also have "vlan", "mode": "bridge"|"vepa"|"private"; a tap also
 //                  "netdev".
 //   show.guests    [{"name": "vm0", "id": 3, "state": "waiting"|"populating"|"connected"|
 //                    "running"|"broken"|"stuck", "pid": 4711|null,

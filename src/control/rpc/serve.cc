@@ -6,7 +6,9 @@
 #include "base/log.h"
 #include "control/config/diff.h"
 #include "control/config/json.h"
+#include "control/config/keys.h"
 #include "control/rpc/api.h"
+#include "demux/rule.h"
 
 #ifndef SLUICE_VERSION
 #error "the build says which version this is"
@@ -168,6 +170,32 @@ Result<json> port_del(ControlTarget& target, const json& params) {
   return json::object();
 }
 
+std::vector<RpcParam> params_of_rule() {
+  std::vector<RpcParam> params;
+  RuleConfig rule;
+  for (const auto& [key, field] : keys<RuleConfig>()) {
+    const Field at = field(rule);
+    params.push_back({std::string(key.name),
+                      std::holds_alternative<std::string*>(at) ? Type::kString
+                      : std::holds_alternative<bool*>(at)      ? Type::kBoolean
+                                                               : Type::kInteger,
+                      key.required != 0 ? Need::kRequired : Need::kOptional});
+  }
+  return params;
+}
+
+// Which keys its type has and must have, and their values, are checked as the config file is, with the same
+// sentences.
+std::vector<RpcParam> params_of_port() {
+  std::vector<RpcParam> params = {{"name"}, {"type"}};
+  for (std::string_view key : key_names<PortConfig>()) {
+    if (key != "type") {
+      params.push_back({std::string(key), Type::kAny, Need::kOptional});
+    }
+  }
+  return params;
+}
+
 }  // namespace
 
 Result<json> reload(ControlTarget& target, const std::string& config_path) {
@@ -212,14 +240,7 @@ void serve(RpcMethods& methods, ControlTarget& target, std::string config_path) 
     shown["file"] = config_path.empty() ? json(nullptr) : json(config_path);
     return shown;
   });
-  act(api::kRuleAdd,
-      {{"match"},
-       {"to"},
-       {"nic", Type::kString, Need::kOptional},
-       {"priority", Type::kInteger, Need::kOptional},
-       {"shed", Type::kBoolean, Need::kOptional},
-       {"port", Type::kString, Need::kOptional}},
-      rule_add);
+  act(api::kRuleAdd, params_of_rule(), rule_add);
   act(api::kRuleDel,
       {{"match", Type::kString, Need::kOptional},
        {"to", Type::kString, Need::kOptional},
@@ -228,14 +249,7 @@ void serve(RpcMethods& methods, ControlTarget& target, std::string config_path) 
        {"id", Type::kInteger, Need::kOptional},
        {"port", Type::kString, Need::kOptional}},
       rule_del);
-  // The rest of a port's parameters are checked as the config file is, with the same sentences.
-  std::vector<RpcParam> port_params = {{"name"}, {"type"}};
-  for (std::string_view key : port_keys()) {
-    if (key != "type") {
-      port_params.push_back({std::string(key), Type::kAny, Need::kOptional});
-    }
-  }
-  act(api::kPortAdd, std::move(port_params),
+  act(api::kPortAdd, params_of_port(),
       [](ControlTarget& t, const json& params) { return port_add(t, params); });
   act(api::kPortDel, {{"name"}}, port_del);
   methods.add_slow(std::string(api::kReload), {},

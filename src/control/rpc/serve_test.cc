@@ -153,7 +153,7 @@ TEST_F(Serve, AddsAndRemovesPorts) {
               {"pages", 64},   {"queues", {"eth2:1"}}, {"allow_users", {"root"}}};
   EXPECT_EQ(result("port.add", params)["warnings"],
             (json{"port web receives nothing: no rule has to = \"web\""}));
-  EXPECT_EQ(target_.current().ports.at("web").queues, (std::vector<QueueName>{{"eth2", 1}}));
+  EXPECT_EQ(target_.current().ports.at("web").app()->queues, (std::vector<QueueName>{{"eth2", 1}}));
   EXPECT_EQ(error("port.add", params),
             "there is a port \"web\" already; remove it first or choose another name");
   params["name"] = "ids";

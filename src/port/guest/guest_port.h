@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "base/choices.h"
 #include "base/event_loop.h"
 #include "base/ids.h"
 #include "base/mac.h"
@@ -40,9 +41,8 @@ struct GuestPortOptions {
   PortId id{0};
   std::string name;    // "vm0"
   std::string socket;  // path of the Unix stream socket
-  // Who listens: we (QEMU connects; `server`), or the front-end (we connect, and again when it goes;
-  // `client`).
-  enum class Role : std::uint8_t { kServer, kClient } role = Role::kServer;
+  using Role = GuestRole;
+  Role role = Role::kServer;
   // Server: who may connect. Client: who may be found listening; `everybody` is set without any other word:
   // whoever was able to make the path.
   PeerPolicy policy;

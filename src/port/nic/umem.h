@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "abi/packet_meta.h"
+#include "base/choices.h"
 #include "base/fd.h"
 #include "base/ids.h"
 #include "base/result.h"
@@ -30,8 +31,6 @@ namespace sluice {
 // and most apps read of a page, and all that there is of a short frame: the kernel's next write to the page,
 // on another CPU, has one line to fetch back and not two.
 inline constexpr std::uint32_t kFrameOffset = 256 + sizeof(sluice_packet_meta);
-
-enum class BindMode : std::uint8_t { kAuto, kZeroCopy, kCopy };
 
 // Control thread, except pool_of().
 class Umem {

@@ -1,4 +1,4 @@
-// The suite of lane_conformance.h on a host port's lane. The host's end is a packet socket on the device.
+// The suite of lane_conformance.h on a tap's lane. The host's end is a packet socket on the device.
 #include <arpa/inet.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>

@@ -1,4 +1,4 @@
-// TapLane: one worker's end of a host port: one queue of its tap device. Hot path; that worker's thread
+// TapLane: one worker's end of a tap: one queue of its tap device. Hot path; that worker's thread
 // alone, but for visit().
 //
 // A frame costs a system call each way, as a tap device does: the host's own traffic is not what Sluice is

@@ -20,13 +20,12 @@
 #include <span>
 #include <vector>
 
+#include "base/choices.h"
 #include "base/ids.h"
 #include "base/mac.h"
 #include "port/port.h"
 
 namespace sluice {
-
-enum class SwitchMode : std::uint8_t { kBridge, kVepa, kPrivate };
 
 // A port that has addresses of its own: a guest, the host. Apps need not be named here: they send as bridge
 // ports do, and get what rules lead to them. `uplink` is a NIC's port, or kDrop: ports without an uplink form

@@ -1,5 +1,5 @@
 // A port with an address of its own behind a NIC that stays the kernel's: XDP leads to it what is for its
-// address, broadcasts come by the packet socket, what it sends leaves by AF_XDP. The port is a host port in a
+// address, broadcasts come by the packet socket, what it sends leaves by AF_XDP. The port is a tap in a
 // namespace of its own, so that its kernel is another machine to the NIC's.
 #include "port/tap/tap_port.h"
 

@@ -8,11 +8,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/choices.h"
+
 namespace sluice {
 
 // Most virtqueues of one guest: 64 pairs. The queue 2n is the guest's receive queue n, 2n + 1 its transmit
 // queue n (virtio 1.2, 5.1.2).
-inline constexpr std::uint32_t kMaxQueuePairs = 64;
 inline constexpr std::uint32_t kMaxVrings = 2 * kMaxQueuePairs;
 inline constexpr std::uint32_t kMaxVringEntries = 32768;  // virtio 1.2, 2.7.1 and 2.8.10.1
 
