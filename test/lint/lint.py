@@ -49,10 +49,10 @@ BANS = [
 # folder -> what it may include of ours (DESIGN: arrows point down only; siblings of port/ never see each other)
 ARROWS = {
     "abi": "abi", "src/base": "base", "src/stats": "base stats", "src/door": "base stats door", "src/memory": "abi base stats memory",
-    "src/ring": "abi base stats ring", "src/demux": "abi base stats demux bpf",
-    "src/port": "abi base stats door memory ring port", "src/worker": "abi base stats memory ring demux port worker",
-    "src/control": "abi base stats door memory ring demux port worker control", "src/control/config": "abi base demux control", "client": "abi base ring client",
-    "cmd": "abi base stats door memory ring demux port worker control client cmd", "examples": "client",
+    "src/ring": "abi base stats ring", "src/xsk": "base xsk", "src/demux": "abi base stats demux bpf",
+    "src/port": "abi base stats door memory ring xsk port", "src/worker": "abi base stats memory ring xsk demux port worker",
+    "src/control": "abi base stats door memory ring xsk demux port worker control", "src/control/config": "abi base demux control", "client": "abi base ring xsk client",
+    "cmd": "abi base stats door memory ring xsk demux port worker control client cmd", "examples": "client",
 }
 WORDS = [(r"\b(TODO|FIXME|XXX|HACK)\b", "do it, or say in docs/ what is missing"),
          (r"(?i)\b(issue|ticket|task|pull request) #?\d+", "the reason itself")]

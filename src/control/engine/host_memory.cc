@@ -34,6 +34,7 @@ Result<void> HostMemory::reserve(std::uint64_t pages) {
     return with_context("memory for the NICs' queues", umem.error());
   }
   block.umem = std::move(*umem);
+  block.pools = std::make_unique<PoolDirectory>();
   block.free[0] = block.arena->page_count();
   log::info("host arena: {} pages of {} bytes in {} pages", block.arena->page_count(), page_bytes_,
             name_of(block.arena->page_kind()));
@@ -51,7 +52,7 @@ Result<HostMemory::Range> HostMemory::take_from(Block& block, std::uint32_t page
     if (count > pages) {
       block.free[first + pages] = count - pages;
     }
-    return Range{block.arena.get(), block.umem.get(), PageIndex{first}, pages};
+    return Range{block.arena.get(), block.umem.get(), block.pools.get(), PageIndex{first}, pages};
   }
   return fail("no room");
 }

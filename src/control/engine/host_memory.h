@@ -10,7 +10,7 @@
 
 #include "base/result.h"
 #include "memory/arena.h"
-#include "memory/pool.h"
+#include "memory/pool_directory.h"
 #include "port/nic/umem.h"
 
 namespace sluice {
@@ -31,6 +31,7 @@ class HostMemory {
   struct Range {
     Arena* arena = nullptr;
     Umem* umem = nullptr;
+    PoolDirectory* pools = nullptr;  // of the arena: a pool over the range is entered there
     PageIndex first{0};
     std::uint32_t page_count = 0;
   };
@@ -45,7 +46,8 @@ class HostMemory {
  private:
   struct Block {
     std::unique_ptr<Arena> arena;
-    std::unique_ptr<Umem> umem;                   // after the arena: goes first
+    std::unique_ptr<Umem> umem;  // after the arena: goes first
+    std::unique_ptr<PoolDirectory> pools;
     std::map<std::uint32_t, std::uint32_t> free;  // first page -> how many; neighbours are joined
   };
   Result<Range> take_from(Block& block, std::uint32_t pages);

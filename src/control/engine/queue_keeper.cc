@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/leave_behind.h"
 #include "base/log.h"
+#include "port/nic/pool_buffers.h"
 
 namespace sluice {
 
@@ -306,6 +307,7 @@ Result<void> QueueKeeper::prepare(KeptQueue& queue) {
   QueueWish& wish = queue.wish_;
   Umem* umem = wish.umem;
   PagePool* pool = wish.pool;
+  PoolDirectory* pools = nullptr;  // what is a port's leaves by no other queue (D1)
   if (!wish.owner) {
     auto range = parts_.host_memory->take(pages_for_queue(wish.options, 0));
     SLUICE_TRY(range);
@@ -317,11 +319,15 @@ Result<void> QueueKeeper::prepare(KeptQueue& queue) {
     options.reuse = PagePoolOptions::Reuse::kOldestFirst;
     auto made = PagePool::create(*range->arena, options);
     SLUICE_TRY(made);
+    SLUICE_TRY(range->pools->add(**made, wish.options.tx_entries));
     queue.host_pool_ = std::move(*made);
     pool = queue.host_pool_.get();
     umem = range->umem;
+    pools = range->pools;
   }
-  auto socket = NicQueue::prepare(wish.options, *umem, *pool, *parts_.kernel);
+  auto socket =
+      NicQueue::prepare(wish.options, *umem,
+                        std::make_unique<PoolBuffers>(*pool, wish.options.tx_entries, pools), *parts_.kernel);
   SLUICE_TRY(socket);
   queue.socket_ = std::move(*socket);
   return {};
@@ -329,7 +335,10 @@ Result<void> QueueKeeper::prepare(KeptQueue& queue) {
 
 void QueueKeeper::drop_memory(KeptQueue& queue) {
   queue.socket_.reset();
-  queue.host_pool_.reset();  // CHECKs that every page came home
+  if (queue.host_pool_) {
+    queue.range_->pools->remove(*queue.host_pool_);  // CHECKs that every page came home
+    queue.host_pool_.reset();
+  }
   if (queue.range_) {
     parts_.host_memory->give_back(*std::exchange(queue.range_, std::nullopt));
   }
@@ -480,7 +489,7 @@ void QueueKeeper::bring_home(KeptQueue& queue) {
   } else if (queue.host_pool_) {
     queue.host_pool_->collect();
   }
-  if (!queue.at_home_ || !queue.socket_->leave_siblings()) {
+  if (!queue.at_home_ || (queue.host_pool_ && !queue.host_pool_->idle())) {
     again_soon(queue);
     return;
   }

@@ -44,12 +44,12 @@ class StoppedKernel final : public QueueKernel {
     }
     return QueueKernel::real().bind(socket, address);
   }
-  void close(UniqueFd socket) override {
+  void close(int socket) override {
     {
       std::unique_lock lock(mutex_);
       wait(lock, hold_closes_);
     }
-    socket.reset();
+    QueueKernel::real().close(socket);
   }
 
  private:

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "memory/arena.h"
 #include "memory/pool.h"
+#include "memory/pool_directory.h"
 #include "nic_test.skel.h"
 #include "port/nic/queue.h"
 #include "port/nic/umem.h"
@@ -77,8 +78,10 @@ inline std::map<std::string, std::uint64_t> counters(const NicQueue& queue) {
 }
 
 struct Memory {
+  static constexpr std::uint32_t kMostLent = 512;
   std::unique_ptr<Arena> arena;
   std::unique_ptr<Umem> umem;
+  std::unique_ptr<PoolDirectory> pools = std::make_unique<PoolDirectory>();
   std::uint32_t next_page = 0;
 
   static Memory create(std::uint32_t pages, std::uint32_t page_bytes = 2048) {
@@ -99,7 +102,9 @@ struct Memory {
     options.first = PageIndex{next_page};
     options.page_count = pages;
     next_page += pages;
-    return PagePool::create(*arena, options).value();
+    auto made = PagePool::create(*arena, options).value();
+    pools->add(*made, kMostLent).value();
+    return made;
   }
 };
 
@@ -131,8 +136,9 @@ class NicTest : public ::testing::Test {
   }
   std::uint32_t pages() const { return pages_for_queue(queue_options(), 256); }
 
-  Result<std::unique_ptr<NicQueue>> open(const NicQueueOptions& options, Umem& umem, PagePool& pool) const {
-    return nic_ns_->in([&] { return NicQueue::open(options, umem, pool); });
+  Result<std::unique_ptr<NicQueue>> open(const NicQueueOptions& options, Umem& umem, PagePool& pool,
+                                         PoolDirectory* pools = nullptr) const {
+    return nic_ns_->in([&] { return NicQueue::open(options, umem, pool, pools); });
   }
   Result<XdpLink> attach(int program_fd) const {
     return nic_ns_->in([&] { return XdpLink::attach(pair_->nic_ifindex(), program_fd); });

@@ -1,20 +1,24 @@
-// NicQueue: one AF_XDP socket on one RX queue of a NIC. Receives, and transmits for its worker.
+// NicQueue: one RX queue of a NIC, as a worker sees it. Receives, and transmits for its worker.
+//
+//   AfXdpSocket    descriptor, rings, kicks: knows addresses (xsk/)
+//   BufferSource   what lies at these addresses: pages of a pool (pool_buffers.h)
+//   NicQueue       moves bursts between the two, and knows when the kernel has let go
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "base/fd.h"
 #include "base/result.h"
 #include "memory/pool.h"
-#include "port/nic/kernel_ring.h"
-#include "port/nic/queue_kernel.h"
+#include "memory/pool_directory.h"
+#include "port/nic/buffer_source.h"
 #include "port/nic/teardown_probe.h"
 #include "port/nic/umem.h"
 #include "port/port.h"
+#include "xsk/af_xdp_socket.h"
+#include "xsk/queue_kernel.h"
 
 namespace sluice {
 
@@ -45,12 +49,14 @@ class NicQueue final : public Queue {
  public:
   // Control thread. Binds (waiting for a previous socket's pool to be torn down, at most 8 s), fills the fill
   // ring. Does not touch the XDP program: the caller puts socket_fd() into the demux program's XSKMAP.
-  // Errors: queue out of range, in use by another socket, no zero copy where mode asks for it, frames that do
-  // not fit a page.
-  static Result<std::unique_ptr<NicQueue>> open(const NicQueueOptions& options, Umem& umem, PagePool& pool);
+  // `pools`: those whose pages may leave by this queue as they are; none: this pool's only. Errors: queue out
+  // of range, in use by another socket, no zero copy where mode asks for it, frames that do not fit a page.
+  static Result<std::unique_ptr<NicQueue>> open(const NicQueueOptions& options, Umem& umem, PagePool& pool,
+                                                PoolDirectory* pools = nullptr);
 
   // Control thread: checks what can be known before, and makes what closing will need.
-  static Result<std::unique_ptr<NicQueue>> prepare(const NicQueueOptions& options, Umem& umem, PagePool& pool,
+  static Result<std::unique_ptr<NicQueue>> prepare(const NicQueueOptions& options, Umem& umem,
+                                                   std::unique_ptr<BufferSource> buffers,
                                                    QueueKernel& kernel = QueueKernel::real());
   // A call of bind(2) that is to be made.
   struct Bind {
@@ -67,8 +73,8 @@ class NicQueue final : public Queue {
   bool is_bound() const { return bound_; }
   std::string explain_bind(int error) const;
 
-  // The pool's thread. Posts the first pages, also for a queue that only sends: some drivers leak without
-  // (ice, i40e).
+  // The worker. Posts the first buffers, also for a queue that only sends: some drivers leak without (ice,
+  // i40e).
   void fill() { refill(); }
 
   // Control thread, when the worker has let go of it and no bind(2) is under way: gives up the rings. What
@@ -77,10 +83,8 @@ class NicQueue final : public Queue {
   // Any thread, again until it says true: closes the socket, then asks whether the kernel has let go (D7).
   bool let_go();
   // The pool's thread, when let_go() has said so, again until it says true: every page that the kernel held
-  // goes home.
+  // goes home, also those of other pools.
   bool bring_home();
-  // Control thread: no page of the pool is in another queue's TX ring; the pool is forgotten.
-  bool leave_siblings();
   // All that without waiting where it was not done, and with waiting otherwise. The pool must be quiet: its
   // owner thread no longer uses it.
   ~NicQueue() override;
@@ -108,67 +112,39 @@ class NicQueue final : public Queue {
   void recycle(std::span<const Packet> packets) override;
 
  private:
-  // Who has a page, as far as this queue is concerned. Private memory: it is what tells which pages are to
-  // come home when the socket is closed, whatever the rings say (D7).
-  enum class PageState : std::uint8_t {
-    kNotHere,  // free, in the worker's hand, lent: nothing that this socket can reach
-    kFill,     // posted for the NIC to fill; until its packet is received
-    kTx,       // on its way out; until its completion is read
-  };
-
-  NicQueue(const NicQueueOptions& options, Umem& umem, PagePool& pool, QueueKernel& kernel);
+  NicQueue(const NicQueueOptions& options, Umem& umem, std::unique_ptr<BufferSource> buffers,
+           QueueKernel& kernel);
 
   // queue_open.cc
   Result<void> open_socket(bool shared);
   Result<void> make_rings();
-  void unmap_rings();
   void close_and_wait();
 
   // queue.cc
   std::uint32_t refill();
   std::uint32_t reap();
-  std::uint32_t send_home_foreign();
   void kick_tx();
-  void kick_rx();
-  bool can_send_in_place(const Packet& packet) const;
-  bool send_in_place(Packet& packet);
-  bool send_copy(const Packet& packet);
-  PageState& state(PageIndex page) { return page_states_[raw(page)]; }
+  void send(std::span<Packet> packets, BufferSource::How how);
 
-  // Read-only after open().
+  // Read-only after it is bound.
   NicQueueOptions options_;
   Umem& umem_;
-  PagePool& pool_;
-  std::byte* pages_ = nullptr;  // of the arena
-  std::uint32_t page_bytes_ = 0;
-  std::uint32_t page_shift_ = 0;
-  std::uint32_t page_count_ = 0;
-  bool zero_copy_ = false;
+  const std::unique_ptr<BufferSource> buffers_;
   bool shared_ = false;           // the socket is to share a sibling's registration
   bool sharing_refused_ = false;  // its mode is not the sibling's
   bool bound_ = false;            // the kernel may have pages
   bool joined_ = false;           // the UMEM knows its socket
   bool released_ = false;
-  bool home_ = false;  // no page is left here, and none at siblings
+  bool home_ = false;  // no page is left here
   QueueKernel& kernel_;
-  UniqueFd socket_;
   std::unique_ptr<TeardownProbe> probe_;
 
-  KernelRing<xdp_desc> rx_, tx_;
-  KernelRing<std::uint64_t> fill_, completion_;
-  std::vector<PageState> page_states_;   // one per page of the arena
-  std::uint32_t tx_slots_ = 0;           // left in this burst's reservation
-  std::uint32_t tx_written_ = 0;         // of it
-  bool tx_pending_ = false;              // descriptors that the kernel may not have seen yet
-  bool tx_stalled_ = false;              // the NIC is down: kicking again changes nothing
-  std::vector<PageIndex> foreign_home_;  // of other pools, whose return ring was full; at most tx_entries
-  std::uint32_t foreign_out_ = 0;        // of other pools, in our TX ring or foreign_home_
+  AfXdpSocket socket_;
+  bool tx_pending_ = false;  // descriptors that the kernel may not have seen yet
+  bool tx_stalled_ = false;  // the NIC is down: kicking again changes nothing
 
   struct {
-    Counter rx_packets, rx_bytes, tx_packets, tx_bytes, tx_zero_copy, tx_copied, tx_kicks, tx_kick_errors,
-        rx_kicks;
-    Counter drop_no_metadata, drop_tx_ring_full, drop_tx_no_page, drop_too_long;
-    Counter fault_rx_page, fault_tx_page;  // the kernel named a page that it does not have: a driver's bug
+    Counter rx_packets, rx_bytes, tx_packets, tx_bytes, tx_kicks, tx_kick_errors, rx_kicks;
   } stats_;
 };
 

@@ -93,7 +93,7 @@ TEST_F(NicTest, APageOfOneNicIsSentByAnotherAndComesHomeToItsOwnPool) {
   NicQueueOptions options_b = queue_options();
   options_b.netdev = "nic1";
   options_b.ifindex = second.nic_ifindex();
-  auto b = open(options_b, *memory.umem, *pool_b).value();
+  auto b = open(options_b, *memory.umem, *pool_b, memory.pools.get()).value();
   program.set_socket(0, a->socket_fd());
   WireTap tap(second);
   LiveFramesOptions options;
@@ -124,8 +124,8 @@ TEST_F(NicTest, APageOfOneNicIsSentByAnotherAndComesHomeToItsOwnPool) {
   EXPECT_TRUE(until([&] {
     b->poll();
     a->poll();
-    return memory.umem->at_siblings(*pool_a) == 0;
-  })) << memory.umem->at_siblings(*pool_a);
+    return memory.pools->lent(*pool_a) == 0;
+  })) << memory.pools->lent(*pool_a);
   a.reset();
   EXPECT_EQ(pool_a->inflight(), 0u);
 }

@@ -4,14 +4,17 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "port/nic/nic_info.h"
+#include "port/nic/pool_buffers.h"
 #include "port/nic/queue.h"
 
 namespace sluice {
@@ -25,7 +28,7 @@ constexpr std::uint64_t kSlowBindNs = 1'000'000'000;  // from here on the wait i
 // Closing: after this the wait is reported; after the second one there is no safe way on.
 constexpr std::uint64_t kTeardownPatienceNs = 5'000'000'000;
 constexpr std::uint64_t kTeardownLimitNs = 60'000'000'000;
-// Pages of ours in the TX rings of other queues: their workers reap them within a turn.
+// For pages of other queues to go home: their workers make room in their rings within a turn.
 constexpr std::uint64_t kSiblingPatienceNs = 1'000'000'000;
 constexpr long kPauseNs = 1'000'000;
 
@@ -37,59 +40,56 @@ void pause() {
   ::nanosleep(&nap, nullptr);
 }
 
-Result<void> check_against(const NicInfo& info, const NicQueueOptions& options, std::uint32_t page_bytes) {
+Result<void> check_against(const NicInfo& info, const NicQueueOptions& options, std::uint32_t room) {
   // xsk_reg_pool_at_qid takes the larger of the two.
   std::uint32_t queues = std::max(info.rx_queues, info.tx_queues);
   if (raw(options.queue) >= queues) {
     return fail("{} has no queue {}: it has {} (`ethtool -l {}` shows, `ethtool -L` sets them)",
                 options.netdev, raw(options.queue), queues, options.netdev);
   }
-  if (info.mtu + kLinkHeaderBytes + kFrameOffset > page_bytes) {
+  if (info.mtu + kLinkHeaderBytes > room) {
     return fail(
         "the MTU of {} ({}) does not fit pages of {} bytes (at most {}): set daemon.page_bytes = 4096, or "
         "lower the MTU",
-        options.netdev, info.mtu, page_bytes, page_bytes - kLinkHeaderBytes - kFrameOffset);
+        options.netdev, info.mtu, room + kFrameOffset, room - kLinkHeaderBytes);
   }
   return {};
 }
 
 }  // namespace
 
-NicQueue::NicQueue(const NicQueueOptions& options, Umem& umem, PagePool& pool, QueueKernel& kernel)
-    : options_(options), umem_(umem), pool_(pool), kernel_(kernel) {
-  const Arena& arena = umem.arena();
-  SLUICE_CHECK(&pool.arena() == &arena, "pool {} is of another arena", pool.name());
+NicQueue::NicQueue(const NicQueueOptions& options, Umem& umem, std::unique_ptr<BufferSource> buffers,
+                   QueueKernel& kernel)
+    : options_(options), umem_(umem), buffers_(std::move(buffers)), kernel_(kernel) {
+  SLUICE_CHECK(buffers_->memory() == umem.data(),
+               "{} queue {}: the buffers lie in other memory than the UMEM", options.netdev,
+               raw(options.queue));
   SLUICE_CHECK(std::has_single_bit(options.ring_entries) && std::has_single_bit(options.tx_entries),
                "ring entries {} tx {}", options.ring_entries, options.tx_entries);
-  SLUICE_CHECK(std::has_single_bit(arena.page_bytes()), "page bytes {}", arena.page_bytes());
-  pages_ = arena.data();
-  page_bytes_ = arena.page_bytes();
-  page_shift_ = static_cast<std::uint32_t>(std::countr_zero(arena.page_bytes()));
-  page_count_ = arena.page_count();
-  page_states_.resize(page_count_, PageState::kNotHere);
-  foreign_home_.reserve(options.tx_entries);
 }
 
 Result<std::unique_ptr<NicQueue>> NicQueue::prepare(const NicQueueOptions& options, Umem& umem,
-                                                    PagePool& pool, QueueKernel& kernel) {
+                                                    std::unique_ptr<BufferSource> buffers,
+                                                    QueueKernel& kernel) {
   auto info = read_nic_info(options.netdev);
   if (!info) {
     return std::unexpected(info.error());
   }
-  SLUICE_TRY(check_against(*info, options, umem.arena().page_bytes()));
+  SLUICE_TRY(check_against(*info, options, buffers->room()));
   auto probe = TeardownProbe::create(kernel);
   if (!probe) {
     return std::unexpected(probe.error());
   }
-  std::unique_ptr<NicQueue> queue(new NicQueue(options, umem, pool, kernel));
+  std::unique_ptr<NicQueue> queue(new NicQueue(options, umem, std::move(buffers), kernel));
   queue->probe_ = std::move(*probe);
   queue->options_.ifindex = info->ifindex;
   return queue;
 }
 
 // One deadline for both ways, by sharing and by a registration.
-Result<std::unique_ptr<NicQueue>> NicQueue::open(const NicQueueOptions& options, Umem& umem, PagePool& pool) {
-  auto made = prepare(options, umem, pool);
+Result<std::unique_ptr<NicQueue>> NicQueue::open(const NicQueueOptions& options, Umem& umem, PagePool& pool,
+                                                 PoolDirectory* pools) {
+  auto made = prepare(options, umem, std::make_unique<PoolBuffers>(pool, options.tx_entries, pools));
   SLUICE_TRY(made);
   NicQueue& queue = **made;
   const std::uint64_t begun_ns = now_ns(), deadline = begun_ns + kBindPatienceNs;
@@ -126,13 +126,12 @@ Result<NicQueue::Bind> NicQueue::next_bind() {
   const bool shared = sibling >= 0;
   if (!socket_ || shared != shared_) {
     if (auto opened = open_socket(shared); !opened) {
-      unmap_rings();
-      socket_.reset();
+      socket_.close();
       return std::unexpected(opened.error());
     }
   }
   Bind call;
-  call.socket = socket_.get();
+  call.socket = socket_.fd();
   call.address.sxdp_family = AF_XDP;
   call.address.sxdp_ifindex = static_cast<std::uint32_t>(options_.ifindex);
   call.address.sxdp_queue_id = raw(options_.queue);
@@ -156,21 +155,11 @@ Result<NicQueue::Bind> NicQueue::next_bind() {
 }
 
 Result<void> NicQueue::open_socket(bool shared) {
-  unmap_rings();
-  socket_.reset();
+  socket_.close();
   shared_ = shared;
-  if (shared) {
-    socket_.reset(::socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0));
-    if (!socket_) {
-      return fail_errno(errno, "cannot make an AF_XDP socket");
-    }
-  } else {
-    auto registered = umem_.registered_socket();
-    if (!registered) {
-      return std::unexpected(registered.error());
-    }
-    socket_ = std::move(*registered);
-  }
+  auto made = shared ? umem_.bare_socket() : umem_.registered_socket();
+  SLUICE_TRY(made);
+  socket_ = std::move(*made);
   return make_rings();
 }
 
@@ -187,43 +176,30 @@ Result<NicQueue::Bound> NicQueue::bound(int error) {
     return std::unexpected(Error{explain_bind(error), error});
   }
   bound_ = true;
-  SLUICE_TRY(umem_.add_pool(pool_));
-  xdp_options options{};
-  socklen_t option_bytes = sizeof(options);
-  if (::getsockopt(socket_.get(), SOL_XDP, XDP_OPTIONS, &options, &option_bytes) == 0) {
-    zero_copy_ = (options.flags & XDP_OPTIONS_ZEROCOPY) != 0;
-  }
-  umem_.joined(socket_.get(), options_.ifindex, zero_copy_);
+  socket_.note_bound();
+  umem_.joined(socket_.fd(), options_.ifindex, socket_.zero_copy());
   joined_ = true;
   return Bound::kYes;
 }
 
 Result<void> NicQueue::make_rings() {
-  struct Wanted {
-    int option;
-    std::uint32_t entries;
-  };
-  const std::array<Wanted, 4> wanted{{{XDP_UMEM_FILL_RING, options_.ring_entries},
-                                      {XDP_UMEM_COMPLETION_RING, options_.tx_entries},
-                                      {XDP_RX_RING, options_.ring_entries},
-                                      {XDP_TX_RING, options_.tx_entries}}};
-  for (const Wanted& ring : wanted) {
-    if (::setsockopt(socket_.get(), SOL_XDP, ring.option, &ring.entries, sizeof(ring.entries)) < 0) {
-      return fail_errno(errno, "cannot make AF_XDP ring {} of {} entries", ring.option, ring.entries);
-    }
+  const auto made = socket_.make_rings({.rx = options_.ring_entries,
+                                        .tx = options_.tx_entries,
+                                        .fill = options_.ring_entries,
+                                        .completion = options_.tx_entries});
+  if (made) {
+    return {};
   }
-  xdp_mmap_offsets at{};
-  socklen_t at_bytes = sizeof(at);
-  if (::getsockopt(socket_.get(), SOL_XDP, XDP_MMAP_OFFSETS, &at, &at_bytes) < 0 || at_bytes != sizeof(at)) {
-    return fail_errno(errno, "this kernel's AF_XDP is too old (before 5.4)");
+  const XskFault& wrong = made.error();
+  switch (wrong.step) {
+    case XskFault::Step::kOffsets:
+      return fail_errno(wrong.os_errno, "this kernel's AF_XDP is too old (before 5.4)");
+    case XskFault::Step::kMap:
+      return fail_errno(wrong.os_errno, "cannot map AF_XDP ring {}", wrong.ring);
+    default:
+      return fail_errno(wrong.os_errno, "cannot make AF_XDP ring {} of {} entries", wrong.ring,
+                        wrong.entries);
   }
-  int fd = socket_.get();
-  SLUICE_TRY(fill_.map(fd, XDP_UMEM_FILL_RING, XDP_UMEM_PGOFF_FILL_RING, at.fr, options_.ring_entries));
-  SLUICE_TRY(completion_.map(fd, XDP_UMEM_COMPLETION_RING, XDP_UMEM_PGOFF_COMPLETION_RING, at.cr,
-                             options_.tx_entries));
-  SLUICE_TRY(rx_.map(fd, XDP_RX_RING, XDP_PGOFF_RX_RING, at.rx, options_.ring_entries));
-  SLUICE_TRY(tx_.map(fd, XDP_TX_RING, XDP_PGOFF_TX_RING, at.tx, options_.tx_entries));
-  return {};
 }
 
 std::string NicQueue::explain_bind(int error) const {
@@ -255,21 +231,14 @@ std::string NicQueue::explain_bind(int error) const {
   return what + std::strerror(error);
 }
 
-void NicQueue::unmap_rings() {
-  fill_.unmap();
-  completion_.unmap();
-  rx_.unmap();
-  tx_.unmap();
-}
-
 void NicQueue::release() {
   released_ = true;
   if (std::exchange(joined_, false)) {
-    umem_.left(socket_.get());
+    umem_.left(socket_.fd());
   }
-  unmap_rings();  // each mapping holds the socket's file open
+  socket_.unmap_rings();
   if (!bound_) {
-    socket_.reset();  // the kernel never got a page
+    socket_.close();  // the kernel never got a page
     home_ = true;
   }
 }
@@ -280,7 +249,7 @@ bool NicQueue::let_go() {
     return true;
   }
   if (socket_) {
-    kernel_.close(std::move(socket_));
+    kernel_.close(socket_.release());
   }
   return probe_->ask(options_.ifindex, options_.queue) == TeardownProbe::Outcome::kFree;
 }
@@ -305,84 +274,56 @@ void NicQueue::close_and_wait() {
     }
     // In copy mode the kernel itself wrote the pages and stopped with close(2); a NIC that still writes is
     // another matter.
-    SLUICE_CHECK(!(warned && zero_copy_), "{} queue {} may still write to its pages", options_.netdev,
+    SLUICE_CHECK(!(warned && zero_copy()), "{} queue {} may still write to its pages", options_.netdev,
                  raw(options_.queue));
     log::warn("{} queue {}: the kernel has not let go of the closed AF_XDP socket after {} s",
               options_.netdev, raw(options_.queue), kTeardownPatienceNs / 1'000'000'000);
-    if (!zero_copy_) {
+    if (!zero_copy()) {
       break;
     }
     warned = true;
     deadline = now_ns() + kTeardownLimitNs;
   }
-  // Owners of foreign pages are running and make room in their rings; those that have our pages reap them.
+  // Owners of other queues' pages are running and make room in their rings.
   deadline = now_ns() + kSiblingPatienceNs;
   while (!bring_home()) {
-    SLUICE_CHECK(now_ns() < deadline, "{} pages of other queues cannot go home from {} queue {}",
-                 foreign_home_.size(), options_.netdev, raw(options_.queue));
-    pause();
-  }
-  while (!leave_siblings() && now_ns() < deadline) {
+    SLUICE_CHECK(now_ns() < deadline, "pages of other queues cannot go home from {} queue {}",
+                 options_.netdev, raw(options_.queue));
     pause();
   }
 }
 
 bool NicQueue::bring_home() {
-  for (std::uint32_t i = 0; i < page_states_.size(); ++i) {
-    if (page_states_[i] == PageState::kNotHere) {
-      continue;
-    }
-    page_states_[i] = PageState::kNotHere;
-    PageIndex page{i};
-    if (pool_.contains(page)) {
-      pool_.release(page);
-    } else {
-      foreign_home_.push_back(page);
-    }
-  }
-  page_states_.clear();
-  send_home_foreign();
-  return foreign_home_.empty();
-}
-
-bool NicQueue::leave_siblings() {
-  if (umem_.at_siblings(pool_) > 0) {
-    return false;
-  }
-  umem_.forget_pool(pool_);
-  home_ = true;
-  return true;
+  home_ = buffers_->reclaim();
+  return home_;
 }
 
 int NicQueue::socket_fd() const {
-  return socket_.get();
+  return socket_.fd();
 }
 
 bool NicQueue::zero_copy() const {
-  return zero_copy_;
+  return socket_.zero_copy();
 }
 
 void NicQueue::visit(CounterVisitor& visitor) const {
+  const BufferSource::Counters& buffers = buffers_->counters();
   visitor.counter("rx_packets", stats_.rx_packets.value());
   visitor.counter("rx_bytes", stats_.rx_bytes.value());
   visitor.counter("tx_packets", stats_.tx_packets.value());
   visitor.counter("tx_bytes", stats_.tx_bytes.value());
-  visitor.counter("tx_zero_copy", stats_.tx_zero_copy.value());
-  visitor.counter("tx_copied", stats_.tx_copied.value());
+  visitor.counter("tx_zero_copy", buffers.tx_zero_copy.value());
+  visitor.counter("tx_copied", buffers.tx_copied.value());
   visitor.counter("tx_kicks", stats_.tx_kicks.value());
   visitor.counter("tx_kick_errors", stats_.tx_kick_errors.value());
   visitor.counter("rx_kicks", stats_.rx_kicks.value());
-  visitor.counter("drop_no_metadata", stats_.drop_no_metadata.value());
-  visitor.counter("drop_tx_ring_full", stats_.drop_tx_ring_full.value());
-  visitor.counter("drop_tx_no_page", stats_.drop_tx_no_page.value());
-  visitor.counter("drop_too_long", stats_.drop_too_long.value());
-  visitor.counter("fault_rx_page", stats_.fault_rx_page.value());
-  visitor.counter("fault_tx_page", stats_.fault_tx_page.value());
-  xdp_statistics kernel{};
-  socklen_t kernel_bytes = sizeof(kernel);
-  if (::getsockopt(socket_.get(), SOL_XDP, XDP_STATISTICS, &kernel, &kernel_bytes) < 0) {
-    kernel = {};
-  }
+  visitor.counter("drop_no_metadata", buffers.drop_no_metadata.value());
+  visitor.counter("drop_tx_ring_full", buffers.drop_tx_ring_full.value());
+  visitor.counter("drop_tx_no_page", buffers.drop_tx_no_page.value());
+  visitor.counter("drop_too_long", buffers.drop_too_long.value());
+  visitor.counter("fault_rx_page", buffers.fault_rx_page.value());
+  visitor.counter("fault_tx_page", buffers.fault_tx_page.value());
+  const xdp_statistics kernel = socket_.statistics().value_or(xdp_statistics{});
   visitor.counter("rx_dropped", kernel.rx_dropped);
   visitor.counter("rx_invalid_descs", kernel.rx_invalid_descs);
   visitor.counter("tx_invalid_descs", kernel.tx_invalid_descs);

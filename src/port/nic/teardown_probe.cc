@@ -13,7 +13,7 @@ namespace sluice {
 
 namespace {
 constexpr std::uint32_t kPageBytes = 4096;
-constexpr int kEntries = 2;
+constexpr XskRings kRings{.rx = 2, .tx = 0, .fill = 2, .completion = 2};
 constexpr long kPauseNs = 500'000;
 }  // namespace
 
@@ -24,21 +24,20 @@ Result<std::unique_ptr<TeardownProbe>> TeardownProbe::create(QueueKernel& kernel
     return fail_errno(errno, "cannot map a page");
   }
   probe->memory_ = Mapping::adopt(memory, kPageBytes);
-  probe->socket_.reset(::socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0));
-  if (!probe->socket_) {
-    return fail_errno(errno, "cannot make an AF_XDP socket");
+  auto socket = AfXdpSocket::create(kernel);
+  if (!socket) {
+    return fail_errno(socket.error().os_errno, "cannot make an AF_XDP socket");
   }
+  probe->socket_ = std::move(*socket);
   xdp_umem_reg registration{};
   registration.addr = reinterpret_cast<std::uint64_t>(memory);
   registration.len = kPageBytes;
   registration.chunk_size = kPageBytes;
-  if (::setsockopt(probe->socket_.get(), SOL_XDP, XDP_UMEM_REG, &registration, sizeof(registration)) < 0) {
-    return fail_errno(errno, "cannot register a page with AF_XDP");
+  if (auto done = probe->socket_.register_memory(registration); !done) {
+    return fail_errno(done.error().os_errno, "cannot register a page with AF_XDP");
   }
-  for (int option : {XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING, XDP_RX_RING}) {
-    if (::setsockopt(probe->socket_.get(), SOL_XDP, option, &kEntries, sizeof(kEntries)) < 0) {
-      return fail_errno(errno, "cannot make AF_XDP ring {}", option);
-    }
+  if (auto done = probe->socket_.make_rings(kRings); !done) {
+    return fail_errno(done.error().os_errno, "cannot make AF_XDP ring {}", done.error().ring);
   }
   return probe;
 }
@@ -59,11 +58,11 @@ TeardownProbe::Outcome TeardownProbe::ask(int ifindex, QueueId queue) {
   address.sxdp_flags = XDP_COPY;  // asks nothing of the driver
   address.sxdp_ifindex = static_cast<std::uint32_t>(ifindex);
   address.sxdp_queue_id = raw(queue);
-  if (judge(kernel_.bind(socket_.get(), address)) == Outcome::kBusy) {
+  if (judge(socket_.bind(address)) == Outcome::kBusy) {
     return Outcome::kBusy;
   }
   free_ = true;
-  kernel_.close(std::move(socket_));
+  kernel_.close(socket_.release());
   return Outcome::kFree;
 }
 

@@ -12,7 +12,8 @@
 #include "base/fd.h"
 #include "base/ids.h"
 #include "base/result.h"
-#include "port/nic/queue_kernel.h"
+#include "xsk/af_xdp_socket.h"
+#include "xsk/queue_kernel.h"
 
 namespace sluice {
 
@@ -36,7 +37,7 @@ class TeardownProbe {
 
   QueueKernel& kernel_;
   Mapping memory_;  // one page: the smallest UMEM there is
-  UniqueFd socket_;
+  AfXdpSocket socket_;
   bool free_ = false;
 };
 

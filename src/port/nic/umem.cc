@@ -1,9 +1,6 @@
 #include "port/nic/umem.h"
 
-#include <linux/if_xdp.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -14,20 +11,16 @@ namespace sluice {
 
 namespace {
 
-Result<UniqueFd> make_socket() {
-  UniqueFd fd(::socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0));
-  if (fd) {
-    return fd;
-  }
-  switch (errno) {
+std::unexpected<Error> no_socket(int os_errno) {
+  switch (os_errno) {
     case EAFNOSUPPORT:
-      return fail_errno(errno, "this kernel has no AF_XDP: it must be built with CONFIG_XDP_SOCKETS");
+      return fail_errno(os_errno, "this kernel has no AF_XDP: it must be built with CONFIG_XDP_SOCKETS");
     case EPERM:
     case EACCES:
       return fail_errno(
-          errno, "AF_XDP sockets need the capability CAP_NET_RAW (run as root or by the service unit)");
+          os_errno, "AF_XDP sockets need the capability CAP_NET_RAW (run as root or by the service unit)");
     default:
-      return fail_errno(errno, "cannot make an AF_XDP socket");
+      return fail_errno(os_errno, "cannot make an AF_XDP socket");
   }
 }
 
@@ -37,41 +30,40 @@ std::string memory_limit() {
   return limit.rlim_cur == RLIM_INFINITY ? "unlimited" : fmt::format("{} bytes", limit.rlim_cur);
 }
 
-Result<void> register_arena(int fd, const Arena& arena) {
-  xdp_umem_reg registration{};
-  registration.addr = reinterpret_cast<std::uint64_t>(arena.data());
-  registration.len = arena.bytes();
-  registration.chunk_size = arena.page_bytes();
-  registration.headroom = sizeof(sluice_packet_meta);  // see kFrameOffset
-  if (::setsockopt(fd, SOL_XDP, XDP_UMEM_REG, &registration, sizeof(registration)) == 0) {
-    return {};
-  }
-  switch (errno) {
+std::unexpected<Error> not_registered(int os_errno, std::size_t bytes) {
+  switch (os_errno) {
     case ENOBUFS:  // net/xdp/xdp_umem.c, xdp_umem_account_pages
     case EAGAIN:
-      return fail_errno(errno,
+      return fail_errno(os_errno,
                         "the limit on locked memory (RLIMIT_MEMLOCK, {}) is too small to register {} bytes: "
                         "give the capability CAP_IPC_LOCK, or a limit of at least {} bytes (LimitMEMLOCK=)",
-                        memory_limit(), arena.bytes(), arena.bytes());
+                        memory_limit(), bytes, bytes);
     case ENOMEM:
-      return fail_errno(errno,
-                        "no memory to pin {} bytes for the NIC: make the rings or the ports' pages fewer",
-                        arena.bytes());
+      return fail_errno(
+          os_errno, "no memory to pin {} bytes for the NIC: make the rings or the ports' pages fewer", bytes);
     default:
-      return fail_errno(errno, "cannot register {} bytes with AF_XDP", arena.bytes());
+      return fail_errno(os_errno, "cannot register {} bytes with AF_XDP", bytes);
   }
 }
 
 }  // namespace
 
-Umem::Umem(Arena& arena) : arena_(arena), slots_(std::make_unique<std::array<Slot, kMaxPools>>()) {}
-
 Umem::~Umem() {
   SLUICE_CHECK(bound_.empty(), "{} queues are still open", bound_.size());
 }
 
-Result<std::unique_ptr<Umem>> Umem::create(Arena& arena) {
-  std::unique_ptr<Umem> umem(new Umem(arena));
+Result<std::unique_ptr<Umem>> Umem::create(std::span<const UmemRegion> regions, const UmemLayout& layout,
+                                           QueueKernel& kernel) {
+  SLUICE_CHECK(!regions.empty());
+  UmemRegion whole{regions.front().data, 0};
+  for (const UmemRegion& region : regions) {
+    if (region.data != whole.data + whole.bytes) {
+      return fail("regions of one registration must lie side by side: there is a gap behind {} bytes",
+                  whole.bytes);
+    }
+    whole.bytes += region.bytes;
+  }
+  std::unique_ptr<Umem> umem(new Umem(whole, layout, kernel));
   // Now, and not with the first queue: what is wrong with the memory is said where the memory is made.
   auto socket = umem->registered_socket();
   if (!socket) {
@@ -81,13 +73,34 @@ Result<std::unique_ptr<Umem>> Umem::create(Arena& arena) {
   return umem;
 }
 
-Result<UniqueFd> Umem::registered_socket() {
+Result<std::unique_ptr<Umem>> Umem::create(Arena& arena, QueueKernel& kernel) {
+  const UmemRegion all{arena.data(), arena.bytes()};
+  return create(std::span(&all, 1), UmemLayout{.chunk_bytes = arena.page_bytes()}, kernel);
+}
+
+Result<AfXdpSocket> Umem::bare_socket() {
+  auto socket = AfXdpSocket::create(kernel_);
+  if (!socket) {
+    return no_socket(socket.error().os_errno);
+  }
+  return std::move(*socket);
+}
+
+Result<AfXdpSocket> Umem::registered_socket() {
   if (spare_) {
     return std::move(spare_);
   }
-  auto socket = make_socket();
-  if (socket) {
-    SLUICE_TRY(register_arena(socket->get(), arena_));
+  auto socket = bare_socket();
+  SLUICE_TRY(socket);
+  xdp_umem_reg registration{};
+  registration.addr = reinterpret_cast<std::uint64_t>(whole_.data);
+  registration.len = whole_.bytes;
+  registration.chunk_size = layout_.chunk_bytes;
+  registration.headroom = layout_.headroom;
+  registration.flags =
+      layout_.chunks == UmemLayout::Chunks::kUnaligned ? std::uint32_t{XDP_UMEM_UNALIGNED_CHUNK_FLAG} : 0;
+  if (auto registered = socket->register_memory(registration); !registered) {
+    return not_registered(registered.error().os_errno, whole_.bytes);
   }
   return socket;
 }
@@ -109,71 +122,6 @@ void Umem::joined(int fd, int ifindex, bool zero_copy) {
 void Umem::left(int fd) {
   auto removed = std::erase_if(bound_, [fd](const Bound& bound) { return bound.fd == fd; });
   SLUICE_CHECK(removed == 1, "socket {} is not of this UMEM", fd);
-}
-
-Result<void> Umem::add_pool(PagePool& pool) {
-  std::uint32_t count = slot_count_.load(std::memory_order_relaxed);
-  Slot* empty = nullptr;
-  for (std::uint32_t i = 0; i < count; ++i) {
-    Slot& slot = (*slots_)[i];
-    PagePool* known = slot.pool.load(std::memory_order_relaxed);
-    if (known == &pool) {
-      return {};
-    }
-    if (known == nullptr && empty == nullptr) {
-      empty = &slot;
-    }
-  }
-  if (empty == nullptr) {
-    if (count == kMaxPools) {
-      return fail("more than {} queues in one arena", kMaxPools);
-    }
-    empty = &(*slots_)[count];
-    slot_count_.store(count + 1, std::memory_order_release);
-  }
-  empty->pool.store(&pool, std::memory_order_release);
-  return {};
-}
-
-void Umem::forget_pool(PagePool& pool) {
-  SLUICE_CHECK(at_siblings(pool) == 0, "{} pages of pool {} are in other queues' TX rings", at_siblings(pool),
-               pool.name());
-  for (Slot& slot : *slots_) {
-    if (slot.pool.load(std::memory_order_relaxed) == &pool) {
-      slot.pool.store(nullptr, std::memory_order_release);
-    }
-  }
-}
-
-Umem::Slot* Umem::slot_of(PageIndex page) const {
-  std::uint32_t count = slot_count_.load(std::memory_order_acquire);
-  for (std::uint32_t i = 0; i < count; ++i) {
-    PagePool* pool = (*slots_)[i].pool.load(std::memory_order_acquire);
-    if (pool != nullptr && pool->contains(page)) {
-      return &(*slots_)[i];
-    }
-  }
-  return nullptr;
-}
-
-PagePool* Umem::pool_of(PageIndex page) const {
-  Slot* slot = slot_of(page);
-  return slot == nullptr ? nullptr : slot->pool.load(std::memory_order_acquire);
-}
-
-void Umem::lent_to_sibling(PageIndex page, std::int32_t count) {
-  Slot* slot = slot_of(page);
-  SLUICE_CHECK(slot != nullptr, "page {} is of no pool", raw(page));
-  slot->at_siblings.fetch_add(count, std::memory_order_acq_rel);
-}
-
-std::int32_t Umem::at_siblings(const PagePool& pool) const {
-  for (const Slot& slot : *slots_) {
-    if (slot.pool.load(std::memory_order_relaxed) == &pool) {
-      return slot.at_siblings.load(std::memory_order_acquire);
-    }
-  }
-  return 0;
 }
 
 }  // namespace sluice

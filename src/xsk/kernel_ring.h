@@ -12,37 +12,77 @@
 #pragma once
 
 #include <linux/if_xdp.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
 
 #include <atomic>
+#include <cerrno>
+#include <cstddef>
 #include <cstdint>
+#include <utility>
 
-#include "base/fd.h"
-#include "base/result.h"
+#include "xsk/queue_kernel.h"
 
 namespace sluice {
+
+// The memory of one ring. It keeps the socket's file open.
+class RingMapping {
+ public:
+  RingMapping() = default;
+  RingMapping(RingMapping&& other) noexcept { swap(other); }
+  RingMapping& operator=(RingMapping&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~RingMapping() { reset(); }
+
+  // 0, or the errno.
+  int map(QueueKernel& kernel, int socket, std::uint64_t page_offset, std::size_t bytes) {
+    reset();
+    void* data = kernel.map(socket, page_offset, bytes);
+    if (data == nullptr) {
+      return errno;
+    }
+    kernel_ = &kernel;
+    data_ = data;
+    bytes_ = bytes;
+    return 0;
+  }
+  void reset() {
+    if (data_ != nullptr) {
+      kernel_->unmap(std::exchange(data_, nullptr), bytes_);
+    }
+  }
+  std::byte* data() const { return static_cast<std::byte*>(data_); }
+
+ private:
+  void swap(RingMapping& other) {
+    std::swap(kernel_, other.kernel_);
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+  }
+
+  QueueKernel* kernel_ = nullptr;
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
 
 template <typename Entry>
 class KernelRing {
  public:
-  // `option` as above, `page_offset` the place of this ring in the socket's file (XDP_PGOFF_*).
-  Result<void> map(int fd, int option, std::uint64_t page_offset, const xdp_ring_offset& at,
-                   std::uint32_t entries) {
-    auto mapping = Mapping::map(fd, at.desc + entries * sizeof(Entry), PROT_READ | PROT_WRITE, page_offset);
-    if (!mapping) {
-      return with_context(fmt::format("AF_XDP ring {}", option), mapping.error());
+  // `page_offset`: the place of this ring in the socket's file (XDP_PGOFF_*). 0, or the errno.
+  int map(QueueKernel& kernel, int socket, std::uint64_t page_offset, const xdp_ring_offset& at,
+          std::uint32_t entries) {
+    if (const int error = mapping_.map(kernel, socket, page_offset, at.desc + entries * sizeof(Entry))) {
+      return error;
     }
-    mapping_ = std::move(*mapping);
     std::byte* base = mapping_.data();
     producer_ = reinterpret_cast<std::uint32_t*>(base + at.producer);
     consumer_ = reinterpret_cast<std::uint32_t*>(base + at.consumer);
     flags_ = reinterpret_cast<std::uint32_t*>(base + at.flags);
     entries_ = reinterpret_cast<Entry*>(base + at.desc);
     size_ = entries;
-    return {};
+    own_ = peer_ = 0;
+    return 0;
   }
-  // The mapping keeps the socket open: unmap before closing.
   void unmap() { mapping_.reset(); }
 
   std::uint32_t size() const { return size_; }
@@ -88,7 +128,7 @@ class KernelRing {
   }
 
  private:
-  Mapping mapping_;
+  RingMapping mapping_;
   std::uint32_t* producer_ = nullptr;
   std::uint32_t* consumer_ = nullptr;
   std::uint32_t* flags_ = nullptr;

@@ -1,0 +1,281 @@
+#include "port/nic/pool_buffers.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+
+#include "abi/packet_meta.h"
+#include "base/check.h"
+#include "port/copy_bytes.h"
+#include "port/nic/umem.h"
+#include "port/prefetch.h"
+
+namespace sluice {
+
+namespace {
+
+// How far ahead the metadata of packets is asked for. Not a whole burst: pages are a power of two apart, so
+// their metadata fall into very few sets of the first-level cache, and more than these would push each other
+// out.
+constexpr std::uint32_t kPrefetchAhead = 8;
+
+}  // namespace
+
+PoolBuffers::PoolBuffers(PagePool& pool, std::uint32_t tx_entries, PoolDirectory* pools)
+    : pool_(pool),
+      pools_(pools),
+      pages_(pool.arena().data()),
+      page_bytes_(pool.arena().page_bytes()),
+      page_shift_(static_cast<std::uint32_t>(std::countr_zero(pool.arena().page_bytes()))),
+      first_(raw(pool.first())),
+      states_(pool.page_count(), PageState::kNotHere),
+      foreign_(tx_entries) {
+  SLUICE_CHECK(std::has_single_bit(page_bytes_), "page bytes {}", page_bytes_);
+  strays_.reserve(tx_entries);
+}
+
+std::uint32_t PoolBuffers::room() const {
+  return page_bytes_ - kFrameOffset;
+}
+
+inline PoolBuffers::PageState* PoolBuffers::state_of(std::uint64_t page) {
+  const std::uint64_t slot = page - first_;  // below first_ it wraps to a slot that is too large
+  return slot < states_.size() ? &states_[slot] : nullptr;
+}
+
+// --- receive ---
+
+std::uint32_t PoolBuffers::post(std::span<std::uint64_t> addresses) {
+  std::array<PageIndex, kBurst> fresh;
+  const std::uint32_t count =
+      pool_.alloc_bulk(std::span(fresh).first(std::min<std::size_t>(kBurst, addresses.size())));
+  for (std::uint32_t i = 0; i < count; ++i) {
+    states_[raw(fresh[i]) - first_] = PageState::kFill;
+    addresses[i] = std::uint64_t{raw(fresh[i])} << page_shift_;
+  }
+  return count;
+}
+
+BufferSource::Moved PoolBuffers::received(const KernelRing<xdp_desc>& rx, std::uint32_t count,
+                                          std::span<Packet> packets) {
+  for (std::uint32_t i = 0; i < std::min(count, kPrefetchAhead); ++i) {
+    prefetch_to_read(pages_ + rx.entry(i).addr - sizeof(sluice_packet_meta));
+  }
+  Moved moved;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (i + kPrefetchAhead < count) {
+      prefetch_to_read(pages_ + rx.entry(i + kPrefetchAhead).addr - sizeof(sluice_packet_meta));
+    }
+    const xdp_desc& descriptor = rx.entry(i);
+    const std::uint64_t index = descriptor.addr >> page_shift_;
+    PageState* state = state_of(index);
+    if (state == nullptr || *state != PageState::kFill) [[unlikely]] {
+      counters_.fault_rx_page.add(1);  // not a page that the kernel has: whose it is, it stays
+      continue;
+    }
+    *state = PageState::kNotHere;
+    Packet& packet = packets[moved.packets++];
+    const std::uint32_t offset = static_cast<std::uint32_t>(descriptor.addr) & (page_bytes_ - 1);
+    const std::byte* frame = pages_ + descriptor.addr;
+    moved.bytes += descriptor.len;
+    packet.body = frame;
+    packet.head = nullptr;
+    packet.body_bytes = descriptor.len;
+    packet.head_bytes = 0;
+    packet.page = static_cast<PageIndex>(index);
+    packet.page_offset = static_cast<std::uint16_t>(offset);
+    sluice_packet_meta meta{};
+    if (offset >= sizeof(meta)) [[likely]] {
+      std::memcpy(&meta, frame - sizeof(meta), sizeof(meta));
+    }
+    packet.rule = sluice_meta_rule(meta);
+    packet.port = static_cast<PortId>(sluice_meta_port(meta));
+    if (!sluice_meta_is_ours(meta)) [[unlikely]] {
+      counters_.drop_no_metadata.add(1);
+      packet.rule = raw(RuleSlot::kNone);
+      packet.port = PortId::kDrop;
+    }
+  }
+  return moved;
+}
+
+void PoolBuffers::recycle(std::span<const Packet> packets) {
+  std::array<PageIndex, kBurst> home;
+  std::uint32_t count = 0;
+  for (const Packet& packet : packets) {
+    if (packet.page != PageIndex::kNone) {
+      home[count++] = packet.page;
+      if (count == kBurst) {
+        pool_.release_bulk(home);
+        count = 0;
+      }
+    }
+  }
+  pool_.release_bulk(std::span(home.data(), count));
+}
+
+// --- transmit ---
+
+// A frame in one piece, in this arena: `host` may have several arenas, and an app's own frames lie outside of
+// any.
+inline bool PoolBuffers::lies_here(const Packet& packet) const {
+  return packet.page != PageIndex::kNone && packet.head_bytes == 0 &&
+         packet.body == pages_ + (std::size_t{raw(packet.page)} << page_shift_) + packet.page_offset;
+}
+
+inline bool PoolBuffers::may_go(Sending& sending, std::uint32_t bytes) {
+  if (bytes > page_bytes_) [[unlikely]] {
+    counters_.drop_too_long.add(1);
+    return false;
+  }
+  if (sending.written == sending.room) [[unlikely]] {
+    counters_.drop_tx_ring_full.add(1);
+    return false;
+  }
+  return true;
+}
+
+inline void PoolBuffers::write(Sending& sending, std::uint64_t address, std::uint32_t bytes) {
+  xdp_desc& descriptor = sending.tx.slot(sending.written++);
+  descriptor.addr = address;
+  descriptor.len = bytes;
+  descriptor.options = 0;
+  sending.bytes += bytes;
+}
+
+PoolDirectory::Entry* PoolBuffers::lender_of(PageIndex page) {
+  if (lender_ == nullptr || !lender_->contains(page)) {
+    lender_ = pools_->find(page);
+  }
+  return lender_;
+}
+
+// A page of another pool: may it go out here? `wanted`: most that this burst can still ask for.
+bool PoolBuffers::borrow(Sending& sending, PageIndex page, std::uint32_t wanted) {
+  if (pools_ == nullptr) {
+    return false;
+  }
+  if (sending.lender == nullptr || !sending.lender->contains(page)) {
+    if (sending.lender != nullptr && sending.granted != 0) {
+      sending.lender->unlend(sending.granted);
+    }
+    sending.lender = lender_of(page);
+    const auto free = static_cast<std::uint32_t>(foreign_.most() - foreign_.count() - strays_.size());
+    sending.granted = sending.lender == nullptr ? 0 : sending.lender->lend(std::min(wanted, free));
+  }
+  return sending.granted != 0;
+}
+
+void PoolBuffers::send_page(Sending& sending, Packet& packet) {
+  if (packet.page_offset + packet.body_bytes > page_bytes_) [[unlikely]] {
+    counters_.drop_too_long.add(1);
+    return;
+  }
+  if (PageState* state = state_of(raw(packet.page))) {
+    SLUICE_CHECK(*state == PageState::kNotHere, "page {} is with the kernel", raw(packet.page));
+    *state = PageState::kTx;
+  } else {
+    foreign_.insert(packet.page);
+    --sending.granted;
+  }
+  write(sending, (std::uint64_t{raw(packet.page)} << page_shift_) + packet.page_offset, packet.body_bytes);
+  packet.page = PageIndex::kNone;
+  counters_.tx_zero_copy.add(1);
+}
+
+void PoolBuffers::send_copy(Sending& sending, const Packet& packet) {
+  const PageIndex page = pool_.alloc();
+  if (page == PageIndex::kNone) {
+    counters_.drop_tx_no_page.add(1);
+    return;
+  }
+  copy_frame(pages_ + (std::size_t{raw(page)} << page_shift_), packet);
+  states_[raw(page) - first_] = PageState::kTx;
+  write(sending, std::uint64_t{raw(page)} << page_shift_, packet.bytes());
+  counters_.tx_copied.add(1);
+}
+
+// A pool that has lent all that it can spare lends no more: the frame is copied then, as one is that lies
+// elsewhere.
+BufferSource::Moved PoolBuffers::send(KernelRing<xdp_desc>& tx, std::uint32_t room, std::span<Packet> packets,
+                                      How how) {
+  Sending sending{.tx = tx, .room = room};
+  auto left = static_cast<std::uint32_t>(packets.size());
+  for (Packet& packet : packets) {
+    if (may_go(sending, packet.bytes())) {
+      const bool by_page = how == How::kByPage && lies_here(packet) &&
+                           (pool_.contains(packet.page) || borrow(sending, packet.page, left));
+      by_page ? send_page(sending, packet) : send_copy(sending, packet);
+    }
+    --left;
+  }
+  if (sending.granted != 0) {
+    sending.lender->unlend(sending.granted);
+  }
+  return {sending.written, sending.bytes};
+}
+
+void PoolBuffers::completed(const KernelRing<std::uint64_t>& completion, std::uint32_t count) {
+  std::array<PageIndex, kBurst> home;
+  std::uint32_t own = 0;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const std::uint64_t index = completion.entry(i) >> page_shift_;
+    PageState* state = state_of(index);
+    if (state != nullptr && *state == PageState::kTx) [[likely]] {
+      *state = PageState::kNotHere;
+      home[own++] = static_cast<PageIndex>(index);
+    } else if (state == nullptr && index < raw(PageIndex::kNone) &&
+               foreign_.erase(static_cast<PageIndex>(index))) {
+      strays_.push_back(static_cast<PageIndex>(index));
+    } else [[unlikely]] {
+      counters_.fault_tx_page.add(1);
+    }
+  }
+  pool_.release_bulk(std::span(home.data(), own));
+  if (!strays_.empty()) {
+    send_home();
+  }
+}
+
+// To the return ring of their own pool, whose owner may be another thread, a run of one pool's at a time.
+// What does not fit waits for the next turn.
+std::uint32_t PoolBuffers::send_home() {
+  std::size_t kept = 0;
+  std::uint32_t sent = 0;
+  for (std::size_t at = 0; at < strays_.size();) {
+    PoolDirectory::Entry* lender = lender_of(strays_[at]);
+    SLUICE_CHECK(lender != nullptr, "page {} is of no pool", raw(strays_[at]));
+    std::size_t end = at + 1;
+    while (end < strays_.size() && lender->contains(strays_[end])) {
+      ++end;
+    }
+    const auto count = static_cast<std::uint32_t>(end - at);
+    PagePool& pool = lender->pool();
+    lender->unlend(count);  // before: with its last page at home the pool may go
+    const std::uint32_t fitted = pool.release_remote(std::span(strays_).subspan(at, count));
+    if (fitted < count) {
+      lender->lend_again(count - fitted);
+    }
+    for (at += fitted; at < end; ++at) {
+      strays_[kept++] = strays_[at];
+    }
+    sent += fitted;
+  }
+  strays_.resize(kept);
+  return sent;
+}
+
+bool PoolBuffers::reclaim() {
+  for (std::uint32_t slot = 0; slot < states_.size(); ++slot) {
+    if (states_[slot] != PageState::kNotHere) {
+      states_[slot] = PageState::kNotHere;
+      pool_.release(PageIndex{first_ + slot});
+    }
+  }
+  foreign_.take_all([this](PageIndex page) { strays_.push_back(page); });
+  send_home();
+  return strays_.empty();
+}
+
+}  // namespace sluice
