@@ -149,10 +149,26 @@ def check_text(path, text):
         report(path, 1, "length", f"{text.count(chr(10))} lines: a file of more than 700 wants to be two")
 
 
+def anchors(text):
+    """The names by which a page's headings can be linked."""
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", re.sub(r"\]\([^)]*\)", "]", h).lower()).strip().replace(" ", "-") for h in headings}
+
+
 def check_docs(path, text, everything):
-    for target in re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", text):
-        if not re.match(r"[a-z]+:", target) and not os.path.exists(os.path.join(ROOT, os.path.dirname(path), target)):
+    for target, anchor in re.findall(r"\]\(([^)\s#]*)(?:#([^)]*))?\)", text):
+        page = os.path.join(ROOT, os.path.dirname(path), target) if target else os.path.join(ROOT, path)
+        if re.match(r"[a-z]+:", target):
+            continue
+        if target and not os.path.exists(page):
             report(path, 1, "link", f"{target} is not there")
+        elif anchor and page.endswith(".md") and anchor not in anchors(open(page).read() if target else text):
+            report(path, 1, "link", f"{target} has no heading #{anchor}")
+    code = False
+    for n, line in enumerate(text.split("\n")):
+        code ^= line.startswith("```")
+        if len(line) >= 120 and not code and not line.lstrip().startswith(("|", "#")):
+            report(path, n + 1, "doc-line", f"{len(line)} columns: a page's lines end before 120, but a table's")
     for name in sorted(set(re.findall(r"\b(?:drop|fault)_[a-z0-9_]+\b(?!\*)", text))):
         if not name.endswith("_") and not re.search(rf"\b{name}\b", everything):
             report(path, 1, "counter", f"no counter is called {name}")

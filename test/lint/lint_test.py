@@ -45,6 +45,9 @@ FOUND = [  # rule, path, text
     ("tab", "src/a/a.cc", "\tint x;"),
     ("length", "src/a/a.cc", "\n" * 701),
     ("link", "docs/a.md", "[x](nowhere.md)"),
+    ("link", "docs/a.md", "# There\n[x](#nowhere)"),
+    ("link", "docs/a.md", "[x](words.md#nowhere)"),
+    ("doc-line", "docs/a.md", "x" * 120),
     ("counter", "docs/a.md", "`drop_nothing_is_called_so`"),
 ]
 FINE = [  # path, text
@@ -60,7 +63,8 @@ FINE = [  # path, text
     ("src/a/a_test.cc", "while (!done()) {\n  usleep(10);\n}"),
     ("src/a/a.cc", "auto* p = new Thing(1);  // lint: allow(new) owned by C"),
     ("src/port/app/a.cc", '#include "port/app/b.h"\n#include "port/port.h"\n#include "memory/pool.h"'),
-    ("docs/a.md", "[x](https://example.org) `drop_*` [here](#there)"),
+    ("docs/a.md", "[x](https://example.org) `drop_*` [here](#there-it-is)\n## There, it is"),
+    ("docs/a.md", "[x](words.md#memory)\n| " + "x" * 200 + " |\n```\n" + "x" * 200 + "\n```"),
 ]
 
 
