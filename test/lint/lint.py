@@ -174,6 +174,16 @@ def check_docs(path, text, everything):
             report(path, 1, "counter", f"no counter is called {name}")
 
 
+def check_keepers(text, texts):
+    """A file that the table of invariants names is one that the product uses: somebody includes its header."""
+    product = {p: t for p, t in texts.items() if re.match(r"(src|client|cmd)/", p) and re.search(SRC + r"|^cmd/.*\.cc$", role(p))}
+    for named in re.findall(r"^\| D\d+ \|[^|]*\|([^|]*)\|", text, re.M):
+        for path in re.findall(r"`src/([\w/]+)\.(?:h|cc)`", named):
+            users = [p for p, t in product.items() if f'#include "{path}.h"' in t and not p.startswith(f"src/{path}.")]
+            if f"src/{path}.h" in texts and not users:
+                report("ARCHITECTURE.md", 1, "keeper", f"src/{path}.h keeps an invariant, and nothing of the product includes it")
+
+
 def check_quotes(path, text, everything):
     """A heading `like … this` quotes the program: its parts stand in the code (literals joined across lines)."""
     for suite, name in re.findall(r"`([A-Z]\w+)\.([A-Z]\w+)`", text):
@@ -215,6 +225,8 @@ def main():
         if re.search(CODE, path):
             check_code(path, text)
         check_includes(path, text)
+        if path == "ARCHITECTURE.md":
+            check_keepers(text, texts)
         if path.endswith(".md"):
             check_docs(path, text, everything)
             check_quotes(path, text, everything)

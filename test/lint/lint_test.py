@@ -82,6 +82,17 @@ def rules_broken(path, text):
 lint.find_test_sources("src/a/CMakeLists.txt", "sluice_test(a_test SOURCES a_test.cc helper.cc USES a)")
 wrong = [f"{path}: {rule} not found" for rule, path, text in FOUND if rule not in rules_broken(path, text)]
 wrong += [f"{path}: {broken} found in {text!r}" for path, text in FINE for broken in [rules_broken(path, text)] if broken]
+
+
+def keepers_wrong(includer):
+    lint.findings.clear()
+    lint.check_keepers("| D1 | promise | `src/a/kept.h` | `A.Test` |", {"src/a/kept.h": "", "src/a/kept.cc": INCLUDE, includer: INCLUDE})
+    return bool(lint.findings)
+
+
+INCLUDE = '#include "a/kept.h"'
+wrong += [f"{p}: includes what keeps an invariant, and that is not enough" for p in ("src/b/b.cc", "cmd/b.cc") if keepers_wrong(p)]
+wrong += [f"{p}: counts as the product" for p in ("src/b/b_test.cc", "bench/b.cc", "src/a/helper.cc") if not keepers_wrong(p)]
 wrong += [f"no example for {rule}" for rule, *_ in lint.BANS if rule not in {found[0] for found in FOUND}]
 lint.findings.clear()
 lint.check_keys({
