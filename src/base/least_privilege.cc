@@ -252,8 +252,8 @@ Result<void> allow_for_control(Filter& filter) {
   for (int family : kFamilies) {
     SLUICE_TRY(filter.allow_if("socket", {equals(0, static_cast<std::uint64_t>(family))}));
   }
-  // Threads, no processes: who tries is told EPERM, as by a limit. clone3(2) hides its flags in memory, where
-  // no filter reads them; the C library then takes clone(2).
+  // Threads, no processes: clone(2) of a process is told EPERM, as by a limit. clone3(2) hides its flags in
+  // memory, where no filter reads them; the C library then takes clone(2).
   constexpr std::uint64_t kThread = 0x00010000;  // CLONE_THREAD
   SLUICE_TRY(filter.allow_if("clone", {has_bits(0, kThread, kThread)}));
   SLUICE_TRY(filter.answer_if("clone", EPERM, {has_bits(0, kThread, 0)}));

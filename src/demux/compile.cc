@@ -277,8 +277,8 @@ std::uint64_t seed_of(std::uint64_t attempt) {  // splitmix64, made odd
   return (z ^ z >> 31) | 1;
 }
 
-// Robin Hood: who is farther from home stays, which keeps the longest way short. False: longer than the
-// bound.
+// Robin Hood hashing: the key that is farther from its home stays, which keeps the longest probe short.
+// False: longer than the bound.
 bool place(std::span<const std::uint64_t> hashes, std::uint32_t log2, Placement& placement) {
   std::vector<std::int32_t> slots((std::size_t{1} << log2) + SLUICE_MAX_PROBES - 1, -1);
   std::uint32_t probes = 1;

@@ -11,8 +11,8 @@ namespace sluice {
 
 namespace {
 
-// Descriptors that are under way are counted for the user, which is all doors' (unix(7), ETOOMANYREFS): when
-// another door has used that up, until it has ended.
+// The kernel counts descriptors under way per user, and all doors are one user (unix(7), ETOOMANYREFS). When
+// another door has used the limit up, this waits until that door has ended.
 constexpr int kRetryMs = 20;
 
 }  // namespace

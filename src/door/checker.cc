@@ -19,7 +19,7 @@ namespace sluice {
 
 namespace {
 
-// Of a peer: closed at the end of the check, here, where it may wait.
+// A peer's descriptors. They are closed at the end of the check, in this process, which may wait.
 class Taken {
  public:
   explicit Taken(const std::vector<ReceivedFd>& fds) {

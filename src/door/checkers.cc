@@ -114,7 +114,7 @@ void Checkers::give_work() {
   }
 }
 
-// The end of the list: none can be had at present.
+// The end of the list means that no checker can be had at present.
 Checkers::Place Checkers::start() {
   auto door = doors_.open(DoorKind::kChecker, kNobodys, {});
   if (!door) {

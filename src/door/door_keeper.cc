@@ -26,8 +26,8 @@ namespace sluice {
 namespace {
 
 constexpr std::uint64_t kTickNs = 250'000'000;
-// Of what a door has said and the daemon has not read: some ten datagrams, and with them at most 2800
-// descriptors under way. Of all doors together the kernel allows 4096 (kMostDescriptors of the zygote).
+// Bytes that a door has sent and the daemon has not read: some ten datagrams, and with them at most 2800
+// descriptors under way. The kernel allows 4096 for all doors together (kMostDescriptors of the zygote).
 constexpr int kDoorSendBuffer = 4096;
 constexpr const char* kProgramName = "sluice-door";
 constexpr const char* kUndertakers = "closing sockets";  // Door::who
@@ -172,7 +172,7 @@ std::size_t DoorKeeper::ending(const std::string& who) const {
 }
 
 Result<Door> DoorKeeper::open(DoorKind kind, const std::string& who, UniqueFd peer) {
-  // A checker works for everybody: the doors of some do not stand in its way.
+  // A checker works for all ports, so one port's stuck doors do not keep it from being made.
   if (auto room = kind == DoorKind::kChecker ? Result<void>() : need_room_for(who); !room) {
     bury(std::move(peer));
     return std::unexpected(std::move(room.error()));
@@ -196,7 +196,7 @@ void DoorKeeper::kill(std::uint32_t id) {
 }
 
 void DoorKeeper::end(Door door) {
-  // The door reads what was said to it, then the end; it does not wait to say something (tell_daemon()).
+  // The door reads the messages to it, then the end. It does not wait to send something (tell_daemon()).
   ::shutdown(door.channel.get(), SHUT_WR);
   ending_.push_back({.door = std::move(door), .since_ns = now_ns()});
   watch();
@@ -287,7 +287,7 @@ void DoorKeeper::look_at_undertaker(std::uint64_t now) {
     return;
   }
   char answer = 0;
-  // With descriptors it is none of its answers, and is not taken.
+  // An undertaker's answer never comes with descriptors: a datagram that does is not taken.
   while (!undertaker_->under_way.empty() &&
          next_datagram(undertaker_->door.channel.get()) == NextDatagram::kBytes &&
          ::recv(undertaker_->door.channel.get(), &answer, 1, MSG_DONTWAIT) > 0) {

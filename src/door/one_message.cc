@@ -31,7 +31,7 @@ void run_message_door(int channel, int peer) {
     report.what = not_yet ? MessageReport::What::kNotYet : MessageReport::What::kClosed;
   } else {
     report.had_descriptors = (header.msg_flags & MSG_CTRUNC) != 0 ? 1 : 0;
-    // An empty message looks like the end, and deserves the same.
+    // An empty message looks like the end of the connection, and is treated as one.
     const bool read = got > 0 || report.had_descriptors != 0;
     report.what = read ? MessageReport::What::kRead : MessageReport::What::kClosed;
   }
@@ -46,7 +46,7 @@ bool hear_message_door(int channel, OneMessage& message) {
     return false;
   }
   Datagram datagram;
-  // A door of this kind sends no descriptors: one that does says nothing that is taken.
+  // A door of this kind sends no descriptors. A message that comes with some is not taken.
   const auto receive = [&] { return ::recv(channel, datagram.data(), datagram.size(), MSG_DONTWAIT); };
   const ssize_t got = next == NextDatagram::kBytes ? receive_also_after_reset(receive) : 0;
   message = {};

@@ -35,20 +35,20 @@ constexpr rlim_t kMostDescriptors = 4096;  // of the zygote: one per door that r
 constexpr std::uint32_t kNobody = 65534;
 constexpr long kBetweenZygotesNs = 100'000'000;  // when one is killed again and again
 
-// Of a door's address space: one that its peer has taken over cannot use the machine's memory up. A door
-// needs some 10 MiB, most of it libraries.
+// A door's address space, so that a door that its peer has taken over cannot use the machine's memory up. A
+// door needs some 10 MiB, most of it libraries.
 // A sanitizer's shadow is larger.
 #if defined(SLUICE_SANITIZED)
 constexpr rlim_t kMostAddressSpace = RLIM_INFINITY;
 #else
 constexpr rlim_t kMostAddressSpace = rlim_t{256} << 20;
 #endif
-// A door that never rests takes little from who has work to do on the same CPU. Its peer is what waits.
+// A door that never rests takes little from other work on the same CPU. It is its own peer that waits.
 constexpr int kDoorNiceness = 10;
-// In zygote and doors: what stands in for the daemon's own standard streams, which no door may write to.
+// In zygote and doors /dev/null replaces the daemon's own standard streams, to which no door may write.
 constexpr int kNullFile = kZygoteSocket + 1;
 
-// Doors and the zygote. What only the zygote makes is taken from a door before it looks at its peer.
+// System calls of doors and the zygote. A door loses those of the zygote alone before it looks at its peer.
 constexpr std::string_view kDoorCalls[] = {
     "read",          "write",           "close",          "recvmsg",
     "recvfrom",      "sendto",          "poll",           "ppoll",
@@ -83,7 +83,7 @@ Result<void> give_up_privileges() {
   return allow_system_calls(calls);
 }
 
-// A door that has been made, until it has ended.
+// A door from its fork to its end.
 struct Child {
   UniqueFd process;  // a pidfd
 };
@@ -97,9 +97,9 @@ pid_t fork_with_pidfd(int& pidfd) {
   return static_cast<pid_t>(::syscall(SYS_clone3, &args, sizeof args));
 }
 
-// All doors run as the same user. None may signal another, neither by tgkill(2) nor by fcntl(F_SETOWN). What
-// descriptors are under way is counted for the user too: a door sends them to the daemon alone, whose
-// patience is bounded (DoorKeeper), and gives nobody else its channel.
+// All doors run as the same user. None may signal another, neither by tgkill(2) nor by fcntl(F_SETOWN). The
+// kernel also counts descriptors under way for that user. So a door sends descriptors to the daemon alone,
+// which bounds them (DoorKeeper), and gives nobody else its channel.
 Result<void> allow_calls_of_a_door(int channel) {
   const std::array<NarrowCall, 4> narrow{
       NarrowCall{.name = "fcntl", .argument = 1, .value = F_GETFL},
@@ -118,7 +118,7 @@ Result<void> allow_calls_of_a_door(int channel) {
   if (request.kind == DoorKind::kGuest) {
     ::setpriority(PRIO_PROCESS, 0, kDoorNiceness);
   }
-  // Nothing of the zygote's: its socket, and what it knows of other doors.
+  // A door keeps nothing of the zygote's: neither its socket nor its notes on other doors.
   const int first = std::min(channel, peer < 0 ? channel : peer), second = std::max(channel, peer);
   ::close_range(kZygoteSocket, static_cast<unsigned>(first - 1), 0);
   if (second > first + 1) {
@@ -140,7 +140,7 @@ class Zygote {
   void serve() {
     while (wait() && take_request()) {
     }
-    // A door of ours ends when it sees the end of its channel. One that its peer has taken over may not.
+    // An honest door ends when it sees the end of its channel. One that its peer has taken over may not.
     for (const auto& [id, child] : children_) {
       kill(id);
     }
@@ -196,9 +196,9 @@ class Zygote {
     if (pid == 0) {
       be_a_door(request, channel, peer, run_door_);
     }
-    ::close(channel);  // who made it sees the end of it when there is no door
+    ::close(channel);  // the daemon sees the end of its channel when there is no door
     if (pid < 0) {
-      // The peer's socket may not be closed by us, and the daemon has closed its own: it stays.
+      // The zygote may not close the peer's socket, and the daemon has closed its own: it stays open.
       return;
     }
     if (peer >= 0) {
@@ -221,7 +221,7 @@ class Zygote {
                    WEXITED | WNOHANG) == 0 &&
           info.si_pid != 0;
       const bool died = ended && info.si_code != CLD_EXITED && info.si_status != SIGKILL;
-      // It cannot say so itself; a check that failed, or a system call that it may not make.
+      // The door cannot say so itself: a check failed, or it made a system call that it may not make.
       if (died && log_budget_.take()) {
         log::error("a door, pid {}, died of signal {}", info.si_pid, info.si_status);
       }
@@ -234,8 +234,8 @@ class Zygote {
   std::map<std::uint32_t, Child> children_;
 };
 
-// The parent of zygotes replaces one that was killed, which a confined daemon cannot do. It reads nothing, so
-// nobody can tell it anything; it keeps what a zygote needs to become somebody else.
+// The parent of zygotes replaces a zygote that was killed, which a confined daemon cannot do. It reads
+// nothing, so no message can attack it. It keeps the capabilities by which a zygote becomes another user.
 Result<void> keep_what_zygotes_give_up() {
   if (::geteuid() != 0) {
     return {};
