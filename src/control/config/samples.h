@@ -6,7 +6,7 @@
 namespace sluice {
 
 // Members of the switch behind one of two NICs: a guest and a tap.
-inline constexpr std::string_view kMembers = R"([nic.eth1]
+inline constexpr std::string_view kSwitchPorts = R"([nic.eth1]
 [nic.eth2]
 [port.vm0]
 type = "guest"

@@ -31,7 +31,7 @@ TEST(ConfigWarnings, SayThatADropRuleOnPortsIsNoFirewall) {
 
 TEST(ConfigWarnings, SayWhatATrustedGuestMayDoAndWhoseAddressAnAppSendsFrom) {
   Config config =
-      parse_config(std::string(kMembers) +
+      parse_config(std::string(kSwitchPorts) +
                        "[port.web]\ntype = \"app\"\nsocket = \"/w\"\nmac = \"52:54:00:00:00:01\"\n"
                        "uplink = \"eth1\"\n"
                        "[[rule]]\nport = \"vm0\"\nmatch = \"ip_proto tcp\"\nto = \"web\"\n",
@@ -57,7 +57,7 @@ TEST(ConfigWarnings, SayThatAnAppWithAnUplinkNeedsAnAddress) {
 }
 
 TEST(ConfigWarnings, SayWhenARuleTakesWhatIsForAddresses) {
-  Config config = parse_config(std::string(kMembers) +
+  Config config = parse_config(std::string(kSwitchPorts) +
                                    "[[rule]]\nnic = \"eth1\"\nmatch = \"\"\nto = \"drop\"\n"
                                    "[[rule]]\nport = \"vm0\"\nmatch = \"\"\nto = \"drop\"\n"
                                    "[[rule]]\nport = \"vm0\"\nmatch = \"dst_port 1\"\nto = \"host0\"\n",
