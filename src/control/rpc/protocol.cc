@@ -54,9 +54,6 @@ bool has_type(const json& value, RpcParam::Type type) {
       return value.is_number_integer();
     case RpcParam::Type::kBoolean:
       return value.is_boolean();
-    case RpcParam::Type::kStrings:
-      return value.is_array() &&
-             std::ranges::all_of(value, [](const json& item) { return item.is_string(); });
     case RpcParam::Type::kAny:
       return true;
   }
@@ -64,25 +61,13 @@ bool has_type(const json& value, RpcParam::Type type) {
 }
 
 std::string_view type_name(RpcParam::Type type) {
-  constexpr std::string_view kNames[] = {"a string", "an integer", "true or false", "an array of strings",
-                                         "a value"};
+  constexpr std::string_view kNames[] = {"a string", "an integer", "true or false", "a value"};
   return kNames[static_cast<std::size_t>(type)];
 }
 
 // By name, checked against `specs`; the error is what is wrong with them.
 Result<json> named_params(const json& request, const std::vector<RpcParam>& specs) {
-  json named = json::object();
-  if (auto given = request.find("params"); given != request.end()) {
-    if (given->is_object()) {
-      named = *given;
-    } else if (given->size() > specs.size()) {
-      return fail("{} parameters are too many; there are {}", given->size(), specs.size());
-    } else {
-      for (std::size_t i = 0; i < given->size(); ++i) {
-        named[specs[i].name] = (*given)[i];
-      }
-    }
-  }
+  json named = request.value("params", json::object());
   for (const auto& [name, value] : named.items()) {
     auto spec = std::ranges::find(specs, name, &RpcParam::name);
     if (spec == specs.end()) {
@@ -157,7 +142,7 @@ json RpcMethods::call(const json& request, const json& id) const {
   }
 }
 
-// One element of a batch, or a single request. Section 4: a request without an id is a notification, and has
+// Section 4: a request without an id is a notification, and has
 // no reply whatever becomes of it; section 5: what is not a request is answered with a null id, unless the id
 // can be told.
 std::optional<json> RpcMethods::handle_one(const json& request) const {
@@ -176,8 +161,8 @@ std::optional<json> RpcMethods::handle_one(const json& request) const {
   if (method == request.end() || !method->is_string()) {
     return rpc_error(reply_id, RpcCode::kInvalidRequest, "method must be a string");
   }
-  if (params != request.end() && !params->is_structured()) {
-    return rpc_error(reply_id, RpcCode::kInvalidRequest, "params must be an object or an array");
+  if (params != request.end() && !params->is_object()) {
+    return rpc_error(reply_id, RpcCode::kInvalidRequest, "params must be an object");
   }
   if (id != request.end() && !id_is_good) {
     return rpc_error(nullptr, RpcCode::kInvalidRequest, "id must be a string, a number or null");
@@ -199,32 +184,14 @@ std::optional<std::string> RpcMethods::handle(std::string_view text) const {
   if (request.is_discarded()) {
     return rpc_text(rpc_error(nullptr, RpcCode::kParseError, "not JSON"));
   }
-  auto too_large = [](const json& id) {
-    return rpc_text(rpc_error(id, RpcCode::kInternalError, "the reply is too large"));
-  };
-  if (!request.is_array()) {
-    auto reply = handle_one(request);
-    if (!reply) {
-      return std::nullopt;
-    }
-    std::string out = rpc_text(*reply);
-    return out.size() <= kMaxReplyBytes ? out : too_large((*reply)["id"]);
+  auto reply = handle_one(request);
+  if (!reply) {
+    return std::nullopt;
   }
-  if (request.empty() || request.size() > kMaxBatch) {
-    return rpc_text(rpc_error(nullptr, RpcCode::kInvalidRequest,
-                              fmt::format("a batch holds 1 to {} requests", kMaxBatch)));
-  }
-  std::string out;
-  for (const json& element : request) {
-    auto reply = handle_one(element);
-    if (!reply) {
-      continue;
-    }
-    std::string one = rpc_text(*reply);
-    out += out.empty() ? "[" : ",";
-    out += out.size() + one.size() <= kMaxReplyBytes ? one : too_large((*reply)["id"]);
-  }
-  return out.empty() ? std::nullopt : std::optional(out + "]");
+  std::string out = rpc_text(*reply);
+  return out.size() <= kMaxReplyBytes
+             ? out
+             : rpc_text(rpc_error((*reply)["id"], RpcCode::kInternalError, "the reply is too large"));
 }
 
 std::optional<std::string_view> LineBuffer::next() {

@@ -1,4 +1,5 @@
-// JSON-RPC 2.0 (https://www.jsonrpc.org/specification) as text in, text out; and the lines that carry it.
+// JSON-RPC 2.0 (https://www.jsonrpc.org/specification) as text in, text out; and the lines that carry it. Without
+// batches, and with parameters by name alone: a client sends one line after the other.
 // No sockets here: this is what the fuzzer and the table of the specification's examples drive.
 #pragma once
 
@@ -17,7 +18,6 @@ namespace sluice {
 
 inline constexpr std::size_t kMaxRequestBytes = std::size_t{1} << 20;  // one line (D6)
 inline constexpr std::size_t kMaxReplyBytes = std::size_t{32} << 20;   // 65536 rules of `show.rules` fit
-inline constexpr std::size_t kMaxBatch = 256;                          // requests in one batch (D6)
 inline constexpr std::uint64_t kMaxHeldNs = 3'000'000'000;             // a reply, for what it says to be so
 inline constexpr int kMaxDepth = 32;                                   // of nesting; a port or a rule needs 4
 
@@ -32,7 +32,7 @@ enum class RpcCode : int {
 };
 
 struct RpcParam {
-  enum class Type { kString, kInteger, kBoolean, kStrings, kAny };
+  enum class Type { kString, kInteger, kBoolean, kAny };
   enum class Need { kRequired, kOptional };
   std::string name;
   Type type = Type::kString;
@@ -43,7 +43,7 @@ using RpcHandler = std::function<Result<nlohmann::json>(const nlohmann::json& pa
 
 class RpcMethods {
  public:
-  // Parameters by name, or by position in the order of `params`; the handler gets them by name, checked.
+  // Parameters have names; the handler gets them checked.
   void add(std::string name, std::vector<RpcParam> params, RpcHandler handler);
 
   // Methods whose change may need a while to be in effect: their replies are held back until `settled` says
@@ -54,7 +54,7 @@ class RpcMethods {
   bool is_held() const { return slow_ && !is_settled(); }
   bool is_settled() const { return !settled_ || settled_(); }
 
-  // The reply to one request or batch, without a newline; none for notifications alone. Throws
+  // The reply to one request, without a newline; none for a notification. Throws
   // std::bad_alloc where there is no room for it, and nothing else.
   std::optional<std::string> handle(std::string_view request) const;
 

@@ -103,7 +103,8 @@ TEST_F(RpcServerTest, AnswersInOrderWhatComesInOnePiece) {
   with_client([](RpcClient& client) {
     std::string lines;
     for (int i = 0; i < 1000; ++i) {
-      lines += fmt::format(R"({{"jsonrpc":"2.0","method":"echo","params":["{}"],"id":{}}})", i, i) + "\n";
+      lines +=
+          fmt::format(R"({{"jsonrpc":"2.0","method":"echo","params":{{"text":"{}"}},"id":{}}})", i, i) + "\n";
     }
     ASSERT_TRUE(client.send_line(lines));
     for (int i = 0; i < 1000; ++i) {
@@ -115,7 +116,7 @@ TEST_F(RpcServerTest, AnswersInOrderWhatComesInOnePiece) {
 TEST_F(RpcServerTest, AnswersAClientThatHasClosedItsSide) {
   start();
   with_client([](RpcClient& client) {
-    ASSERT_TRUE(client.send_line(R"({"jsonrpc":"2.0","method":"echo","params":["last"],"id":1})"));
+    ASSERT_TRUE(client.send_line(R"({"jsonrpc":"2.0","method":"echo","params":{"text":"last"},"id":1})"));
     ::shutdown(client.fd(), SHUT_WR);
     EXPECT_EQ(json::parse(client.receive_line().value())["result"], "last");
     EXPECT_FALSE(client.receive_line());
@@ -127,7 +128,7 @@ TEST_F(RpcServerTest, Crash_ClientThatDiesInTheMiddleIsForgotten) {
   start();
   {
     auto client = RpcClient::connect(path_).value();
-    ASSERT_TRUE(client.send_line(R"({"jsonrpc":"2.0","method":"large","params":[8000000],"id":1})"));
+    ASSERT_TRUE(client.send_line(R"({"jsonrpc":"2.0","method":"large","params":{"bytes":8000000},"id":1})"));
     ASSERT_TRUE(serve_until([&] { return server_->client_count() == 1; }));
     loop_->turn(100);  // the reply is on its way, and fills the socket
   }
@@ -181,7 +182,7 @@ TEST_F(RpcServerTest, WhoLeavesWhileItsReplyIsHeldBackIsForgottenAndWhoWaitsLong
 TEST_F(RpcServerTest, Malicious_D6_ClientThatTakesNothingIsCutOffAndTheOthersAreServed) {
   start({.stall_timeout_ns = 50'000'000});
   auto slow = RpcClient::connect(path_).value();
-  ASSERT_TRUE(slow.send_line(R"({"jsonrpc":"2.0","method":"large","params":[30000000],"id":1})"));
+  ASSERT_TRUE(slow.send_line(R"({"jsonrpc":"2.0","method":"large","params":{"bytes":30000000},"id":1})"));
   with_client(
       [](RpcClient& client) { EXPECT_EQ(client.call("echo", {{"text", "hello"}}).value(), "hello"); });
   EXPECT_TRUE(serve_until([&] { return server_->cut_off_count() == 1 && server_->client_count() == 0; }));
