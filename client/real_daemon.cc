@@ -14,10 +14,11 @@
 
 #include "base/event_loop.h"
 #include "port/app/app_port.h"
+#include "port/fake_services.h"
 
 namespace sluice::testing {
 
-class RealDaemon::Impl final : public AppPortHost {
+class RealDaemon::Impl final : public test::FakeServices {
  public:
   Impl(const std::string& socket, const RealDaemonOptions& options)
       : call_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
@@ -62,7 +63,7 @@ class RealDaemon::Impl final : public AppPortHost {
   }
   void make_port() {
     port_.reset();
-    auto port = AppPort::create(options_, *loop_, *this);
+    auto port = AppPort::create(options_, *loop_, services());
     ASSERT_TRUE(port) << port.error().message;
     port_ = std::move(*port);
   }
@@ -80,10 +81,6 @@ class RealDaemon::Impl final : public AppPortHost {
     loop_->remove(lanes_.at(worker)->wake_fd());
     lanes_.erase(worker);
   }
-  void set_attached(PortId, bool) override {}
-  void set_pressure(PortId, WorkerId, bool) override {}
-  Result<void> open_queues(PortId, Arena&, std::span<PagePool* const>) override { return {}; }
-  void close_queues(PortId, std::function<void()> closed) override { closed(); }
 
  private:
   void start() {

@@ -11,6 +11,9 @@
 #include "control/check_mode.h"
 #include "control/daemon.h"
 #include "control/engine/engine.h"
+#include "control/port_types/app_type.h"
+#include "control/port_types/guest_type.h"
+#include "control/port_types/tap_type.h"
 #include "door/door_keeper.h"
 
 namespace {
@@ -34,11 +37,21 @@ Result<void> give_up_privileges(Confine confine) {
   return {};
 }
 
+// The types of ports: what [port.NAME] says for `type`, and who makes them.
+PortTypes port_types(const Config& config, EventLoop& loop, DoorKeeper& doors) {
+  PortTypes types;
+  types["app"] = std::make_unique<AppType>(loop, doors);
+  types["guest"] = std::make_unique<GuestType>(loop, doors, config.daemon.guest_memory_bytes);
+  types["tap"] = std::make_unique<TapType>();
+  return types;
+}
+
 Result<std::unique_ptr<ControlTarget>> make_engine(const Config& config, EventLoop& loop, DoorKeeper& doors,
                                                    Confine confine) {
   SLUICE_TRY(give_up_privileges(confine));
   doors.watch_on(loop);
-  auto engine = SLUICE_TRY(Engine::create(config, loop, doors));
+  auto engine = SLUICE_TRY(
+      Engine::create(config, {.loop = &loop, .types = port_types(config, loop, doors), .doors = &doors}));
   return std::unique_ptr<ControlTarget>(std::move(engine));
 }
 

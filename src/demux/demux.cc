@@ -374,17 +374,17 @@ const sluice_cpu_counters& Demux::of_cpu(std::uint32_t cpu) const {
   return reinterpret_cast<const sluice_cpu_counters*>(counters_.data())[cpu];
 }
 
-Demux::RuleCount& Demux::RuleCount::operator+=(const RuleCount& more) {
+RuleCount& RuleCount::operator+=(const RuleCount& more) {
   packets += more.packets;
   bytes += more.bytes;
   return *this;
 }
 
-Demux::RuleCount Demux::RuleCount::operator-(const RuleCount& less) const {
+RuleCount RuleCount::operator-(const RuleCount& less) const {
   return RuleCount{.packets = packets - less.packets, .bytes = bytes - less.bytes};
 }
 
-Demux::RuleCount Demux::rule_sum(RuleSlot slot) const {
+RuleCount Demux::rule_sum(RuleSlot slot) const {
   RuleCount sum;
   for (std::uint32_t cpu = 0; cpu < cpus_; ++cpu) {
     const sluice_rule_counters& part = of_cpu(cpu).rule[raw(slot)];
@@ -401,7 +401,7 @@ sluice_port_counters Demux::port_sum(PortId port) const {
   return sum;
 }
 
-Result<Demux::RuleCount> Demux::rule_count(RuleSlot slot) const {
+Result<RuleCount> Demux::rule_count(RuleSlot slot) const {
   if (raw(slot) >= kMaxRules) {
     return fail("rule slot {}: expected 0 .. {}", raw(slot), kMaxRules - 1);
   }

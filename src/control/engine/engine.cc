@@ -1,17 +1,11 @@
 #include "control/engine/engine.h"
 
-#include <net/if.h>
-
 #include <algorithm>
-#include <cerrno>
 
-#include "base/check.h"
 #include "base/descriptors.h"
 #include "base/leave_behind.h"
 #include "base/log.h"
-#include "control/engine/options_of.h"
-#include "port/guest/virtio/call_sender.h"
-#include "port/guest/virtio/guest_scratch.h"
+#include "control/engine/undo.h"
 
 namespace sluice {
 
@@ -21,55 +15,93 @@ namespace {
 constexpr std::uint64_t kReadyPatienceNs = 5'000'000'000;
 constexpr std::uint64_t kEndPatienceNs = 3'000'000'000;
 
-// How rules name what is neither kernel, drop nor an app.
-const std::string kNetdevPrefix = "netdev:";
+void append(std::string& failures, const std::string& what, const Error& error) {
+  failures += fmt::format("{}{}: {}", failures.empty() ? "" : "; ", what, error.message);
+}
 
-std::unique_ptr<Waker> make_waker(const std::vector<WorkerConfig>& workers) {
+// Where a step sets rules; "" for other steps.
+std::string rules_place(const Action& action) {
+  if (const auto* rules = std::get_if<SetRules>(&action)) {
+    return "nic " + rules->nic;
+  }
+  const auto* ingress = std::get_if<SetIngressRules>(&action);
+  return ingress == nullptr ? "" : "port " + ingress->port;
+}
+
+}  // namespace
+
+// --- beginning and end ---
+
+Result<std::unique_ptr<Engine>> Engine::create(const Config& config, Parts parts) {
+  std::unique_ptr<Engine> engine(new Engine(std::move(parts)));
+  SLUICE_TRY(engine->start(config));
+  return engine;
+}
+
+Result<void> Engine::start(const Config& config) {
+  current_.daemon = config.daemon;
+  host_memory_ =
+      std::make_unique<HostMemory>(config.daemon.page_bytes, huge_option(config.daemon.huge_pages));
+  workers_ = SLUICE_TRY(Workers::start(config.daemon.workers, parts_.types));
+  keeper_ = SLUICE_TRY(QueueKeeper::create({.loop = parts_.loop,
+                                            .host_memory = host_memory_.get(),
+                                            .workers = workers_->all(),
+                                            .kernel = parts_.kernel}));
+  wire();
+  make_waker(config.daemon.workers);
+  stalls_->begin(*parts_.loop, [this] { waker_->reap(); });
+  watch_ = SLUICE_TRY(NicWatch::start(*parts_.loop, [this](const NicEvent& event) { on_nic_event(event); }));
+  SLUICE_TRY(apply(config));
+  return wait_for_queues();
+}
+
+void Engine::wire() {
+  table_ = std::make_unique<PortTable>(
+      PortTable::Parts{.workers_pass = [this] { workers_->pass(); },
+                       .rules_lead_to = [this](PortId port) { return rules_->lead_to(port); },
+                       .left_over = [this] { retry_later(); }});
+  nics_ = std::make_unique<Nics>(Nics::Parts{
+      .machine = parts_.machine,
+      .workers = workers_->all(),
+      .keeper = keeper_.get(),
+      .table = table_.get(),
+      .is_owned = [this](const std::string& netdev, QueueId queue) { return is_owned(netdev, queue); },
+      .came_back = [this](Nic& nic) { nic_came_back(nic); },
+      .report = [this](const std::string& what, const Error& error) { log_once(what, error); }});
+  owned_ = std::make_unique<OwnedQueues>(
+      OwnedQueues::Parts{.nic = [this](NicId id) { return nics_->find(id); }, .keeper = keeper_.get()});
+  rules_ = std::make_unique<Rules>(
+      Rules::Parts{.table = table_.get(),
+                   .program =
+                       [this](const std::string& netdev) {
+                         Nic* const nic = nics_->find(netdev);
+                         return nic == nullptr ? nullptr : &nic->program();
+                       },
+                   .ifindex = [this](const std::string& netdev) { return parts_.machine->ifindex(netdev); },
+                   .workers = static_cast<std::uint32_t>(workers_->count()),
+                   .publish = [this] { rebuild_switch(); }});
+  stalls_ = std::make_unique<Stalls>(*workers_);
+  id_rest_ = std::make_unique<IdRest>(*parts_.loop, *workers_, table_->resting(), nics_->resting());
+  std::vector<const Worker*> watched;
+  for (const auto& worker : workers_->all()) {
+    watched.push_back(worker.get());
+  }
+  thread_watch_ = std::make_unique<ThreadWatch>(std::move(watched));
+}
+
+void Engine::make_waker(const std::vector<WorkerConfig>& workers) {
   Waker::Options options;
   for (const WorkerConfig& worker : workers) {
     if (worker.cpu) {
       options.cpus_of_workers.push_back(*worker.cpu);
     }
   }
-  options.prepare = [] { (void)CallSender::of_this_thread(); };
-  return std::make_unique<Waker>(options);
-}
-
-}  // namespace
-
-Engine::Engine(EventLoop& loop, DoorKeeper& doors)
-    : loop_(loop), doors_(doors), guest_scratch_(std::make_shared<WorkerScratch>()) {}
-
-Result<std::unique_ptr<Engine>> Engine::create(const Config& config, EventLoop& loop, DoorKeeper& doors,
-                                               QueueKernel& kernel) {
-  std::unique_ptr<Engine> engine(new Engine(loop, doors));
-  engine->current_.daemon = config.daemon;
-  engine->host_memory_ =
-      std::make_unique<HostMemory>(config.daemon.page_bytes, huge_option(config.daemon.huge_pages));
-  engine->guest_memory_ = std::make_shared<MemoryBudget>(config.daemon.guest_memory_bytes);
-  SLUICE_TRY(engine->start_workers(config.daemon.workers));
-  auto keeper = QueueKeeper::create({.loop = &loop,
-                                     .host_memory = engine->host_memory_.get(),
-                                     .workers = engine->workers_,
-                                     .kernel = &kernel});
-  SLUICE_TRY(keeper);
-  engine->keeper_ = std::move(*keeper);
-  engine->waker_ = make_waker(config.daemon.workers);
-  std::vector<const Worker*> watched;
-  for (const auto& worker : engine->workers_) {
-    watched.push_back(worker.get());
-  }
-  engine->thread_watch_ = std::make_unique<ThreadWatch>(std::move(watched));
-  engine->watch_stalls();
-  Engine* self = engine.get();
-  auto watch = NicWatch::start(loop, [self](const NicEvent& event) { self->on_nic_event(event); });
-  if (!watch) {
-    return std::unexpected(watch.error());
-  }
-  engine->watch_ = std::move(*watch);
-  SLUICE_TRY(engine->apply(config));
-  SLUICE_TRY(engine->wait_for_queues());
-  return engine;
+  options.prepare = [this] {
+    for (const auto& [word, type] : parts_.types) {
+      type->prepare_waker();
+    }
+  };
+  waker_ = std::make_unique<Waker>(options);
 }
 
 // The start fails where the machine refuses a queue, and does not where the kernel is slow or another program
@@ -81,8 +113,9 @@ Result<void> Engine::wait_for_queues() {
   std::string failures;
   for (const auto& queue : keeper_->queues()) {
     if (queue->state() == QueueState::kFailed && !queue->is_taken()) {
-      failures += fmt::format("{}nic {}, queue {}: {}", failures.empty() ? "" : "; ",
-                              queue->wish().options.netdev, raw(queue->wish().options.queue), queue->why());
+      append(failures,
+             fmt::format("nic {}, queue {}", queue->wish().options.netdev, raw(queue->wish().options.queue)),
+             Error{queue->why()});
     }
   }
   if (!failures.empty()) {
@@ -103,131 +136,126 @@ std::string Engine::not_open() const {
   return list;
 }
 
-Result<void> Engine::start_workers(const std::vector<WorkerConfig>& configs) {
-  for (const WorkerConfig& config : configs) {
-    WorkerOptions options = worker_options(config, static_cast<WorkerId>(workers_.size()));
-    // Before any local user can take what fs.aio-max-nr allows: kept until the worker ends.
-    options.prepare = [id = options.id] {
-      if (CallSender::of_this_thread() == nullptr) {
-        log::warn(
-            "worker {}: no AIO context to be had (fs.aio-max-nr): threads that wake interrupt its guests "
-            "until "
-            "one is",
-            raw(id));
-      }
-    };
-    auto worker = Worker::start(options);
-    if (!worker) {
-      return std::unexpected(worker.error());
-    }
-    workers_.push_back(std::move(*worker));
-  }
-  SLUICE_CHECK(!workers_.empty(), "a config has at least one worker");
-  return {};
-}
-
 Engine::~Engine() {
-  for (EventLoop::TimerId timer : {stall_timer_, retry_timer_, rest_timer_}) {
-    if (timer != 0) {
-      loop_.cancel(timer);
-    }
+  watch_.reset();
+  stalls_.reset();
+  id_rest_.reset();
+  ports_.clear();  // first, since their sessions use queues and lanes
+  if (rules_) {
+    workers_->set_switch(nullptr);
+    nics_->detach_all();
   }
-  // Ports first, since their sessions use queues and lanes; what is still owned goes with its port.
-  apps_.clear();
-  guests_.clear();
-  while (!hosts_.empty()) {
-    remove_host(std::string(hosts_.begin()->first));
-  }
-  members_.clear();
-  flows_.clear();
-  rebuild_switch();
-  while (!nics_.empty()) {
-    detach_nic(nics_.begin()->first);
+  if (retry_timer_ != 0) {
+    parts_.loop->cancel(retry_timer_);
   }
   if (keeper_ && !keeper_->finish(kEndPatienceNs)) {
     // D7: what the kernel may still write to, and what its queues stand on, goes with the process.
     leave_behind(std::move(host_memory_));
   }
-  doors_.stop_watching();
+  if (parts_.doors != nullptr) {
+    parts_.doors->stop_watching();
+  }
 }
+
+// --- from one state to the next ---
 
 Result<void> Engine::apply(const Config& fresh) {
   SLUICE_TRY(check_config(fresh));
-  std::vector<Action> actions = diff(current_, fresh);
-  target_ = after_diff(current_, fresh);
+  const std::vector<Action> actions = diff(current_, fresh);
   SLUICE_TRY(reserve_host_memory(actions));
-  warn_of_few_descriptors(target_);
+  target_ = after_diff(current_, fresh);
+  warn_of_few_descriptors();
   std::string failures;
-  for (const Action& action : actions) {
-    auto done = std::visit([this](const auto& step) { return perform(step); }, action);
-    if (done) {
-      log::info("{}", to_string(action));
-      continue;
+  std::size_t next = 0;
+  try {
+    perform_all(actions, next, failures);
+    settle([&failures](const std::string& what, const Error& error) { append(failures, what, error); });
+    rules_->forget_unused_netdevs();
+    table_->retry([](const std::string&, const Error&) {});  // what fails is tried again, and then said
+  } catch (...) {                                            // no memory
+    for (std::size_t i = actions.size(); i-- > next;) {
+      undo_step(actions[i]);
     }
-    failures +=
-        fmt::format("{}{}: {}", failures.empty() ? "" : "; ", to_string(action), done.error().message);
-    undo_in_target(action);
+    current_ = std::move(*target_);
+    target_.reset();
+    retry_later();
+    throw;
   }
-  settle([&failures](const std::string& what, const Error& error) {
-    failures += fmt::format("{}{}: {}", failures.empty() ? "" : "; ", what, error.message);
-  });
-  forget_unused_netdevs();
-  current_ = target_;
+  current_ = std::move(*target_);
+  target_.reset();
   retry_later();
-  let_ids_rest();
+  id_rest_->begin();
   if (!failures.empty()) {
     return fail("{}", failures);
   }
   return {};
 }
 
-// All ports may be attached at once. Who comes when there are too few is refused; better to hear it now.
-void Engine::warn_of_few_descriptors(const Config& config) const {
-  const std::uint64_t needed = descriptors_needed(config, workers_.size());
-  if (needed > descriptor_limit()) {
-    log::warn("{} ports need {} descriptors when all are attached, {} are allowed; raise LimitNOFILE",
-              config.ports.size(), needed, descriptor_limit());
+void Engine::perform_all(const std::vector<Action>& actions, std::size_t& next, std::string& failures) {
+  std::set<std::string> kept;  // where rules stand that a step could not replace
+  for (; next < actions.size(); ++next) {
+    const Action& action = actions[next];
+    if (auto done = std::visit([this](const auto& step) { return perform(step); }, action)) {
+      log::info("{}", to_string(action));
+      if (const std::string place = rules_place(action); !place.empty() && kept.contains(place)) {
+        undo_step(action);  // to what stands now
+      }
+    } else {
+      kept.insert(rules_place(action));
+      append(failures, to_string(action), done.error());
+      undo_step(action);
+    }
   }
 }
 
-// A step failed: what it was to bring is not part of the state that runs, nor is what depends on it.
-void Engine::undo_in_target(const Action& failed) {
-  if (const auto* nic = std::get_if<AddNic>(&failed)) {
-    target_.nics.erase(nic->nic.netdev);
-    std::erase_if(target_.rules, [&](const RuleConfig& rule) { return rule.nic == nic->nic.netdev; });
-  } else if (const auto* port = std::get_if<AddPort>(&failed)) {
-    target_.ports.erase(port->port.name);
-    std::erase_if(target_.rules, [&](const RuleConfig& rule) {
-      return rule.to == port->port.name || rule.port == port->port.name;
-    });
-  } else if (const auto* flows = std::get_if<SetIngressRules>(&failed)) {
-    std::erase_if(target_.rules, [&](const RuleConfig& rule) { return rule.port == flows->port; });
-    for (const RuleTable::Entry& entry : flows_[flows->port].table.entries()) {
-      target_.rules.push_back(entry.config);
-    }
-  } else if (const auto* set = std::get_if<SetRules>(&failed)) {
-    // This NIC keeps its old rules: rules for every NIC are written out per NIC, to be able to say so.
-    std::vector<RuleConfig> rules;
-    std::ranges::copy_if(target_.rules, std::back_inserter(rules),
-                         [](const RuleConfig& rule) { return !rule.port.empty(); });
-    for (const auto& [netdev, config] : target_.nics) {
-      if (netdev == set->nic) {
-        for (const RuleTable::Entry& entry : rules_[netdev].entries()) {
-          if (!entry.implicit) {
-            rules.push_back(entry.config);
-            rules.back().nic = netdev;
-          }
-        }
-        continue;
-      }
-      for (RuleConfig rule : rules_of(target_, netdev)) {
-        rule.nic = netdev;
-        rules.push_back(rule);
-      }
-    }
-    target_.rules = std::move(rules);
+void Engine::undo_step(const Action& step) {
+  Undone undone =
+      undo(*target_, current_, step,
+           {.rules = [this](const std::string& netdev) { return rules_->standing(netdev); },
+            .ingress_rules = [this](const std::string& port) { return rules_->standing_ingress(port); },
+            .port = [this](const std::string& name) { return ports_.contains(name); },
+            .nic = [this](const std::string& netdev) { return nics_->is_configured(netdev); }});
+  target_ = std::move(undone.target);
+  if (!undone.rules_are_left_over) {
+    return;
+  }
+  if (const auto* rules = std::get_if<SetRules>(&step)) {
+    unruled_.insert(rules->nic);
+  } else if (const auto* ingress = std::get_if<SetIngressRules>(&step)) {
+    unruled_ports_.insert(ingress->port);
   }
 }
+
+// All queues of all new NICs share one arena, so its size is the sum over them.
+Result<void> Engine::reserve_host_memory(const std::vector<Action>& actions) {
+  std::uint64_t pages = 0;
+  for (const Action& action : actions) {
+    const auto* add = std::get_if<AddNic>(&action);
+    if (add == nullptr) {
+      continue;
+    }
+    const auto info = parts_.machine->nic_info(add->nic.netdev);
+    if (!info) {
+      continue;  // AddNic will say so
+    }
+    NicQueueOptions options;
+    options.ring_entries = add->nic.ring;
+    const std::uint64_t queues = add->nic.queues ? add->nic.queues->size() : info->rx_queues;
+    pages += queues * pages_for_queue(options, 0);
+  }
+  return pages == 0 ? Result<void>() : host_memory_->reserve(pages);
+}
+
+// All ports may be attached at once. Who comes when there are too few is refused; better to hear it now.
+void Engine::warn_of_few_descriptors() const {
+  const std::uint64_t needed = descriptors_needed(parts_.types, aim(), workers_->count());
+  if (needed > descriptor_limit()) {
+    log::warn("{} ports need {} descriptors when all are attached, {} are allowed; raise LimitNOFILE",
+              aim().ports.size(), needed, descriptor_limit());
+  }
+}
+
+// --- steps ---
 
 Result<void> Engine::perform(const RestartNeeded& action) {
   for (const std::string& key : action.keys) {
@@ -241,221 +269,230 @@ Result<void> Engine::perform(const SetLogLevel& action) {
   return {};
 }
 
-Result<PortId> Engine::port_of_rule(const std::string& to) {
-  if (!to.starts_with(kNetdevPrefix)) {
-    auto found = names_.all().find(to);
-    if (found == names_.all().end()) {
-      return fail("port {} is not there", to);
-    }
-    return found->second;
-  }
-  std::string netdev = to.substr(kNetdevPrefix.size());
-  // One that rules led to before may be away at present: it is a detached port until it comes back.
-  const unsigned ifindex = ::if_nametoindex(netdev.c_str());
-  if (ifindex == 0 && !names_.all().contains(to)) {
-    return fail_errno(errno, "netdev {}", netdev);
-  }
-  auto id = names_.take(to);
-  if (!id) {
-    return id;
-  }
-  const PortEntry entry = netdev_entry(ifindex);
-  for (auto& [name, unit] : nics_) {
-    SLUICE_TRY(unit->demux().set_port(*id, entry));
-  }
-  port_table_[*id] = entry;
-  return id;
-}
-
 Result<void> Engine::perform(const SetRules& action) {
-  if (nics_.contains(action.nic)) {
-    return replace_rules(action.nic, action.rules);
+  if (!nics_->is_configured(action.nic)) {
+    return fail("nic {} is not there", action.nic);
   }
-  if (target_.nics.contains(action.nic) && nic_ids_.contains(action.nic)) {
-    return {};  // configured and away at present: the rules are set when it comes back
-  }
-  return fail("nic {} is not there", action.nic);
+  unruled_.erase(action.nic);
+  return rules_->set(action.nic, action.rules);
 }
 
-// Rules to a port that could not be added have been named with that port's error.
-std::vector<RuleConfig> Engine::to_known_ports(const std::vector<RuleConfig>& rules) const {
-  std::vector<RuleConfig> known;
-  std::ranges::copy_if(rules, std::back_inserter(known), [this](const RuleConfig& rule) {
-    return rule.to.starts_with(kNetdevPrefix) || names_.all().contains(rule.to);
-  });
-  return known;
+Result<void> Engine::perform(const SetIngressRules& action) {
+  if (!ports_.contains(action.port)) {
+    return fail("port {} is not there", action.port);
+  }
+  unruled_ports_.erase(action.port);
+  return rules_->set_ingress(action.port, action.rules);
 }
 
-// Those that are wanted, and behind them those for the addresses of the ports behind this NIC.
-Result<void> Engine::replace_rules(const std::string& netdev, const std::vector<RuleConfig>& wanted) {
-  Nic& unit = *nics_.at(netdev);
-  RuleTable& table = rules_[netdev];
-  auto plan = table.plan(
-      to_known_ports(wanted), [this](const std::string& to) { return port_of_rule(to); },
-      implicit_rules(netdev));
-  if (!plan) {
-    return std::unexpected(plan.error());
-  }
-  std::vector<Rule> rules;
-  rules.reserve(plan->size());
-  for (const RuleTable::Entry& entry : *plan) {
-    rules.push_back(entry.rule);
-  }
-  SLUICE_TRY(unit.demux().replace_rules(rules));
-  // The new rules run whatever becomes of these.
-  for (RuleSlot slot : table.commit(std::move(*plan))) {
-    if (auto cleared = unit.demux().clear_rule_count(slot); !cleared) {
-      log::warn("nic {}: the count of rule {} goes on: {}", netdev, raw(slot), cleared.error().message);
-    }
-  }
+Result<void> Engine::perform(const AddNic& action) {
+  SLUICE_TRY(nics_->add(action.nic));
+  rules_->nic_is_new(action.nic.netdev);
+  unsettled_.insert(action.nic.netdev);
   return {};
 }
 
-// Names of netdevs that no rule leads to any more go back to the port table.
-void Engine::forget_unused_netdevs() {
-  std::set<std::string> used;
-  for (const auto& [netdev, table] : rules_) {
-    for (const RuleTable::Entry& entry : table.entries()) {
-      used.insert(entry.config.to);
-    }
-  }
-  std::vector<std::string> unused;
-  for (const auto& [name, id] : names_.all()) {
-    if (name.starts_with(kNetdevPrefix) && !used.contains(name)) {
-      unused.push_back(name);
-    }
-  }
-  for (const std::string& name : unused) {
-    PortId id = names_.all().at(name);
-    port_table_.erase(id);
-    std::string failures;
-    give_back_port(name, failures);
-  }
-}
-
-// Not before every program has been told: one that was not would still send to the entry.
-bool Engine::give_back_port(const std::string& name, std::string& failures) {
-  const PortId id = names_.forget(name);
-  if (can_be_told(id, PortEntry{}, failures)) {
-    names_.give_back(id);
-    return true;
-  }
-  untold_.insert(id);
-  return false;
+Result<void> Engine::perform(const RemoveNic& action) {
+  rules_->forget_nic(action.netdev);
+  unsettled_.erase(action.netdev);
+  unruled_.erase(action.netdev);
+  nics_->remove(action.netdev);
+  return {};
 }
 
 Result<void> Engine::perform(const AddPort& action) {
   const PortConfig& config = action.port;
-  auto id = names_.take(config.name);
-  if (!id) {
-    return std::unexpected(id.error());
+  const PortId id = SLUICE_TRY(table_->take(config.name));
+  Result<void> made;
+  try {
+    made = make_port(config, id);
+  } catch (...) {  // no memory
+    target_->ports.erase(config.name);
+    (void)remove_port(config.name);
+    throw;
   }
-  set_attached(*id, false);
-  thread_watch_->name_port(*id, config.name);
-  auto room = need_descriptors(port_descriptors(config, workers_.size()));
-  auto added = !room                       ? std::move(room)
-               : config.guest() != nullptr ? add_guest(config, *id)
-               : config.tap() != nullptr   ? add_host(config, *id)
-                                           : add_app(config, *id);
-  if (!added) {
-    target_.ports.erase(config.name);  // so that its queues become the host's
-    if (auto undone = perform(RemovePort{config.name}); !undone) {
-      log::error("{}", undone.error().message);
-    }
-    return added;
+  if (!made) {
+    target_->ports.erase(config.name);  // so that its queues become the host's
+    (void)remove_port(config.name);
   }
-  return {};
+  return made;
 }
 
 Result<void> Engine::perform(const RemovePort& action) {
-  remove_member(action.name);
-  apps_.erase(action.name);  // detaches, closes its queues
-  guests_.erase(action.name);
-  remove_host(action.name);
-  if (flows_.erase(action.name) > 0) {
-    rebuild_switch();
-  }
-  PortId id = names_.all().at(action.name);
-  forget_stall(action.name, id);
-  std::vector<OwnedQueue> queues = std::move(domains_[id].queues);
-  domains_.erase(id);
-  port_table_.erase(id);
-  std::string failures;
-  const bool told = give_back_port(action.name, failures);
-  for (const OwnedQueue& owned : queues) {
-    Nic* unit = nic_by_id(owned.nic);
-    if (unit != nullptr && !unit->queues().contains(owned.queue) &&
-        !is_owned_in_target(unit->config().netdev, owned.queue)) {
-      unit->open_host_queue(owned.queue);
-    }
-  }
-  if (!told) {
-    return fail("it is gone, but not from every NIC's program, which is tried again: {}", failures);
+  if (auto removed = remove_port(action.name); !removed) {
+    return fail("it is gone, but not from every NIC's program, which is tried again: {}",
+                removed.error().message);
   }
   return {};
 }
 
-void Engine::install_lane(PortId port, WorkerId worker, Lane* lane) {
-  workers_[raw(worker)]->call([port, lane](Worker::Tables& tables) {
-    tables.by_port[raw(port)] = lane;
-    tables.lanes.emplace_back(port, lane);
+// --- ports ---
+
+Result<void> Engine::make_port(const PortConfig& config, PortId id) {
+  PortType& type = type_of(parts_.types, config);
+  RunningPort fresh{.traits = type.traits(config)};
+  table_->set_trusted(id, fresh.traits.trusted);
+  table_->set_attached(id, false);
+  thread_watch_->name_port(id, config.name);
+  SLUICE_TRY(need_descriptors(type.descriptors(config, workers_->count()).port));
+  // Of the NICs that there are: one that was asked for and cannot be had leaves the other the only one.
+  const std::optional<std::string> uplink = uplink_of(aim(), config);
+  const PortPlace place = SLUICE_TRY(place_of(config, id, uplink));
+  if (fresh.traits.on_switch) {
+    std::optional<UplinkNic> nic;
+    if (uplink) {
+      nic = UplinkNic{*uplink, place.uplink, nics_->find(*uplink)->info().mac};
+    }
+    fresh.segment = SLUICE_TRY(segment_port(config, fresh.traits, id, nic));
+  }
+  owned_->claim(id, place.owned, fresh.traits.observe);
+  fresh.port = SLUICE_TRY(type.make(config, place, {*workers_, *table_, *owned_}));
+  if (fresh.segment) {
+    switch_changed_ = true;
+    if (uplink) {
+      unsettled_.insert(*uplink);
+    }
+  }
+  RunningPort& made = ports_[config.name] = std::move(fresh);
+  stalls_->watch(config.name, id,
+                 {.budget_us = made.traits.stall_budget_us, .window_ms = made.traits.stall_window_ms},
+                 [port = made.port.get()](std::uint64_t shut_ns) { port->cut_off_stalled(shut_ns); });
+  return {};
+}
+
+Result<PortPlace> Engine::place_of(const PortConfig& config, PortId id,
+                                   const std::optional<std::string>& uplink) {
+  PortPlace place;
+  place.id = id;
+  place.has_neighbours = has_neighbours();
+  place.page_bytes = current_.daemon.page_bytes;
+  place.huge = huge_option(current_.daemon.huge_pages);
+  place.waker = waker_.get();
+  const Nic* const nic = uplink ? nics_->find(*uplink) : nullptr;
+  if (uplink && nic == nullptr) {
+    return fail("its uplink {} is not there", *uplink);
+  }
+  place.uplink = nic == nullptr ? PortId::kDrop : nic->port();
+  for (const auto& worker : workers_->all()) {
+    place.workers.push_back(worker->id());
+    place.worker_sends.push_back(nic != nullptr && nic->worker_sends(worker->id()));
+  }
+  for (const QueueName& name : traits_of(config).queues) {
+    const Nic* const owner = nics_->find(name.netdev);
+    if (owner == nullptr) {
+      return fail("its queue {}:{} is on a NIC that is not there", name.netdev, name.queue);
+    }
+    const QueueId queue{name.queue};
+    if (std::ranges::find(owner->given_queues(), queue) == owner->given_queues().end()) {
+      return fail("its queue {}:{} does not exist: nic {} has {} RX queues", name.netdev, name.queue,
+                  name.netdev, owner->info().rx_queues);
+    }
+    place.owned.push_back(
+        {owner->id(), queue, worker_of(queue, workers_->count()), owner->pages_of_queue(queue)});
+  }
+  return place;
+}
+
+// Nothing of this fails; the error names the programs that have to be told again.
+Result<void> Engine::remove_port(const std::string& name) {
+  const PortId id = *table_->find(name);
+  bool on_switch = false;
+  stalls_->forget(name);
+  if (auto found = ports_.find(name); found != ports_.end()) {
+    if (found->second.segment) {
+      on_switch = true;
+      if (const auto& uplink = found->second.segment->uplink) {
+        unsettled_.insert(*uplink);
+      }
+    }
+    ports_.erase(found);  // takes its lanes out, closes its queues
+  }
+  unruled_ports_.erase(name);
+  if (rules_->forget_port(name) || on_switch) {
+    rebuild_switch();
+  }
+  const std::vector<OwnedQueue> queues = owned_->release(id);
+  auto told = table_->give_back(name);
+  for (const OwnedQueue& owned : queues) {
+    Nic* const nic = nics_->find(owned.nic);
+    if (nic != nullptr && !nic->has_queue(owned.queue) && !is_owned(nic->config().netdev, owned.queue)) {
+      nic->open_host_queue(owned.queue);
+    }
+  }
+  return told;
+}
+
+bool Engine::has_neighbours() const {
+  return std::ranges::any_of(aim().ports, [this](const auto& entry) {
+    return traits_of(entry.second).on_switch && !uplink_of(aim(), entry.second);
   });
 }
 
-void Engine::remove_lane(PortId port, WorkerId worker) {
-  workers_[raw(worker)]->call([port](Worker::Tables& tables) {
-    tables.by_port[raw(port)] = nullptr;
-    std::erase_if(tables.lanes, [port](const auto& entry) { return entry.first == port; });
+bool Engine::is_owned(const std::string& netdev, QueueId queue) const {
+  return std::ranges::any_of(aim().ports, [&](const auto& entry) {
+    const std::vector<QueueName> queues = traits_of(entry.second).queues;
+    return std::ranges::find(queues, QueueName{netdev, raw(queue)}) != queues.end();
   });
 }
 
-void Engine::set_attached(PortId port, bool attached) {
-  PortEntry entry{attached ? PortKind::kSocket : PortKind::kDetached, 0, is_trusted(port)};
-  port_table_[port] = entry;
-  for (auto& [netdev, unit] : nics_) {
-    if (auto set = unit->demux().set_port(port, entry); !set) {
-      log::error("nic {}: {}", netdev, set.error().message);
+// --- segments ---
+
+Segments Engine::segments() const {
+  std::map<std::string, SegmentPort> on_switch;
+  for (const auto& [name, port] : ports_) {
+    if (port.segment) {
+      on_switch.emplace(name, *port.segment);
+    }
+  }
+  return make_segments(on_switch);
+}
+
+void Engine::rebuild_switch() {
+  std::unique_ptr<const Switch> fresh = make_switch(segments(), rules_->ingress());
+  workers_->set_switch(fresh.get());
+  switch_ = std::move(fresh);
+  switch_changed_ = false;
+}
+
+// What the steps of one apply() have left to do once for all of them.
+void Engine::settle(const Report& failed) {
+  if (switch_changed_) {
+    rebuild_switch();
+  }
+  const Segments all = segments();
+  for (const std::string& netdev : std::set<std::string>(unsettled_)) {
+    if (auto done = refresh_uplink(netdev, all); !done) {
+      failed("nic " + netdev, done.error());  // tried again
+    } else {
+      unsettled_.erase(netdev);
     }
   }
 }
 
-void Engine::set_pressure(PortId port, WorkerId worker, bool on) {
-  std::uint64_t bit = std::uint64_t{1} << raw(worker);
-  if (on) {
-    pressure_[raw(port)].fetch_or(bit);
-  } else {
-    pressure_[raw(port)].fetch_and(~bit);
+// What the NIC does for the ports behind it: the rules for their addresses, the addresses that it takes in,
+// the broadcasts that it brings.
+Result<void> Engine::refresh_uplink(const std::string& netdev, const Segments& all) {
+  Nic* const nic = nics_->find(netdev);
+  if (nic == nullptr) {
+    return {};  // away at present: done when it comes back
   }
-  for (auto& slot : demuxes_) {
-    if (Demux* demux = slot.load()) {
-      demux->set_pressure(port, worker, on);
-    }
-  }
+  const Segments::BehindNic behind = all.behind(netdev);
+  SLUICE_TRY(rules_->set_implicit(netdev, behind.rules));
+  return nic->serve_addresses(behind.macs);
 }
 
-Nic* Engine::nic_by_id(NicId id) {
-  for (auto& [netdev, unit] : nics_) {
-    if (unit->id() == id) {
-      return unit.get();
-    }
-  }
-  return nullptr;
-}
-
-// The host's own device is: the kernel bridges as it is told to.
-bool Engine::is_trusted(PortId port) const {
-  return std::ranges::any_of(target_.ports, [&](const auto& entry) {
-    const auto named = names_.all().find(entry.first);
-    return named != names_.all().end() && named->second == port &&
-           (entry.second.trust() || entry.second.tap() != nullptr);
-  });
-}
-
-bool Engine::is_owned_in_target(const std::string& netdev, QueueId queue) const {
-  return std::any_of(target_.ports.begin(), target_.ports.end(), [&](const auto& entry) {
-    const auto queues = entry.second.owned_queues();
-    return std::find(queues.begin(), queues.end(), QueueName{netdev, raw(queue)}) != queues.end();
-  });
+Show Engine::show() const {
+  return Show({.current = current_,
+               .types = parts_.types,
+               .workers = *workers_,
+               .nics = *nics_,
+               .keeper = *keeper_,
+               .ports = ports_,
+               .rules = *rules_,
+               .stalls = *stalls_,
+               .waker = *waker_,
+               .loop = *parts_.loop,
+               .doors = parts_.doors});
 }
 
 }  // namespace sluice

@@ -1,9 +1,8 @@
-// Nic: one configured NIC at run time: its XDP program, the program's link, and the sockets on its
-// queues.
+// Nic: one NIC at run time, as the engine sees it: its XDP program, and the sockets on its queues.
+// Machine: where NICs come from. Tests have both of their own.
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -12,18 +11,22 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "base/mac.h"
 #include "base/result.h"
 #include "control/config/config.h"
-#include "control/engine/queue_keeper.h"
-#include "demux/demux.h"
+#include "demux/program.h"
 #include "memory/pool.h"
-#include "port/nic/broadcast_queue.h"
 #include "port/nic/nic_info.h"
-#include "port/nic/queue.h"
-#include "port/nic/xdp_link.h"
+#include "stats/counter.h"
 #include "worker/worker.h"
 
 namespace sluice {
+
+class KeptQueue;
+class QueueKeeper;
+class Umem;
+
+inline constexpr std::uint16_t kMaxNics = 64;
 
 // Which worker serves a queue: all workers in turn, the same for every NIC.
 constexpr WorkerId worker_of(QueueId queue, std::size_t workers) {
@@ -40,62 +43,62 @@ class Nic {
     QueueKeeper* keeper = nullptr;
   };
 
-  // Loads the program, attaches it (everything passes to the kernel), opens no queue yet.
-  static Result<std::unique_ptr<Nic>> attach(const NicConfig& config, const Wiring& wiring);
   // The queues begin to close, the program goes, and everything passes to the kernel again.
-  ~Nic();
+  virtual ~Nic() = default;
+
+  const NicConfig& config() const { return config_; }
+  NicId id() const { return wiring_.id; }
+  PortId port() const { return wiring_.port; }
+  const NicInfo& info() const { return info_; }
+  void update_info(const NicInfo& info) { info_ = info; }
+  const std::vector<QueueId>& given_queues() const { return given_; }
+
+  virtual NicProgram& program() = 0;
+  const NicProgram& program() const { return const_cast<Nic*>(this)->program(); }
+  virtual bool native() const = 0;
 
   // Which of the queues that we were given have an owner is the engine's knowledge; the rest are the host's.
   // Each begins to open; what becomes of it: queues(). One that fails is tried again.
-  void open_host_queue(QueueId queue);
+  virtual void open_host_queue(QueueId queue) = 0;
   // `observe`: what is for other ports comes by this queue, too, and the owner can read it. The UMEM and the
   // pool live until QueueKeeper::when_unused().
-  void open_owned_queue(QueueId queue, PortId owner, bool observe, Umem& umem, PagePool& pool);
+  virtual void open_owned_queue(QueueId queue, PortId owner, bool observe, Umem& umem, PagePool& pool) = 0;
   // It begins to close: neither the program nor the worker uses it when this returns.
-  void close_queue(QueueId queue);
+  virtual void close_queue(QueueId queue) = 0;
+  virtual bool has_queue(QueueId queue) const = 0;                  // wanted, open or not
+  virtual std::optional<PortId> owner_of(QueueId queue) const = 0;  // none: the host's, or not wanted
+  virtual std::uint32_t pages_of_queue(QueueId queue) const = 0;    // that one has at the most
+  virtual bool worker_sends(
+      WorkerId worker) const = 0;  // it serves a host queue of this NIC, once that is open
 
   // For the ports with addresses of their own behind this NIC: it takes in packets for these addresses, and
   // brings what the wire says to everybody to the worker of its first host queue. None: no longer.
-  Result<void> serve_members(std::span<const MacAddress> macs);
-  const BroadcastQueue* broadcasts() const { return broadcasts_.get(); }
+  virtual Result<void> serve_addresses(std::span<const MacAddress> macs) = 0;
 
-  const NicConfig& config() const { return config_; }
-  const NicInfo& info() const { return info_; }
-  // The configured mode, or copy where that is `auto` and the driver's zero copy is not to be trusted.
-  BindMode mode() const { return mode_; }
-  void update_info(const NicInfo& info) { info_ = info; }
-  NicId id() const { return wiring_.id; }
-  PortId port() const { return wiring_.port; }
-  Demux& demux() { return *demux_; }
-  const Demux& demux() const { return *demux_; }
-  const std::vector<QueueId>& given_queues() const { return given_; }
-  bool native() const;
-  NicQueueOptions queue_options(QueueId queue, BindMode mode) const;
-  bool worker_sends(WorkerId worker) const;  // it serves a host queue of this NIC, once that is open
-
+  // What all its sockets count together.
+  virtual void visit(CounterVisitor& visitor) const = 0;
   // Those that are wanted, open or not.
-  const std::map<QueueId, KeptQueue*>& queues() const { return queues_; }
+  virtual const std::map<QueueId, KeptQueue*>& queues() const = 0;
 
- private:
+ protected:
   Nic(const NicConfig& config, const Wiring& wiring) : config_(config), wiring_(wiring) {}
-  Result<void> start();
-  void choose_mode();
-  void want(QueueWish wish);
-  Result<void> serve(KeptQueue& queue);
-  void leave_worker(KeptQueue& queue);
-  void choose_uplink_lane(WorkerId worker, const KeptQueue* leaving = nullptr);
-  void close_broadcasts();
 
-  NicConfig config_;
-  Wiring wiring_;
+  const NicConfig config_;
+  const Wiring wiring_;
   NicInfo info_;
-  BindMode mode_ = BindMode::kAuto;
   std::vector<QueueId> given_;
-  std::unique_ptr<Demux> demux_;
-  std::optional<XdpLink> link_;
-  std::map<QueueId, KeptQueue*> queues_;
-  std::unique_ptr<BroadcastQueue> broadcasts_;
-  WorkerId broadcast_worker_{0};
+};
+
+// Control thread.
+class Machine {
+ public:
+  virtual ~Machine() = default;
+  // Loads the program, attaches it (everything passes to the kernel), opens no queue yet.
+  virtual Result<std::unique_ptr<Nic>> attach(const NicConfig& config, const Nic::Wiring& wiring) = 0;
+  virtual Result<NicInfo> nic_info(const std::string& netdev) = 0;
+  virtual unsigned ifindex(const std::string& netdev) = 0;  // 0: there is none
+
+  static Machine& real();
 };
 
 }  // namespace sluice

@@ -7,7 +7,7 @@
 #include <mutex>
 
 #include "base/leave_behind.h"
-#include "control/engine/nic.h"
+#include "control/engine/attached_nic.h"
 #include "port/nic/nic_fixture.h"
 
 namespace sluice {
@@ -98,7 +98,7 @@ class QueueKeeperTest : public NicTest {
                        .port = PortId{static_cast<std::uint16_t>(10 + id)},
                        .workers = workers_,
                        .keeper = keeper_.get()};
-    return nic_ns_->in([&] { return Nic::attach(config, wiring).value(); });
+    return nic_ns_->in([&] { return AttachedNic::attach(config, wiring).value(); });
   }
   void TearDown() override {
     if (keeper_) {

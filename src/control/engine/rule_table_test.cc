@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include "control/engine/port_names.h"
-
 namespace sluice {
 namespace {
 
@@ -103,68 +101,6 @@ TEST(RuleTable, TheSameRuleWrittenAndImplicitAreTwo) {
   auto gone = table.commit(table.plan({}, port_of, {address}).value());
   EXPECT_EQ(gone, std::vector<RuleSlot>{written});
   EXPECT_EQ(table.entries()[0].rule.slot, implicit);
-}
-
-TEST(PortNames, AnIdBelongsToItsNameUntilItIsGivenBack) {
-  PortNames names;
-  PortId dns = names.take("dns").value();
-  EXPECT_EQ(names.take("dns").value(), dns);
-  EXPECT_NE(names.take("web").value(), dns);
-  names.give_back("dns");
-  EXPECT_NE(names.take("mail").value(), dns);
-  EXPECT_EQ(names.take("kernel").value(), PortId::kKernel);
-}
-
-TEST(PortNames, AnIdRestsUntilARoundThatBeganAfterItsReturnHasEndedAndTheOldestIsTakenFirst) {
-  PortNames names;
-  std::vector<PortId> ids;
-  for (std::uint16_t i = kFirstFreePortId; i < kMaxPorts; ++i) {
-    ids.push_back(names.take(fmt::format("p{}", i)).value());
-  }
-  names.give_back("p2");
-  names.resting().begin_round();
-  names.give_back("p3");
-  auto none = names.take("next");
-  ASSERT_FALSE(none);
-  EXPECT_EQ(none.error().message,
-            "no room for port next at this moment: packets of removed ports are still under way; try again");
-  names.resting().end_round();
-  EXPECT_TRUE(names.resting().any_resting()) << "p3 came back in the middle of the round";
-  EXPECT_EQ(names.take("next").value(), ids[0]);
-  EXPECT_FALSE(names.take("more"));
-  names.resting().begin_round();
-  names.resting().end_round();
-  EXPECT_EQ(names.take("more").value(), ids[1]);
-  EXPECT_FALSE(names.resting().any_resting());
-}
-
-TEST(PortNames, AnEntryThatNoProgramCouldBeToldOfIsNotUsedAgain) {
-  PortNames names;
-  PortId dns = names.take("dns").value();
-  EXPECT_EQ(names.forget("dns"), dns);
-  EXPECT_FALSE(names.all().contains("dns"));
-  names.resting().begin_round();
-  names.resting().end_round();
-  std::uint32_t taken = 0;
-  while (auto id = names.take(fmt::format("p{}", taken))) {
-    EXPECT_NE(*id, dns);
-    ++taken;
-  }
-  EXPECT_EQ(taken, kMaxPorts - kFirstFreePortId - 1u);
-  names.give_back(dns);
-  names.resting().begin_round();
-  names.resting().end_round();
-  EXPECT_EQ(names.take("late").value(), dns);
-}
-
-TEST(PortNames, SayWhenThePortTableIsFull) {
-  PortNames names;
-  for (std::uint16_t i = kFirstFreePortId; i < kMaxPorts; ++i) {
-    ASSERT_TRUE(names.take(fmt::format("p{}", i)));
-  }
-  auto one_more = names.take("late");
-  ASSERT_FALSE(one_more);
-  EXPECT_EQ(one_more.error().message, "no room for port late: the port table has 1024 entries");
 }
 
 }  // namespace

@@ -355,7 +355,7 @@ TEST_P(Handshake, EverybodyMayConnectAndThePathGoesWithThePort) {
 
 TEST_P(Handshake, AStaleSocketIsTakenOverALivingOneIsNot) {
   start();
-  auto second = AppPort::create(options, *loop, host);
+  auto second = AppPort::create(options, *loop, host.services());
   ASSERT_FALSE(second);
   EXPECT_NE(second.error().message.find("in use"), std::string::npos);
   port.reset();
@@ -374,7 +374,7 @@ TEST_P(Handshake, OptionsThatDoNotFitAreRefusedInASentence) {
   auto error_of = [&](auto change) {
     AppPortOptions bad = options;
     change(bad);
-    auto made = AppPort::create(bad, *loop, host);
+    auto made = AppPort::create(bad, *loop, host.services());
     return made ? std::string() : made.error().message;
   };
   EXPECT_NE(error_of([](auto& o) { o.workers.clear(); }).find("0 workers"), std::string::npos);

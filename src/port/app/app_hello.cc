@@ -238,7 +238,7 @@ void AppPort::Impl::advance() {
     make_memory();
     return;
   }
-  if (!options_.owned.empty() && host_.queues_are_opening(options_.id)) {
+  if (!options_.owned.empty() && services_.queues.queues_are_opening(options_.id)) {
     if (waiting_->until_ns == 0) {
       waiting_->until_ns = now_ns() + kWelcomeWaitsNs;
     }

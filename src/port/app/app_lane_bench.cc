@@ -8,22 +8,19 @@
 
 #include "port/app/app_peer.h"
 #include "port/app/app_port.h"
+#include "port/fake_services.h"
 
 namespace sluice {
 namespace {
 
-class Engine final : public AppPortHost {
+class Engine final : public test::FakeServices {
  public:
-  void install_lane(PortId, WorkerId, Lane* installed) override { lane = installed; }
-  void remove_lane(PortId, WorkerId) override {}
-  void set_attached(PortId, bool) override {}
-  void set_pressure(PortId, WorkerId, bool) override {}
+  void install_lane(PortId, WorkerId, Lane* its_lane) override { lane = its_lane; }
   Result<void> open_queues(PortId, Arena& opened, std::span<PagePool* const> pools) override {
     arena = &opened;
     pool = pools[0];
     return {};
   }
-  void close_queues(PortId, std::function<void()> closed) override { closed(); }
   Lane* lane = nullptr;
   Arena* arena = nullptr;
   PagePool* pool = nullptr;
@@ -78,7 +75,7 @@ int run() {
   options.owned = {{.worker = WorkerId{0}, .pages = 4096}};
   auto loop = std::move(EventLoop::create().value());
   Engine engine;
-  auto port = AppPort::create(options, *loop, engine);
+  auto port = AppPort::create(options, *loop, engine.services());
   if (!port) {
     fmt::print(stderr, "{}\n", port.error().message);
     return 1;

@@ -193,9 +193,9 @@ Result<void> AppPort::Impl::serve() {
   stall_.assign(geometry_.lane_count, StallWatch{});
   for (std::uint32_t i = 0; i < geometry_.lane_count; ++i) {
     attached_->lanes.push_back(std::make_unique<AppLane>(memory_->lane(i), policy(i), counters_[i], *this));
-    host_.install_lane(options_.id, options_.workers[i], attached_->lanes.back().get());
+    services_.lanes.install_lane(options_.id, options_.workers[i], attached_->lanes.back().get());
   }
-  host_.set_attached(options_.id, true);
+  services_.states.set_attached(options_.id, true);
   attaches_.add(1);
   if (log_budget_.take()) {
     const Session& who = attached_->who;
@@ -219,13 +219,13 @@ void AppPort::Impl::detach(std::string_view why) {
     loop_.cancel(attached_->mapping_timer);
   }
   if (served()) {
-    host_.set_attached(options_.id, false);
+    services_.states.set_attached(options_.id, false);
     detaches_.add(1);
   }
   for (std::size_t i = 0; i < attached_->lanes.size(); ++i) {
-    host_.remove_lane(options_.id, options_.workers[i]);
+    services_.lanes.remove_lane(options_.id, options_.workers[i]);
     if (attached_->lanes[i]->under_pressure()) {
-      host_.set_pressure(options_.id, options_.workers[i], false);
+      services_.states.set_pressure(options_.id, options_.workers[i], false);
     }
     counters_[i].pages_lent.set(0);
   }
@@ -271,7 +271,8 @@ Result<void> AppPort::Impl::use_memory(Result<std::unique_ptr<SessionMemory>> ma
                         std::move(made.error()));
   }
   if (!options_.owned.empty()) {
-    if (auto opened = host_.open_queues(options_.id, (*made)->arena(), (*made)->owned_pools()); !opened) {
+    if (auto opened = services_.queues.open_queues(options_.id, (*made)->arena(), (*made)->owned_pools());
+        !opened) {
       let_go(std::move(*made));
       return with_context(fmt::format("port {}: cannot open its queues", options_.name),
                           std::move(opened.error()));
@@ -353,7 +354,8 @@ void AppPort::Impl::drop_memory() {
   if (options_.owned.empty()) {
     drop();
   } else {
-    host_.close_queues(options_.id, std::move(drop));  // D7: not before nothing writes into the pages
+    services_.queues.close_queues(options_.id,
+                                  std::move(drop));  // D7: not before nothing writes into the pages
   }
 }
 
@@ -412,26 +414,49 @@ void AppPort::Impl::visit_pools(const std::function<void(const PagePool&)>& visi
   }
 }
 
+PortInfo AppPort::Impl::info() const {
+  const std::optional<Session> served = session();
+  PortInfo info;
+  info.state = served ? "attached" : "detached";
+  info.pages = {.held = served ? served->pages_held : 0, .limit = options_.pages};
+  info.sends = !options_.source_macs.empty() || options_.trust;
+  info.descriptors = kAppPortDescriptors + (served ? app_session_descriptors(options_.workers.size()) : 0);
+  info.wakes = wakes_text(wake_price_->dear());
+  if (served) {
+    info.peer = {.pid = served->pid, .uid = served->uid, .client = served->client};
+  }
+  return info;
+}
+
 // ---- the public face
 
 AppPort::AppPort(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 AppPort::~AppPort() = default;
 
-Result<std::unique_ptr<AppPort>> AppPort::create(AppPortOptions options, EventLoop& loop, AppPortHost& host) {
+Result<std::unique_ptr<AppPort>> AppPort::create(AppPortOptions options, EventLoop& loop,
+                                                 const PortServices& services) {
   std::string name = options.name;
   auto geometry = SessionGeometry::of(options);
   if (!geometry) {
     return with_context(fmt::format("port {}", name), std::move(geometry.error()));
   }
-  auto impl = std::make_unique<Impl>(std::move(options), std::move(*geometry), loop, host);
+  auto impl = std::make_unique<Impl>(std::move(options), std::move(*geometry), loop, services);
   if (auto started = impl->start(); !started) {
     return with_context(fmt::format("port {}", name), std::move(started.error()));
   }
   return std::unique_ptr<AppPort>(new AppPort(std::move(impl)));
 }
 
+PortId AppPort::id() const {
+  return options().id;
+}
+
 void AppPort::cut_off_stalled(std::uint64_t nobody_for_ns) {
   impl_->cut_off_stalled(nobody_for_ns);
+}
+
+PortInfo AppPort::info() const {
+  return impl_->info();
 }
 
 const WakePrice& AppPort::wake_price() const {

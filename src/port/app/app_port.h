@@ -18,21 +18,14 @@
 #include "memory/arena.h"
 #include "memory/ledger.h"
 #include "memory/pool.h"
+#include "port/control_port.h"
 #include "port/peer_policy.h"
-#include "port/port.h"
+#include "port/port_services.h"
 #include "port/source_guard.h"
 #include "port/waker.h"
 #include "stats/counter.h"
 
 namespace sluice {
-
-// A queue that this port's domain owns: `pages` of its pool come on top of the port's limit.
-struct OwnedQueue {
-  NicId nic{0};
-  QueueId queue{0};
-  WorkerId worker{0};       // who serves the queue
-  std::uint32_t pages = 0;  // pages_for_queue(options, 0)
-};
 
 struct AppPortOptions {
   PortId id{0};
@@ -88,33 +81,13 @@ inline constexpr std::uint32_t kAttachBurst = 5;
 
 // Connections that have not said hello yet. One more, and the oldest of them is let go (D6).
 inline constexpr std::size_t kMaxPendingHellos = 32;
-// What an app port asks of the engine that wires everything. Calls come on the control thread.
-class AppPortHost {
- public:
-  virtual ~AppPortHost() = default;
-  // The worker's table has / no longer has the lane when this returns.
-  virtual void install_lane(PortId port, WorkerId worker, Lane* lane) = 0;
-  virtual void remove_lane(PortId port, WorkerId worker) = 0;
-  // The XDP program drops packets for a detached port early, as drop_no_reader.
-  virtual void set_attached(PortId port, bool attached) = 0;
-  // Any worker thread, on a change only.
-  virtual void set_pressure(PortId port, WorkerId worker, bool on) = 0;
-  // Owned queues: they begin to open over this arena, and are tried again where that fails. `pools` is
-  // parallel to AppPortOptions::owned.
-  virtual Result<void> open_queues(PortId port, Arena& arena, std::span<PagePool* const> pools) = 0;
-  // Some of them are opening, or waiting to: an app that is let in now would not get their packets yet.
-  virtual bool queues_are_opening(PortId) { return false; }
-  // They begin to close. `closed` is called, at once or later, also when the port is gone by then, when
-  // nothing writes into the arena any more (D7) and its pages are back in their pools.
-  virtual void close_queues(PortId port, std::function<void()> closed) = 0;
-};
-
-class AppPort {
+class AppPort final : public Port {
  public:
   // Makes the socket and listens on it. A port with owned queues makes its arena now, so that its queues are
   // served before an app comes; others make it when one attaches. Either way no two sessions share one (D2).
-  static Result<std::unique_ptr<AppPort>> create(AppPortOptions options, EventLoop& loop, AppPortHost& host);
-  ~AppPort();  // detaches, removes the socket's path
+  static Result<std::unique_ptr<AppPort>> create(AppPortOptions options, EventLoop& loop,
+                                                 const PortServices& services);
+  ~AppPort() override;  // detaches, removes the socket's path
 
   struct Session {
     int pid = 0;
@@ -126,13 +99,16 @@ class AppPort {
   std::optional<Session> session() const;  // none: nobody is served
   const WakePrice& wake_price() const;
   const AppPortOptions& options() const;
-  // Detaches a program that held workers up; counted `cut_off`. The next one waits for so long.
-  void cut_off_stalled(std::uint64_t nobody_for_ns);
+
+  PortId id() const override;
+  // Counted `cut_off`. The next program waits.
+  void cut_off_stalled(std::uint64_t nobody_for_ns) override;
   // zero_copy copied copied_bytes rx_packets rx_bytes tx_packets tx_bytes drop_* fault_* wakeups attaches
-  // detaches ... Totals since the port was made, over all sessions and lanes.
-  void visit(CounterVisitor& visitor) const;
-  // Pools of the present session (of a port with owned queues: also without one), for `show pools`.
-  void visit_pools(const std::function<void(const PagePool&)>& visit) const;
+  // detaches ...
+  void visit(CounterVisitor& visitor) const override;
+  // Of the present session; of a port with owned queues also without one.
+  void visit_pools(const std::function<void(const PagePool&)>& visit) const override;
+  PortInfo info() const override;
 
  private:
   class Impl;  // app_port.cc

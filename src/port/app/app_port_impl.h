@@ -24,11 +24,11 @@ namespace sluice {
 
 class AppPort::Impl final : public PressureSink {
  public:
-  Impl(AppPortOptions options, SessionGeometry geometry, EventLoop& loop, AppPortHost& host)
+  Impl(AppPortOptions options, SessionGeometry geometry, EventLoop& loop, const PortServices& services)
       : options_(std::move(options)),
         geometry_(std::move(geometry)),
         loop_(loop),
-        host_(host),
+        services_(services),
         attach_budget_(options_.attach_interval_ns, kAttachBurst),
         off_loop_(loop),
         counters_(geometry_.lane_count) {}
@@ -38,6 +38,7 @@ class AppPort::Impl final : public PressureSink {
   void visit(CounterVisitor& visitor) const;
   void visit_pools(const std::function<void(const PagePool&)>& visit) const;
   std::optional<Session> session() const;
+  PortInfo info() const;
   const AppPortOptions& options() const { return options_; }
   const WakePrice& wake_price() const { return *wake_price_; }
 
@@ -74,7 +75,7 @@ class AppPort::Impl final : public PressureSink {
     std::uint64_t full_since_ns = 0;  // 0: it is not
   };
 
-  void pressure(WorkerId worker, bool on) override { host_.set_pressure(options_.id, worker, on); }
+  void pressure(WorkerId worker, bool on) override { services_.states.set_pressure(options_.id, worker, on); }
 
   void admit(PeerSocket socket, Peer peer);
   void wait_for_hello(PeerSocket socket, Peer peer);
@@ -127,7 +128,7 @@ class AppPort::Impl final : public PressureSink {
   const AppPortOptions options_;
   const SessionGeometry geometry_;
   EventLoop& loop_;
-  AppPortHost& host_;
+  PortServices services_;
 
   const std::shared_ptr<WakePrice> wake_price_ = std::make_shared<WakePrice>();
   LogBudget log_budget_;

@@ -13,6 +13,7 @@
 #include "base/event_loop.h"
 #include "port/app/app_peer.h"
 #include "port/app/app_port.h"
+#include "port/fake_services.h"
 
 namespace sluice::test {
 
@@ -24,7 +25,7 @@ inline constexpr MacAddress kOtherMac{0x02, 0, 0, 0, 0, 0x99};
 
 // The engine: keeps the lanes for the test to drive, and plays the NIC on owned queues (it holds pages while
 // open).
-class FakeHost final : public AppPortHost {
+class FakeHost final : public FakeServices {
  public:
   void install_lane(PortId, WorkerId worker, Lane* lane) override { lanes[raw(worker)] = lane; }
   void remove_lane(PortId, WorkerId worker) override { lanes.erase(raw(worker)); }
@@ -50,7 +51,7 @@ class FakeHost final : public AppPortHost {
     }
     return {};
   }
-  bool queues_are_opening(PortId) override { return opening; }
+  bool queues_are_opening(PortId) const override { return opening; }
   void close_queues(PortId, std::function<void()> closed) override {
     EXPECT_TRUE(lanes.empty()) << "workers let go of the lanes before the queues are closed";
     events.push_back("close");
@@ -104,7 +105,7 @@ class AppPortTest : public ::testing::Test {
   }
 
   void start() {
-    auto made = AppPort::create(options, *loop, host);
+    auto made = AppPort::create(options, *loop, host.services());
     ASSERT_TRUE(made) << made.error().message;
     port = std::move(*made);
   }

@@ -15,6 +15,7 @@
 #include "base/unix_socket.h"
 #include "port/guest/guest_port_impl.h"
 #include "port/guest/vhost_user/features.h"
+#include "port/guest/virtio/ring/virtqueue.h"
 
 namespace sluice {
 
@@ -38,11 +39,11 @@ Result<void> check_options(const GuestPortOptions& options) {
 
 // ---- beginning and end
 
-GuestPort::Impl::Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop, GuestPortHost& host,
-                      Doors& doors)
+GuestPort::Impl::Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop,
+                      const PortServices& services, Doors& doors)
     : options_(std::move(options)),
       loop_(loop),
-      host_(host),
+      services_(services),
       doors_(doors),
       loss_(std::move(loss)),
       memory_policy_({.table_bytes = options_.memory_bytes,
@@ -61,7 +62,7 @@ GuestPort::Impl::Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop
               options_.workers, options_.queue_pairs),
       populator_(loop) {
   for (WorkerId worker : options_.workers) {
-    host_.install_lane(options_.id, worker, &device_.lane(worker));
+    services_.lanes.install_lane(options_.id, worker, &device_.lane(worker));
   }
 }
 
@@ -84,7 +85,7 @@ GuestPort::Impl::~Impl() {
   }
   loop_.remove(loss_.fd());
   for (WorkerId worker : options_.workers) {
-    host_.remove_lane(options_.id, worker);
+    services_.lanes.remove_lane(options_.id, worker);
   }
 }
 
@@ -258,7 +259,7 @@ void GuestPort::Impl::detach(std::string_view why) {
     return;
   }
   if (std::exchange(shown_attached_, false)) {
-    host_.set_attached(options_.id, false);
+    services_.states.set_attached(options_.id, false);
   }
   if (attached_->resume_timer != 0) {
     loop_.cancel(std::exchange(attached_->resume_timer, 0));
@@ -334,8 +335,16 @@ void GuestPort::Impl::finish_detach() {
 
 // ---- what is shown
 
-GuestPort::Info GuestPort::Impl::info() const {
-  Info info;
+VhostInfo GuestPort::Impl::vhost() const {
+  VhostInfo info;
+  info.socket = options_.socket;
+  info.role = options_.role == GuestPortOptions::Role::kClient ? "client" : "server";
+  info.trust = options_.trust;
+  info.queue_pairs = options_.queue_pairs;
+  info.limit_bytes = options_.memory_bytes;
+  info.sealed = options_.sealed_memory;
+  info.populate = options_.populate;
+  info.calls_by_write = call_price().by_write();
   info.mapped_bytes = memory_policy_.mapped->used();
   if (!attached_) {
     return info;
@@ -381,6 +390,39 @@ GuestPort::Info GuestPort::Impl::info() const {
   return info;
 }
 
+namespace {
+
+const char* state_of(const VhostInfo& info) {
+  if (info.stuck) {
+    return "stuck";
+  }
+  if (!info.connected) {
+    return "waiting";
+  }
+  if (info.populating) {
+    return "populating";
+  }
+  if (std::ranges::any_of(info.rings, &VhostInfo::Ring::broken)) {
+    return "broken";
+  }
+  return info.running ? "running" : "connected";
+}
+
+}  // namespace
+
+PortInfo GuestPort::Impl::info() const {
+  PortInfo info;
+  info.vhost = vhost();
+  info.state = state_of(*info.vhost);
+  info.descriptors = guest_port_descriptors(options_.workers.size()) +
+                     (info.vhost->connected ? guest_session_descriptors(options_.queue_pairs) : 0);
+  info.wakes = wakes_text(call_price().dear());
+  if (info.vhost->connected) {
+    info.peer = {.pid = info.vhost->pid, .uid = info.vhost->uid};
+  }
+  return info;
+}
+
 void GuestPort::Impl::visit(CounterVisitor& visitor) const {
   device_.visit(visitor);
   visitor.counter("connects", connects_.value());
@@ -404,16 +446,22 @@ GuestPort::GuestPort(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 GuestPort::~GuestPort() = default;
 
 Result<std::unique_ptr<GuestPort>> GuestPort::create(GuestPortOptions options, EventLoop& loop,
-                                                     GuestPortHost& host, Doors& doors) {
+                                                     const PortServices& services, Doors& doors) {
   SLUICE_TRY(check_options(options));
   auto loss = SLUICE_TRY(LossSignal::create());
-  auto impl = std::make_unique<Impl>(std::move(options), std::move(loss), loop, host, doors);
+  auto impl = std::make_unique<Impl>(std::move(options), std::move(loss), loop, services, doors);
   SLUICE_TRY(impl->start());
   return std::unique_ptr<GuestPort>(new GuestPort(std::move(impl)));
 }
 
-GuestPort::Info GuestPort::info() const {
+VhostInfo GuestPort::vhost() const {
+  return impl_->vhost();
+}
+PortInfo GuestPort::info() const {
   return impl_->info();
+}
+PortId GuestPort::id() const {
+  return options().id;
 }
 const CallPrice& GuestPort::call_price() const {
   return impl_->call_price();

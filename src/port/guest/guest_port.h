@@ -22,9 +22,10 @@
 #include "base/mac.h"
 #include "base/result.h"
 #include "door/doors.h"
+#include "port/control_port.h"
 #include "port/guest/vhost_user/memory_budget.h"
 #include "port/peer_policy.h"
-#include "port/port.h"
+#include "port/port_services.h"
 #include "port/source_guard.h"
 #include "port/waker.h"
 #include "stats/counter.h"
@@ -85,67 +86,25 @@ inline constexpr std::uint32_t kMessagesPerTurn = 32;
 inline constexpr std::uint64_t kPausesPerSecond = 200;
 inline constexpr std::uint32_t kPauseBurst = 512;
 
-// What a guest port asks of the engine that wires everything. Calls come on the control thread.
-class GuestPortHost {
- public:
-  virtual ~GuestPortHost() = default;
-  // The worker's table has / no longer has the lane when this returns.
-  virtual void install_lane(PortId port, WorkerId worker, Lane* lane) = 0;
-  virtual void remove_lane(PortId port, WorkerId worker) = 0;
-  // The XDP program drops packets for a detached port early, as drop_no_reader.
-  virtual void set_attached(PortId port, bool attached) = 0;
-  // Runs `change` while none of `workers` is inside a lane: between two bursts of all of them at once.
-  // kShort: false when one of them did not come soon; then it has not run, and may be tried again later.
-  enum class Patience : std::uint8_t { kShort, kForEver };
-  virtual bool quiesce(std::span<const WorkerId> workers, Patience patience,
-                       const std::function<void()>& change) = 0;
-};
-
-class GuestPort {
+class GuestPort final : public Port {
  public:
   // Listens, or begins to connect. Installs its lanes at once: they stay for the port's life, and take
   // nothing while no driver is ready.
   static Result<std::unique_ptr<GuestPort>> create(GuestPortOptions options, EventLoop& loop,
-                                                   GuestPortHost& host, Doors& doors);
-  ~GuestPort();  // cuts the front-end off, takes the lanes out, removes the socket's path
+                                                   const PortServices& services, Doors& doors);
+  ~GuestPort() override;  // cuts the front-end off, takes the lanes out, removes the socket's path
 
-  struct Ring {
-    std::uint32_t index = 0;
-    bool enabled = false, running = false, broken = false;
-    bool packed = false;
-    std::uint32_t entries = 0;
-    WorkerId worker{0};
-    std::uint64_t kicks = 0, calls = 0, calls_suppressed = 0, packets = 0;
-  };
-  struct Info {
-    bool connected = false;  // a front-end is there
-    bool running = false;    // at least one pair carries packets
-    bool stuck = false;      // a worker does not come to take changes of its rings
-    int pid = 0;
-    std::uint32_t uid = 0;
-    std::uint64_t since_ns = 0;
-    std::uint64_t features = 0, protocol_features = 0;
-    std::vector<std::string> feature_names, protocol_feature_names;  // of those two, by their spec's names
-    struct Region {
-      std::uint64_t guest_address = 0, bytes = 0;
-      bool huge_pages = false;
-    };
-    std::vector<Region> regions;
-    std::uint64_t memory_bytes = 0;     // what its regions take
-    std::uint64_t mapped_bytes = 0;     // with what is on its way out, perhaps of a session before
-    bool populating = false;            // its front-end waits for that
-    std::uint64_t populated_bytes = 0;  // so far
-    std::vector<Ring> rings;
-  };
-  Info info() const;
+  VhostInfo vhost() const;
   const CallPrice& call_price() const;
-  // Ends the session of a front-end whose guest held workers up; counted `fault_stalled`. Takes no other for
-  // so long.
-  void cut_off_stalled(std::uint64_t nobody_for_ns);
   const GuestPortOptions& options() const;
+
+  PortId id() const override;
+  // Counted `fault_stalled`.
+  void cut_off_stalled(std::uint64_t nobody_for_ns) override;
   // copied copied_bytes rx_packets rx_bytes tx_packets tx_bytes kicks calls drop_* fault_* connects
-  // disconnects messages ...: totals since the port was made.
-  void visit(CounterVisitor& visitor) const;
+  // disconnects messages ...
+  void visit(CounterVisitor& visitor) const override;
+  PortInfo info() const override;
 
  private:
   class Impl;  // guest_port.cc

@@ -30,11 +30,13 @@ inline constexpr std::uint64_t kLateRetryNs = 100'000'000;
 
 class GuestPort::Impl final : public VringControl {
  public:
-  Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop, GuestPortHost& host, Doors& doors);
+  Impl(GuestPortOptions options, LossSignal loss, EventLoop& loop, const PortServices& services,
+       Doors& doors);
   ~Impl() override;
 
   Result<void> start();
-  Info info() const;
+  VhostInfo vhost() const;
+  PortInfo info() const;
   const CallPrice& call_price() const { return device_.call_price(); }
   void cut_off_stalled(std::uint64_t nobody_for_ns) {
     if (attached_ && !attached_->ending) {
@@ -83,10 +85,9 @@ class GuestPort::Impl final : public VringControl {
 
   // VringControl: the data half, between two bursts.
   bool quiesce(const VringSet& rings, Patience patience, const std::function<void()>& change) override {
-    return host_.quiesce(
+    return services_.lanes.pause(
         device_.workers_of(rings),
-        patience == Patience::kForEver ? GuestPortHost::Patience::kForEver : GuestPortHost::Patience::kShort,
-        change);
+        patience == Patience::kForEver ? LaneTable::Patience::kForEver : LaneTable::Patience::kShort, change);
   }
   void set_memory(MemoryTable memory) override { device_.set_memory(std::move(memory)); }
   void stop_all(std::uint32_t, MemoryTable nothing) override { device_.stop_all(std::move(nothing)); }
@@ -135,7 +136,7 @@ class GuestPort::Impl final : public VringControl {
 
   const GuestPortOptions options_;
   EventLoop& loop_;
-  GuestPortHost& host_;
+  PortServices services_;
   Doors& doors_;
   const LossSignal loss_;
   const MemoryPolicy memory_policy_;
@@ -149,7 +150,7 @@ class GuestPort::Impl final : public VringControl {
     ucred who;
   };
   std::optional<Candidate> candidate_;
-  bool shown_attached_ = false;  // as host_ knows it
+  bool shown_attached_ = false;  // as the NICs' programs know it
   bool refusal_logged_ = false, unreachable_logged_ = false;
   LogBudget log_budget_;
   std::unique_ptr<Acceptor> acceptor_;

@@ -259,7 +259,7 @@ void GuestPort::Impl::show_attached() {
   const bool receives = attached_->session.receives();
   if (receives != shown_attached_) {
     shown_attached_ = receives;
-    host_.set_attached(options_.id, receives);
+    services_.states.set_attached(options_.id, receives);
     if (log_budget_.take()) {
       log::info("port {}: the guest {}", options_.name, receives ? "receives" : "has stopped its queues");
     }

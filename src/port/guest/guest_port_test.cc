@@ -13,7 +13,7 @@ class GuestPortTest : public VhostTest {
   void bring_up(FrontEnd& front, GoodGuest& guest) {
     guest.bring_up(front);
     ASSERT_TRUE(front.barrier());
-    ASSERT_TRUE(port->info().running);
+    ASSERT_TRUE(port->vhost().running);
   }
 };
 class Crash_GuestPort : public GuestPortTest {};
@@ -36,7 +36,7 @@ TEST_F(GuestPortTest, CarriesFramesOfAFrontEndThatSpeaksAsQemuDoes) {
   bring_up(front, guest);
   EXPECT_TRUE(host.attached[raw(kVictim)]);
   EXPECT_TRUE(carries(guest, 1000));
-  GuestPort::Info info = port->info();
+  VhostInfo info = port->vhost();
   EXPECT_EQ(info.pid, ::getpid());
   EXPECT_EQ(info.uid, ::geteuid());
   EXPECT_EQ(info.feature_names, (std::vector<std::string>{"PROTOCOL_FEATURES", "VERSION_1"}));
@@ -47,7 +47,7 @@ TEST_F(GuestPortTest, CarriesFramesOfAFrontEndThatSpeaksAsQemuDoes) {
   EXPECT_TRUE(info.rings[0].running && info.rings[0].enabled && !info.rings[0].broken);
   EXPECT_EQ(info.rings[1].entries, GoodGuest::kEntries);
   front.close();
-  ASSERT_TRUE(turn_until([&] { return !port->info().connected; }));
+  ASSERT_TRUE(turn_until([&] { return !port->vhost().connected; }));
   EXPECT_FALSE(host.attached[raw(kVictim)]);
   expect_unharmed();
 }
@@ -74,9 +74,9 @@ TEST_F(GuestPortTest, CarriesFramesOfAFrontEndThatSpeaksAsDpdkDoes) {
   front.send_table(rams);
   guest.set_up_rings(front);
   EXPECT_TRUE(front.barrier());
-  EXPECT_FALSE(port->info().running);
+  EXPECT_FALSE(port->vhost().running);
   EXPECT_EQ(front.tell(VHOST_USER_SET_STATUS, std::uint64_t{15}), 0u);
-  EXPECT_TRUE(port->info().running);
+  EXPECT_TRUE(port->vhost().running);
   EXPECT_TRUE(carries(guest));
 }
 
@@ -93,7 +93,7 @@ TEST_F(GuestPortTest, StopsARingBeforeItSaysWhereItStandsAndGoesOnFromThere) {
   ASSERT_TRUE(receive && transmit);
   EXPECT_EQ(receive->value, 77u);
   EXPECT_EQ(transmit->value, 77u);
-  EXPECT_FALSE(port->info().running);
+  EXPECT_FALSE(port->vhost().running);
   EXPECT_FALSE(host.attached[raw(kVictim)]);
   guest.send(numbered_frame(0));
   for (int i = 0; i < 50; ++i) {
@@ -114,7 +114,7 @@ TEST_F(GuestPortTest, GoesOnWhereTheUsedRingStandsWhenTheFrontEndComesAgainAndSa
     bring_up(front, guest);  // each time with base 0, the rings as they were left
     EXPECT_TRUE(carries(guest, 50));
     front.close();
-    ASSERT_TRUE(turn_until([&] { return !port->info().connected; }));
+    ASSERT_TRUE(turn_until([&] { return !port->vhost().connected; }));
   }
   EXPECT_EQ(guest.used_index(guest.tx), 150u);
 }
@@ -153,7 +153,7 @@ TEST_F(GuestPortTest, PassesMemoryThatComesAndGoesToRunningRingsAndLosesNothing)
       ASSERT_TRUE(turn_until([&] { return (frame = guest.receive()).has_value(); }));
       EXPECT_EQ(*frame, numbered_frame(n));
     }
-    EXPECT_EQ(port->info().regions.size(), i % 2 == 0 ? 2u : 1u);
+    EXPECT_EQ(port->vhost().regions.size(), i % 2 == 0 ? 2u : 1u);
   }
 }
 
@@ -183,10 +183,10 @@ TEST_F(GuestPortTest, TakesMemoryRegionByRegionUpToItsLimit) {
     }
   }
   EXPECT_EQ(regions, kMaxGuestRegions);
-  EXPECT_EQ(port->info().regions.size(), kMaxGuestRegions);
+  EXPECT_EQ(port->vhost().regions.size(), kMaxGuestRegions);
   vhost_user_region page{region.guest_address + 4096, 4096, region.user_address + 4096, 4096};
   EXPECT_EQ(front.tell(VHOST_USER_REM_MEM_REG, vhost_user_mem_reg{0, page}), 0u);
-  EXPECT_EQ(port->info().regions.size(), kMaxGuestRegions - 1);
+  EXPECT_EQ(port->vhost().regions.size(), kMaxGuestRegions - 1);
   EXPECT_TRUE(carries(guest));
 }
 
@@ -203,7 +203,7 @@ TEST_F(GuestPortTest, ServesSeveralPairsAndOnlyThoseThatAreEnabled) {
     front.enable(ring, false);
   }
   EXPECT_TRUE(front.barrier());
-  ASSERT_EQ(port->info().rings.size(), 4u);
+  ASSERT_EQ(port->vhost().rings.size(), 4u);
   EXPECT_TRUE(carries(second)) << "the only pair that is enabled";
 }
 
@@ -220,7 +220,7 @@ TEST_F(GuestPortTest, AResetByStatusOrMessageStopsEverythingUntilItIsSetUpAgain)
       front.send(VHOST_USER_RESET_DEVICE, std::span<const std::byte>());
       EXPECT_TRUE(front.barrier());
     }
-    EXPECT_FALSE(port->info().running);
+    EXPECT_FALSE(port->vhost().running);
     EXPECT_FALSE(host.attached[raw(kVictim)]);
     guest.set_up_rings(front);
     EXPECT_TRUE(front.barrier());
@@ -234,7 +234,7 @@ TEST_F(GuestPortTest, ConnectsToAFrontEndThatListensAndAgainWhenItGoes) {
   start();
   GoodGuest guest;
   for (int life = 0; life < 3; ++life) {
-    EXPECT_TRUE(turn_until([&] { return !port->info().connected; }));
+    EXPECT_TRUE(turn_until([&] { return !port->vhost().connected; }));
     FrontEnd front = FrontEnd::accept_at(options.socket, turns());
     ASSERT_TRUE(front.connected());
     bring_up(front, guest);
@@ -270,7 +270,7 @@ TEST_F(GuestPortTest, OptionsThatDoNotFitAreRefusedInASentence) {
   auto error_of = [&](auto change) {
     GuestPortOptions bad = options;
     change(bad);
-    auto made = GuestPort::create(bad, *loop, host, doors);
+    auto made = GuestPort::create(bad, *loop, host.services(), doors);
     return made ? std::string() : made.error().message;
   };
   EXPECT_NE(error_of([](auto& o) { o.workers.clear(); }).find("no worker"), std::string::npos);
@@ -300,7 +300,7 @@ TEST_F(Malicious_GuestPort, AfterAGuestWasCutOffForItsStallsNobodyIsLetInForAWhi
   FrontEnd front = connect();
   ASSERT_TRUE(front.barrier());
   port->cut_off_stalled(3'600'000'000'000);
-  ASSERT_TRUE(turn_until([&] { return !port->info().connected; }));
+  ASSERT_TRUE(turn_until([&] { return !port->vhost().connected; }));
   const std::uint64_t connects = counter("connects");
   FrontEnd next = connect();
   for (int i = 0; i < 10; ++i) {
@@ -317,7 +317,7 @@ TEST_F(Crash_GuestPort, APortThatIsRemovedWhileAFrontEndWaitsBehindAnotherLeaves
   FrontEnd waiting = connect();
   loop->turn(5);
   port.reset();
-  auto again = GuestPort::create(options, *loop, host, doors);
+  auto again = GuestPort::create(options, *loop, host.services(), doors);
   ASSERT_TRUE(again) << again.error().message;
   port = std::move(*again);
   FrontEnd next = connect();
@@ -358,7 +358,7 @@ TEST_F(Crash_GuestPort, AFrontEndThatDiesAfterAnyOfItsMessagesTakesNothingWithIt
     guest.send(numbered_frame(0));
     ASSERT_TRUE(turn_until([&] { return counter("messages") - before == last - left; }));
     front.close();
-    ASSERT_TRUE(turn_until([&] { return !port->info().connected; }));
+    ASSERT_TRUE(turn_until([&] { return !port->vhost().connected; }));
     messages = last - left;
     if (left > 0) {
       break;
@@ -383,10 +383,10 @@ TEST_F(Crash_GuestPort, AFrontEndThatIsKilledInFullTrafficIsForgottenAndItsSucce
         (void)guest.receive();
       }
     }
-    ASSERT_TRUE(turn_until([&] { return port->info().running && counter("tx_packets") > 1000 * life; }));
+    ASSERT_TRUE(turn_until([&] { return port->vhost().running && counter("tx_packets") > 1000 * life; }));
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);
-    ASSERT_TRUE(turn_until([&] { return !port->info().connected; }));
+    ASSERT_TRUE(turn_until([&] { return !port->vhost().connected; }));
   }
   expect_unharmed();
 }

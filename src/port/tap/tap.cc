@@ -140,4 +140,10 @@ Result<Tap> make_tap(const TapOptions& options) {
   return tap;
 }
 
+bool is_up(const std::string& netdev) {
+  ifreq request = request_for(netdev);
+  UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  return socket && ::ioctl(socket.get(), SIOCGIFFLAGS, &request) == 0 && (request.ifr_flags & IFF_UP) != 0;
+}
+
 }  // namespace sluice

@@ -27,5 +27,7 @@ struct Tap {
 
 // Makes the device, sets it up as told and brings it up.
 Result<Tap> make_tap(const TapOptions& options);
+// What `ip link` says of the device: UP. One that is gone is not.
+bool is_up(const std::string& netdev);
 
 }  // namespace sluice

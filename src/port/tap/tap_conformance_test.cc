@@ -5,24 +5,28 @@
 #include <sys/socket.h>
 
 #include "port/fake/lane_conformance.h"
+#include "port/fake_services.h"
 #include "port/tap/tap_port.h"
 #include "test/support/net_ns.h"
 
 namespace sluice {
 namespace {
 
+constexpr PortId kPort{7};
+
 constexpr std::uint16_t kEtherType = 0x88b5;  // numbered_frame()'s
 
 class HostUnderTest final : public LaneUnderTest {
  public:
   HostUnderTest() : ns_(test::NetNs::create().value()) {
-    port_ = ns_.in([] {
-                 return TapPort::create({.id = PortId{7},
+    port_ = ns_.in([&] {
+                 return TapPort::create({.id = kPort,
                                          .name = "host0",
                                          .netdev = "host0",
                                          .mac = {2, 0, 0, 0, 0, 7},
                                          .addresses = {},
-                                         .workers = {WorkerId{0}}});
+                                         .workers = {WorkerId{0}}},
+                                        host_.services());
                })
                 .value();
     ns_.run([&] {
@@ -34,7 +38,7 @@ class HostUnderTest final : public LaneUnderTest {
     EXPECT_EQ(::bind(socket_.get(), reinterpret_cast<const sockaddr*>(&address_), sizeof address_), 0);
   }
 
-  Lane& lane() override { return port_->lane(WorkerId{0}); }
+  Lane& lane() override { return host_.lane(kPort); }
   bool takes_pages() const override { return false; }
   bool hold(std::span<const std::byte>, Packet&) override { return false; }
   void release(std::span<const Packet>) override {}
@@ -57,6 +61,7 @@ class HostUnderTest final : public LaneUnderTest {
 
  private:
   test::NetNs ns_;
+  test::FakeServices host_;
   std::unique_ptr<TapPort> port_;
   UniqueFd socket_;
   sockaddr_ll address_{};

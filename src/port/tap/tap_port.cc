@@ -13,11 +13,20 @@ namespace sluice {
 
 struct TapPort::Impl {
   TapPortOptions options;
+  PortServices services;
   int ifindex = 0;
   std::map<WorkerId, TapLane> lanes;
+
+  // The host is always there: its port is attached for as long as it exists.
+  void install() {
+    for (auto& [worker, lane] : lanes) {
+      services.lanes.install_lane(options.id, worker, &lane);
+    }
+    services.states.set_attached(options.id, true);
+  }
 };
 
-Result<std::unique_ptr<TapPort>> TapPort::create(TapPortOptions options) {
+Result<std::unique_ptr<TapPort>> TapPort::create(TapPortOptions options, const PortServices& services) {
   SLUICE_CHECK(!options.workers.empty(), "port {} without a worker", options.name);
   if (options.mtu < kMinHostMtu || options.mtu > kMaxHostMtu) {
     return fail("port {}: mtu is {}, must be {} .. {}", options.name, options.mtu, kMinHostMtu, kMaxHostMtu);
@@ -33,8 +42,7 @@ Result<std::unique_ptr<TapPort>> TapPort::create(TapPortOptions options) {
   if (!tap) {
     return with_context(fmt::format("port {}", options.name), tap.error());
   }
-  auto impl = std::make_unique<Impl>();
-  impl->ifindex = tap->ifindex;
+  auto impl = std::unique_ptr<Impl>(new Impl{.services = services, .ifindex = tap->ifindex});
   TapLaneOptions lane{.port = options.id,
                       .uplink = options.uplink,
                       .vlan = options.vlan,
@@ -55,17 +63,29 @@ Result<std::unique_ptr<TapPort>> TapPort::create(TapPortOptions options) {
     impl->lanes.try_emplace(options.workers[i], std::move(tap->queues[i]), lane);
   }
   impl->options = std::move(options);
-  return std::unique_ptr<TapPort>(new TapPort(std::move(impl)));
+  std::unique_ptr<TapPort> port(new TapPort(std::move(impl)));
+  port->impl_->install();
+  return port;
 }
 
 TapPort::TapPort(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-TapPort::~TapPort() = default;
 
-Lane& TapPort::lane(WorkerId worker) {
-  auto found = impl_->lanes.find(worker);
-  SLUICE_CHECK(found != impl_->lanes.end(), "port {} has no lane for worker {}", impl_->options.name,
-               raw(worker));
-  return found->second;
+TapPort::~TapPort() {
+  for (const auto& [worker, lane] : impl_->lanes) {
+    impl_->services.lanes.remove_lane(id(), worker);
+  }
+}
+
+PortId TapPort::id() const {
+  return impl_->options.id;
+}
+
+PortInfo TapPort::info() const {
+  PortInfo info;
+  info.state = is_up(impl_->options.netdev) ? "up" : "down";
+  info.descriptors = impl_->options.workers.size();
+  info.netdev = impl_->options.netdev;
+  return info;
 }
 
 const TapPortOptions& TapPort::options() const {

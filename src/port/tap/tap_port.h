@@ -10,7 +10,8 @@
 #include "base/ids.h"
 #include "base/mac.h"
 #include "base/result.h"
-#include "port/port.h"
+#include "port/control_port.h"
+#include "port/port_services.h"
 #include "port/source_guard.h"
 #include "stats/counter.h"
 
@@ -35,20 +36,21 @@ struct TapPortOptions {
                               // the host; 0: all
 };
 
-class TapPort {
+class TapPort final : public Port {
  public:
   // Makes the device (not persistent: it goes with the daemon), sets MAC, MTU and addresses, brings it up.
-  // Errors: the name is taken, no CAP_NET_ADMIN, no /dev/net/tun, an address that is none. Each worker of the
-  // list once.
-  static Result<std::unique_ptr<TapPort>> create(TapPortOptions options);
-  ~TapPort();  // the device is gone then; no worker has a lane of it any more
+  // Each worker of the list once gets its lane. Errors: the name is taken, no CAP_NET_ADMIN, no /dev/net/tun,
+  // an address that is none.
+  static Result<std::unique_ptr<TapPort>> create(TapPortOptions options, const PortServices& services);
+  ~TapPort() override;  // takes the lanes out; the device is gone then
 
-  Lane& lane(WorkerId worker);
   const TapPortOptions& options() const;
   int ifindex() const;
   // copied copied_bytes rx_packets rx_bytes tx_packets tx_bytes drop_ring_full drop_link_down drop_refused
   // drop_vlan drop_too_long read_errors, of all lanes. rx is what the host receives. Any thread.
-  void visit(CounterVisitor& visitor) const;
+  void visit(CounterVisitor& visitor) const override;
+  PortId id() const override;
+  PortInfo info() const override;
 
  private:
   struct Impl;

@@ -16,6 +16,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "port/fake_services.h"
 #include "port/tap/tap_lane.h"
 #include "port/vlan.h"
 #include "test/support/net_ns.h"
@@ -118,8 +119,8 @@ class TapPortTest : public ::testing::Test {
             .uplink = kNic,
             .workers = {WorkerId{0}}};
   }
-  Result<std::unique_ptr<TapPort>> create(TapPortOptions options) const {
-    return ns_->in([&] { return TapPort::create(std::move(options)); });
+  Result<std::unique_ptr<TapPort>> create(TapPortOptions options) {
+    return ns_->in([&] { return TapPort::create(std::move(options), host_.services()); });
   }
   void begin(TapPortOptions options = defaults()) {
     auto port = create(std::move(options));
@@ -127,12 +128,12 @@ class TapPortTest : public ::testing::Test {
     port_ = std::move(*port);
     end_.emplace(*ns_, port_->ifindex());
   }
-  std::string error_of(TapPortOptions options) const {
+  std::string error_of(TapPortOptions options) {
     auto port = create(std::move(options));
     return port ? "no error" : port.error().message;
   }
 
-  Lane& lane(std::uint16_t worker = 0) { return port_->lane(WorkerId{worker}); }
+  Lane& lane(std::uint16_t worker = 0) { return host_.lane(kPort, WorkerId{worker}); }
   void to_host(const Frame& frame, std::uint32_t head_bytes = 0, std::uint16_t worker = 0) {
     Packet packet{.body = frame.data() + head_bytes,
                   .head = head_bytes == 0 ? nullptr : frame.data(),
@@ -176,6 +177,7 @@ class TapPortTest : public ::testing::Test {
   }
 
   std::optional<test::NetNs> ns_;
+  test::FakeServices host_;
   std::unique_ptr<TapPort> port_;
   std::optional<HostEnd> end_;
 };
@@ -390,7 +392,7 @@ TEST_F(TapPortTest, WithoutThePrivilegeItNamesIt) {
     ns_->enter();
     ::capng_clear(CAPNG_SELECT_CAPS);
     SLUICE_CHECK(::capng_apply(CAPNG_SELECT_CAPS) == 0);
-    auto port = TapPort::create(defaults());
+    auto port = TapPort::create(defaults(), host_.services());
     error = port ? "no error" : port.error().message;
   })
       .join();

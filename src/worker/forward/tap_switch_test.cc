@@ -1,6 +1,7 @@
 // Two hosts, each behind a tap device in a namespace of its own, joined by nothing but a worker's switch.
 #include <gtest/gtest.h>
 
+#include "port/fake_services.h"
 #include "port/tap/tap_port.h"
 #include "test/support/net_ns.h"
 #include "worker/forward/switch.h"
@@ -13,6 +14,7 @@ constexpr PortId kLeft{10}, kRight{11};
 
 struct Host {
   test::NetNs ns = test::NetNs::create().value();
+  test::FakeServices services;
   std::unique_ptr<TapPort> port;
 
   void begin(PortId id, std::string address, std::uint16_t vlan, std::vector<WorkerId> workers) {
@@ -25,7 +27,8 @@ struct Host {
                               .mtu = 1500,
                               .vlan = vlan,
                               .uplink = PortId::kDrop,
-                              .workers = std::move(workers)});
+                              .workers = std::move(workers)},
+                             services.services());
     });
     ASSERT_TRUE(made) << made.error().message;
     port = std::move(*made);
@@ -50,9 +53,10 @@ class HostSwitch : public ::testing::Test {
       workers_.push_back(Worker::start({.id = id}).value());
       workers_.back()->call([&](Worker::Tables& tables) {
         tables.switching = switch_.get();
-        for (TapPort* port : {left_.port.get(), right_.port.get()}) {
-          tables.lanes.emplace_back(port->options().id, &port->lane(id));
-          tables.by_port[raw(port->options().id)] = &port->lane(id);
+        for (Host* host : {&left_, &right_}) {
+          Lane* lane = &host->services.lane(host->port->id(), id);
+          tables.lanes.emplace_back(host->port->id(), lane);
+          tables.by_port[raw(host->port->id())] = lane;
         }
       });
     }

@@ -1,6 +1,7 @@
 // A port with an address of its own behind a NIC that stays the kernel's: XDP leads to it what is for its
 // address, broadcasts come by the packet socket, what it sends leaves by AF_XDP. The port is a tap in a
 // namespace of its own, so that its kernel is another machine to the NIC's.
+#include "port/fake_services.h"
 #include "port/tap/tap_port.h"
 
 #include "demux/demux.h"
@@ -39,14 +40,15 @@ class Uplink : public NicTest {
     ASSERT_TRUE(broadcasts_->accept(std::span(&kHostMac, 1)));
     host_ns_.emplace(test::NetNs::create().value());
     host_ = host_ns_
-                ->in([] {
+                ->in([&] {
                   return TapPort::create({.id = kHost,
                                           .name = "host0",
                                           .netdev = "host0",
                                           .mac = kHostMac,
                                           .addresses = {"10.77.0.3/24"},
                                           .uplink = kNic,
-                                          .workers = {WorkerId{0}}});
+                                          .workers = {WorkerId{0}}},
+                                         services_.services());
                 })
                 .value();
     switch_ = std::make_unique<Switch>(
@@ -54,9 +56,9 @@ class Uplink : public NicTest {
     worker_ = Worker::start({}).value();
     worker_->call([&](Worker::Tables& tables) {
       tables.queues = {nic_.get(), broadcasts_.get()};
-      tables.lanes = {{kHost, &host_->lane(WorkerId{0})}};
+      tables.lanes = {{kHost, &services_.lane(kHost)}};
       tables.by_port[raw(kNic)] = nic_.get();
-      tables.by_port[raw(kHost)] = &host_->lane(WorkerId{0});
+      tables.by_port[raw(kHost)] = &services_.lane(kHost);
       tables.switching = switch_.get();
     });
   }
@@ -79,6 +81,7 @@ class Uplink : public NicTest {
   std::optional<XdpLink> link_;
   std::unique_ptr<BroadcastQueue> broadcasts_;
   std::optional<test::NetNs> host_ns_;
+  test::FakeServices services_;
   std::unique_ptr<TapPort> host_;
   std::unique_ptr<Switch> switch_;
   std::unique_ptr<Worker> worker_;

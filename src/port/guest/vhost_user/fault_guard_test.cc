@@ -261,7 +261,7 @@ TEST_F(Malicious_Loss, M9_MemoryTakenAwayUnderAWorkerInFullTrafficEndsThatGuestA
     while (guest.send(numbered_frame(1))) {
     }
     ASSERT_EQ(::ftruncate(guest.ram.fd(), life % 2 == 0 ? 0 : 2 * kPage), 0);
-    EXPECT_TRUE(turn_until([&] { return !port->info().connected; }));
+    EXPECT_TRUE(turn_until([&] { return !port->vhost().connected; }));
     EXPECT_TRUE(front.wait_closed());
   }
   EXPECT_EQ(counter("fault_memory_lost"), 20u);

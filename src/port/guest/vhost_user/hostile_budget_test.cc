@@ -29,7 +29,7 @@ class Malicious_MemoryBudget : public VhostTest {
     EXPECT_EQ(::ftruncate(file.get(), static_cast<off_t>(bytes)), 0);
     return file;
   }
-  std::uint64_t mapped() const { return port->info().mapped_bytes; }
+  std::uint64_t mapped() const { return port->vhost().mapped_bytes; }
 };
 
 // The closer has something else to do, as when it takes a large guest's memory apart.
@@ -63,7 +63,7 @@ TEST_F(Malicious_MemoryBudget, RegionsAreBoundedTogetherWhenTheyComeOneByOneToo)
     }
     EXPECT_EQ(add(front, region(4 * kMiB, 1, 4 * kMiB), file.get()), 1u) << "not a byte more";
     EXPECT_EQ(counter("fault_memory_budget"), 2u);
-    EXPECT_EQ(port->info().memory_bytes, 4 * kMiB);
+    EXPECT_EQ(port->vhost().memory_bytes, 4 * kMiB);
     EXPECT_EQ(remove(front, region(0, kMiB)), 0u);
     EXPECT_EQ(add(front, region(4 * kMiB, kMiB, 4 * kMiB), file.get()), 0u) << "room that was given back";
   }
@@ -127,7 +127,7 @@ TEST_F(Malicious_MemoryBudget, AllGuestsTogetherAreBounded) {
     EXPECT_EQ(add(front, region(16 * kMiB, 2 * kMiB), file.get()), 0u) << "to the last byte";
     EXPECT_EQ(options.all_memory->used(), 12 * kMiB);
   }
-  ASSERT_TRUE(turn_until([&] { return !port->info().connected; }));
+  ASSERT_TRUE(turn_until([&] { return !port->vhost().connected; }));
   Closer::of_process().drain();
   EXPECT_EQ(options.all_memory->used(), 4 * kMiB);
   expect_unharmed();
@@ -142,7 +142,7 @@ TEST_F(Malicious_MemoryBudget, BytesAreGivenBackWhenTheMappingHasReallyEnded) {
       UniqueFd file = sparse(kMiB);
       EXPECT_EQ(add(front, region(0, kMiB), file.get()), 0u);
     }
-    ASSERT_TRUE(turn_until([&] { return !port->info().connected; }));
+    ASSERT_TRUE(turn_until([&] { return !port->vhost().connected; }));
     EXPECT_EQ(mapped(), kMiB);
     closer.release();
     EXPECT_EQ(mapped(), 0u);
@@ -241,7 +241,7 @@ TEST_F(Malicious_MemoryBudget, AMessageThatFindsNoMemoryEndsItsSessionAndNothing
     front.enable(0, false);
     EXPECT_TRUE(front.wait_closed());
     EXPECT_TRUE(bystander_front().barrier());
-    EXPECT_TRUE(turn_until([&] { return !port->info().connected && port->info().mapped_bytes == 0; }));
+    EXPECT_TRUE(turn_until([&] { return !port->vhost().connected && port->vhost().mapped_bytes == 0; }));
     EXPECT_EQ(host.out_of_memory, 0u);
   }
   EXPECT_EQ(loop->out_of_memory(), 3u);

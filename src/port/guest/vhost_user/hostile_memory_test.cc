@@ -28,7 +28,7 @@ class Malicious_Memory : public VhostTest {
   void expect_refused(const vhost_user_region& bad, int fd) {
     FrontEnd front = connect();
     EXPECT_EQ(add(front, bad, fd), 1u);
-    EXPECT_TRUE(port->info().regions.empty());
+    EXPECT_TRUE(port->vhost().regions.empty());
     vhost_user_mem_table table{};
     table.region_count = 2;
     table.regions[0] = region(0x7000000000, 4096, 0x7000000000, 0);
@@ -38,7 +38,7 @@ class Malicious_Memory : public VhostTest {
     EXPECT_EQ(front.ask_bytes(VHOST_USER_SET_MEM_TABLE, std::as_bytes(std::span(&table, 1)).first(72), fds,
                               VHOST_USER_VERSION | VHOST_USER_NEED_REPLY),
               1u);
-    EXPECT_TRUE(port->info().regions.empty()) << "nothing of the table is taken";
+    EXPECT_TRUE(port->vhost().regions.empty()) << "nothing of the table is taken";
   }
   // Bytes of a table that says `count` regions and carries `carried`.
   static std::vector<std::byte> table_bytes(std::uint32_t count, std::size_t carried) {
@@ -111,7 +111,7 @@ TEST_F(Malicious_Memory, M5_RegionsThatOverlap) {
       EXPECT_EQ(add(front, region(0x200000, 8192, user, 0), ram.fd()), 1u);
     }
     EXPECT_EQ(add(front, region(0x102000, 8192, 0x502000, 0), ram.fd()), 0u) << "side by side";
-    EXPECT_EQ(port->info().regions.size(), 2u);
+    EXPECT_EQ(port->vhost().regions.size(), 2u);
   }
   expect_unharmed();
 }
@@ -202,7 +202,7 @@ TEST_F(Malicious_Memory, M8_OneFileAsEightRegions) {
     EXPECT_EQ(front.ask_bytes(VHOST_USER_SET_MEM_TABLE, std::as_bytes(std::span(&table, 1)), fds,
                               VHOST_USER_VERSION | VHOST_USER_NEED_REPLY),
               0u);
-    EXPECT_EQ(port->info().regions.size(), 8u);
+    EXPECT_EQ(port->vhost().regions.size(), 8u);
   }
   expect_unharmed();
 }
@@ -274,12 +274,12 @@ TEST_F(Malicious_Memory, M11_ATableWithoutTheRunningRingsStopsThem) {
     const GuestRam* others[] = {&other};
     front.send_table(others);
     EXPECT_TRUE(front.barrier());
-    EXPECT_FALSE(port->info().running);
+    EXPECT_FALSE(port->vhost().running);
     EXPECT_FALSE(host.attached[raw(kVictim)]);
     const GuestRam* back[] = {&guest.ram};
     front.send_table(back);
     EXPECT_TRUE(front.barrier());
-    EXPECT_TRUE(port->info().running) << "and one with them lets them go on";
+    EXPECT_TRUE(port->vhost().running) << "and one with them lets them go on";
   }
   expect_unharmed();
 }
@@ -296,7 +296,7 @@ TEST_F(Malicious_Memory, M12_RegionsThatAreAddedTwiceOrRemovedWhereThereIsNone) 
     vhost_user_region nearly = guest.ram.region();
     nearly.bytes -= 4096;
     EXPECT_EQ(add(front, nearly, guest.ram.fd()), 1u);
-    EXPECT_EQ(port->info().regions.size(), 1u);
+    EXPECT_EQ(port->vhost().regions.size(), 1u);
     EXPECT_EQ(add(front, more.region(), more.fd()), 0u);
     guest.set_up_rings(front);
     ASSERT_TRUE(front.barrier());
@@ -310,8 +310,8 @@ TEST_F(Malicious_Memory, M12_RegionsThatAreAddedTwiceOrRemovedWhereThereIsNone) 
     int fd = guest.ram.fd();
     EXPECT_EQ(
         front.tell(VHOST_USER_REM_MEM_REG, vhost_user_mem_reg{0, guest.ram.region()}, std::span(&fd, 1)), 0u);
-    EXPECT_FALSE(port->info().running);
-    EXPECT_EQ(port->info().regions.size(), 0u);
+    EXPECT_FALSE(port->vhost().running);
+    EXPECT_EQ(port->vhost().regions.size(), 0u);
   }
   expect_unharmed();
 }
@@ -366,7 +366,7 @@ TEST_F(Malicious_Memory, M15_OffsetsBesideThePage) {
     EXPECT_EQ(add(front, askew, guest.ram.fd()), 0u);
     guest.set_up_rings(front);  // aligned by its addresses, and not where it is mapped
     EXPECT_TRUE(front.barrier());
-    EXPECT_FALSE(port->info().running);
+    EXPECT_FALSE(port->vhost().running);
     EXPECT_EQ(counter("fault_message_ring"), 2u);
   }
   expect_unharmed();

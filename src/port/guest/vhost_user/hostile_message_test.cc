@@ -226,7 +226,7 @@ TEST_F(Malicious_Framing, C13_MessagesByteByByteAreMessagesAllTheSame) {
         FrontEnd::bytes_of(VHOST_USER_SET_MEM_TABLE, std::as_bytes(std::span(&table, 1)).first(40)),
         std::span(&fd, 1)));
     EXPECT_TRUE(front.barrier());
-    EXPECT_EQ(port->info().regions.size(), 1u);
+    EXPECT_EQ(port->vhost().regions.size(), 1u);
     guest.set_up_rings(front);
     EXPECT_TRUE(front.barrier());
     EXPECT_TRUE(carries(guest));
@@ -252,7 +252,7 @@ TEST_F(Malicious_Framing, C14_ManyMessagesInOneWriteKeepTheirDescriptors) {
     silent.send_table(rams);
     guest.set_up_rings(silent);
     EXPECT_TRUE(front.barrier());
-    EXPECT_TRUE(port->info().running);
+    EXPECT_TRUE(port->vhost().running);
     EXPECT_TRUE(carries(guest));
     EXPECT_GE(counter("messages"), 100u);
   }
@@ -318,7 +318,7 @@ TEST_F(Malicious_Framing, C17_WhoHasNotSaidAWordGivesWay) {
   start();
   {
     FrontEnd silent = connect();
-    ASSERT_TRUE(turn_until([&] { return port->info().connected; }));
+    ASSERT_TRUE(turn_until([&] { return port->vhost().connected; }));
     FrontEnd second = connect();
     EXPECT_TRUE(silent.wait_closed());
     EXPECT_TRUE(second.barrier());
@@ -337,7 +337,7 @@ TEST_F(Malicious_Framing, C18_WhoDoesNotReadAnswersIsCutOff) {
       }
       return counter("fault_message_unread") == 1;
     }));
-    EXPECT_FALSE(port->info().connected);
+    EXPECT_FALSE(port->vhost().connected);
   }
   expect_unharmed();
 }
@@ -410,7 +410,7 @@ TEST_F(Malicious_Negotiation, N1_FeaturesThatWereNotOffered) {
     const std::uint64_t bits = kGuestFeatures | 1ull << bit;
     FrontEnd front = connect();
     EXPECT_EQ(front.tell(VHOST_USER_SET_FEATURES, bits), 1u);
-    EXPECT_EQ(port->info().features, 0u) << "nothing of it is taken";
+    EXPECT_EQ(port->vhost().features, 0u) << "nothing of it is taken";
     front.send(VHOST_USER_SET_FEATURES, bits);
     EXPECT_TRUE(front.wait_closed());
   }
@@ -426,7 +426,7 @@ TEST_F(Malicious_Negotiation, N2_FeaturesThatChangeWhileRingsRun) {
     guest.bring_up(front);
     EXPECT_EQ(front.tell(VHOST_USER_SET_FEATURES, kGuestFeatures), 0u) << "the same again is no change";
     EXPECT_EQ(front.tell(VHOST_USER_SET_FEATURES, kGuestFeatures | kFeatureRingPacked), 1u);
-    EXPECT_EQ(port->info().features, kGuestFeatures);
+    EXPECT_EQ(port->vhost().features, kGuestFeatures);
     EXPECT_TRUE(carries(guest));
   }
   expect_unharmed();
@@ -448,7 +448,7 @@ TEST_F(Malicious_Negotiation, N3_ADriverFromBeforeVersionOneGetsNoRing) {
     GoodGuest guest;
     guest.bring_up(front, 0, kFeatureProtocol);
     EXPECT_TRUE(front.barrier());
-    EXPECT_FALSE(port->info().running);
+    EXPECT_FALSE(port->vhost().running);
     EXPECT_EQ(counter("fault_message_ring"), 2u);
   }
   expect_unharmed();
@@ -459,7 +459,7 @@ TEST_F(Malicious_Negotiation, N4_ProtocolFeaturesThatWereNotOffered) {
   for (int bit : {1, 5, 12, 17, 63}) {
     FrontEnd front = connect();
     EXPECT_EQ(front.tell(VHOST_USER_SET_PROTOCOL_FEATURES, kGuestProtocol | 1ull << bit), 1u);
-    EXPECT_EQ(port->info().protocol_features, 0u);
+    EXPECT_EQ(port->vhost().protocol_features, 0u);
   }
   expect_unharmed();
 }
@@ -494,7 +494,7 @@ TEST_F(Malicious_Negotiation, N6_OwnersNoneOrTwice) {
     guest.bring_up(front);
     front.send(VHOST_USER_RESET_OWNER, kNothing);
     EXPECT_TRUE(front.barrier());
-    EXPECT_FALSE(port->info().running) << "disables the rings";
+    EXPECT_FALSE(port->vhost().running) << "disables the rings";
   }
   expect_unharmed();
 }
@@ -530,7 +530,7 @@ TEST_F(Malicious_Negotiation, N8_StepsThatADevicesStatusDoesNotHave) {
     EXPECT_EQ(front.ask(VHOST_USER_GET_STATUS), 15u);
     EXPECT_TRUE(carries(guest));
     EXPECT_EQ(front.tell(VHOST_USER_SET_STATUS, std::uint64_t{0}), 0u) << "a reset while rings run";
-    EXPECT_FALSE(port->info().running);
+    EXPECT_FALSE(port->vhost().running);
   }
   EXPECT_EQ(counter("fault_message_status"), 4u);
   expect_unharmed();
@@ -561,7 +561,7 @@ TEST_F(Malicious_Negotiation, N10_AFloodOfRarpLeavesTheLoopItsTime) {
       batch.insert(batch.end(), one.begin(), one.end());
     }
     EXPECT_TRUE(silent.send_bytes(batch));
-    ASSERT_TRUE(turn_until([&] { return port->info().connected; }));
+    ASSERT_TRUE(turn_until([&] { return port->vhost().connected; }));
     const std::uint64_t before = counter("messages");
     loop->turn(0);
     EXPECT_LE(counter("messages") - before, kMessagesPerTurn);  // D6

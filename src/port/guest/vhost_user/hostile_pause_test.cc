@@ -66,7 +66,7 @@ TEST_F(Malicious_Pauses, P2_MessagesOfOneTurnShareAPause) {
 
 TEST_F(Malicious_Pauses, P3_OnlyTheWorkerOfATransmitRingStandsStill) {
   options.workers = {WorkerId{0}, WorkerId{1}, WorkerId{2}};
-  port = std::move(GuestPort::create(options, *loop, host, doors).value());
+  port = std::move(GuestPort::create(options, *loop, host.services(), doors).value());
   FrontEnd front = connect();
   GoodGuest guest;
   guest.bring_up(front);
@@ -92,11 +92,11 @@ TEST_F(Malicious_Pauses, P4_WhileAWorkerDoesNotComeMessagesWaitAndNobodyIsHeldUp
   ASSERT_TRUE(front.send(VHOST_USER_GET_VRING_BASE, state));
   EXPECT_TRUE(turn_until([&] { return counter("pauses_late") >= 2; }));
   EXPECT_FALSE(front.has_reply()) << "the ring still runs: no answer says that it has stopped";
-  EXPECT_TRUE(port->info().stuck);
+  EXPECT_TRUE(port->vhost().stuck);
   EXPECT_TRUE(bystander_front().barrier()) << "what needs no pause is answered";
   host.late = false;
   EXPECT_TRUE(turn_until([&] { return front.has_reply(); }));
-  EXPECT_FALSE(port->info().stuck);
+  EXPECT_FALSE(port->vhost().stuck);
   front.close();
   guest.reset();  // its memory is seen in our own mappings
   expect_unharmed();
@@ -114,7 +114,7 @@ TEST_F(Malicious_Pauses, P5_AFrontEndThatGoesWhileAWorkerDoesNotComeKeepsItsMemo
   front.close();
   EXPECT_TRUE(turn_until([&] { return counter("pauses_late") >= 2; }));
   EXPECT_EQ(guest_mappings(), mapped) << "D7";
-  EXPECT_FALSE(port->info().connected);
+  EXPECT_FALSE(port->vhost().connected);
   FrontEnd next = connect();
   EXPECT_TRUE(next.wait_closed()) << "no other session before this one's memory has gone";
   next.close();

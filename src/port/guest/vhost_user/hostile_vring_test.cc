@@ -29,7 +29,7 @@ class Malicious_Vring : public VhostTest {
     return front.tell(VHOST_USER_SET_VRING_KICK, std::uint64_t{ring | VHOST_USER_VRING_NO_FD});
   }
   bool runs(std::uint32_t ring) {
-    for (const auto& shown : port->info().rings) {
+    for (const auto& shown : port->vhost().rings) {
       if (shown.index == ring) {
         return shown.running;
       }
@@ -105,7 +105,7 @@ TEST_F(Malicious_Vring, V4_APlaceBeforeThereIsMemory) {
     front.negotiate(kGuestFeatures, kGuestProtocol);
     guest.set_up_rings(front);
     EXPECT_TRUE(front.barrier());
-    EXPECT_FALSE(port->info().running);
+    EXPECT_FALSE(port->vhost().running);
     const GuestRam* rams[] = {&guest.ram};
     front.send_table(rams);
     EXPECT_TRUE(front.barrier());
@@ -171,7 +171,7 @@ TEST_F(Malicious_Vring, V7_TheEventIndexBehindTheRegion) {
                 event_idx ? 1u : 0u);
       EXPECT_EQ(runs(0), !event_idx);
       front.close();
-      ASSERT_TRUE(turn_until([&] { return !port->info().connected; }));
+      ASSERT_TRUE(turn_until([&] { return !port->vhost().connected; }));
     }
   }
   expect_unharmed();

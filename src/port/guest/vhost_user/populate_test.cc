@@ -56,14 +56,14 @@ TEST_F(Populate, AllOfItIsThereWhenTheAnswerComesAndOthersAreServedMeanwhile) {
     UniqueFd file = sparse(kLarge);
     const long faults = faults_of_this_thread();
     ASSERT_TRUE(begin_to_add(front, kLarge, file.get()));
-    ASSERT_TRUE(turn_until([&] { return port->info().populating; }));
-    EXPECT_TRUE(port->info().regions.empty()) << "nobody uses it before";
+    ASSERT_TRUE(turn_until([&] { return port->vhost().populating; }));
+    EXPECT_TRUE(port->vhost().regions.empty()) << "nobody uses it before";
     EXPECT_TRUE(bystander_front().barrier());
     EXPECT_TRUE(front.barrier()) << "messages behind it wait, and are answered";
     EXPECT_EQ(allocated(file), kLarge);
-    EXPECT_FALSE(port->info().populating);
-    EXPECT_EQ(port->info().populated_bytes, kLarge);
-    EXPECT_EQ(port->info().regions.size(), 1u);
+    EXPECT_FALSE(port->vhost().populating);
+    EXPECT_EQ(port->vhost().populated_bytes, kLarge);
+    EXPECT_EQ(port->vhost().regions.size(), 1u);
     // This thread is the control thread and the worker.
     EXPECT_LT(faults_of_this_thread() - faults, static_cast<long>(kLarge / 4096 / 4));
   }
@@ -77,12 +77,12 @@ TEST_F(Populate, AnotherRegionIsPopulatedAlone) {
     GoodGuest guest;
     guest.bring_up(front);
     ASSERT_TRUE(front.barrier());
-    EXPECT_EQ(port->info().populated_bytes, guest.ram.bytes());
+    EXPECT_EQ(port->vhost().populated_bytes, guest.ram.bytes());
     GuestRam more(kMiB, 0x70000000);
     const int fd = more.fd();
     EXPECT_EQ(front.tell(VHOST_USER_ADD_MEM_REG, vhost_user_mem_reg{0, more.region()}, std::span(&fd, 1)),
               0u);
-    EXPECT_EQ(port->info().populated_bytes, guest.ram.bytes() + kMiB);
+    EXPECT_EQ(port->vhost().populated_bytes, guest.ram.bytes() + kMiB);
     EXPECT_TRUE(carries(guest)) << "its rings have gone on";
   }
   expect_unharmed();
@@ -95,15 +95,15 @@ TEST_F(Populate, Malicious_AFrontEndThatGoesMeanwhileTakesNothingWithIt) {
     FrontEnd front = connect();
     UniqueFd file = sparse(kLarge);
     ASSERT_TRUE(begin_to_add(front, kLarge, file.get()));
-    ASSERT_TRUE(turn_until([&] { return port->info().populating; }));
+    ASSERT_TRUE(turn_until([&] { return port->vhost().populating; }));
     EXPECT_LE(threads(), before + 2) << "a door and one that populates";
     front.close();
-    ASSERT_TRUE(turn_until([&] { return !port->info().connected; }));
-    EXPECT_FALSE(port->info().populating);
+    ASSERT_TRUE(turn_until([&] { return !port->vhost().connected; }));
+    EXPECT_FALSE(port->vhost().populating);
   }
   EXPECT_TRUE(turn_until([&] {
     Closer::of_process().drain();
-    return port->info().mapped_bytes == 0;
+    return port->vhost().mapped_bytes == 0;
   }));
   expect_unharmed();
 }
@@ -113,7 +113,7 @@ TEST_F(Populate, Malicious_ThePortMayBeRemovedMeanwhile) {
   FrontEnd front = connect();
   UniqueFd file = sparse(kLarge);
   ASSERT_TRUE(begin_to_add(front, kLarge, file.get()));
-  ASSERT_TRUE(turn_until([&] { return port->info().populating; }));
+  ASSERT_TRUE(turn_until([&] { return port->vhost().populating; }));
   const std::size_t mappings = guest_mappings();
   port.reset();
   EXPECT_EQ(guest_mappings(), mappings - 1);
@@ -130,7 +130,7 @@ TEST_F(Populate, Malicious_MemoryThatCannotBeHadIsRefusedByName) {
     EXPECT_EQ(add(front, std::uint64_t{200} << 30, file.get()), 1u);
     EXPECT_EQ(counter("fault_memory_populate"), 1u);
     EXPECT_EQ(counter("fault_memory_page_size"), 0u);
-    EXPECT_TRUE(port->info().regions.empty());
+    EXPECT_TRUE(port->vhost().regions.empty());
     EXPECT_TRUE(front.barrier()) << "it may offer other memory";
   }
   expect_unharmed();
@@ -156,10 +156,10 @@ TEST_F(Populate, Malicious_AFileThatShrinksMeanwhileIsRefused) {
     FrontEnd front = connect();
     UniqueFd file = sparse(kLarge);
     ASSERT_TRUE(begin_to_add(front, kLarge, file.get()));
-    ASSERT_TRUE(turn_until([&] { return port->info().populating; }));
+    ASSERT_TRUE(turn_until([&] { return port->vhost().populating; }));
     ASSERT_EQ(::ftruncate(file.get(), 0), 0);
-    EXPECT_TRUE(turn_until([&] { return !port->info().populating; }));
-    EXPECT_TRUE(port->info().regions.empty() || counter("fault_memory_populate") == 0) << "it was too late";
+    EXPECT_TRUE(turn_until([&] { return !port->vhost().populating; }));
+    EXPECT_TRUE(port->vhost().regions.empty() || counter("fault_memory_populate") == 0) << "it was too late";
   }
   expect_unharmed();
 }

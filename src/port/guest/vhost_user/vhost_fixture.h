@@ -24,6 +24,7 @@
 #include "base/closer.h"
 #include "base/event_loop.h"
 #include "base/untrusted.h"
+#include "port/fake_services.h"
 #include "port/guest/guest_port.h"
 #include "port/guest/vhost_user/features.h"
 #include "port/guest/vhost_user/message.h"
@@ -38,7 +39,7 @@ using Frame = std::vector<std::byte>;
 
 // Engine and worker: frames go from lane to lane as their port says. The worker may be another thread: the
 // lock is what a real one does by running changes between two bursts.
-class InlineHost final : public GuestPortHost {
+class InlineHost final : public FakeServices {
  public:
   void install_lane(PortId port, WorkerId, Lane* lane) override {
     std::lock_guard lock(mutex_);
@@ -49,8 +50,8 @@ class InlineHost final : public GuestPortHost {
     lanes.erase(raw(port));
   }
   void set_attached(PortId port, bool on) override { attached[raw(port)] = on; }
-  bool quiesce(std::span<const WorkerId> workers, Patience patience,
-               const std::function<void()>& change) override {
+  bool pause(std::span<const WorkerId> workers, Patience patience,
+             const std::function<void()>& change) override {
     std::lock_guard lock(mutex_);
     if (late && patience == Patience::kShort) {
       return false;
@@ -127,7 +128,7 @@ class VhostTest : public ::testing::Test {
 
   // The port under attack, and beside it one whose guest behaves.
   void start() {
-    auto made = GuestPort::create(options, *loop, host, doors);
+    auto made = GuestPort::create(options, *loop, host.services(), doors);
     ASSERT_TRUE(made) << made.error().message;
     port = std::move(*made);
     GuestPortOptions other = options;
@@ -140,7 +141,7 @@ class VhostTest : public ::testing::Test {
     other.sealed_memory = false;
     other.populate = false;
     other.uplink = kBystander;
-    auto second = GuestPort::create(other, *loop, host, doors);
+    auto second = GuestPort::create(other, *loop, host.services(), doors);
     ASSERT_TRUE(second) << second.error().message;
     bystander_port_ = std::move(*second);
     bystander_front_.emplace(FrontEnd::connect(other.socket, turns()));
@@ -159,7 +160,7 @@ class VhostTest : public ::testing::Test {
   // bystander's traffic goes on.
   void expect_unharmed() {
     EXPECT_TRUE(carries(*bystander_)) << "the bystander's traffic";
-    EXPECT_TRUE(turn_until([&] { return !port->info().connected; })) << "the attacker is gone";
+    EXPECT_TRUE(turn_until([&] { return !port->vhost().connected; })) << "the attacker is gone";
     EXPECT_TRUE(turn_until([&] { return open_descriptors() == descriptors_; }))
         << open_descriptors() << " descriptors, " << descriptors_ << " before";
     EXPECT_EQ(guest_mappings(), mappings_);

@@ -1,6 +1,6 @@
 // GuestDevice: the data half of a guest port: its virtqueues and the memory they lie in.
 //
-// The control thread changes a device only inside GuestPortHost::quiesce(), when no worker is in any lane of
+// The control thread changes a device only inside LaneTable::pause(), when no worker is in any lane of
 // it. A transmit queue is served by one worker; a receive queue may be filled by several, one burst at a time
 // (BurstLock), because a guest may have fewer queues than we have workers.
 #pragma once

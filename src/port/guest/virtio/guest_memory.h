@@ -2,7 +2,7 @@
 // guest's to a pointer of ours.
 //
 // A table never changes once the data path has it: the control thread builds a new one for every change and
-// swaps it in between two bursts (GuestPortHost::quiesce). Nothing here says that data is copied: what
+// swaps it in between two bursts (LaneTable::pause). Nothing here says that data is copied: what
 // translates an address for memcpy today translates it for a UMEM tomorrow.
 #pragma once
 

@@ -1,4 +1,4 @@
-#include "control/engine/options_of.h"
+#include "control/port_types/options_of.h"
 
 namespace sluice {
 

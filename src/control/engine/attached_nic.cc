@@ -1,4 +1,4 @@
-#include "control/engine/nic.h"
+#include "control/engine/attached_nic.h"
 
 #include <algorithm>
 
@@ -7,33 +7,38 @@
 
 namespace sluice {
 
-Result<std::unique_ptr<Nic>> Nic::attach(const NicConfig& config, const Wiring& wiring) {
-  std::unique_ptr<Nic> unit(new Nic(config, wiring));
+Result<std::unique_ptr<Nic>> AttachedNic::attach(const NicConfig& config, const Wiring& wiring) {
+  std::unique_ptr<AttachedNic> unit(new AttachedNic(config, wiring));
   if (auto started = unit->start(); !started) {
     return with_context(fmt::format("nic {}", config.netdev), started.error());
   }
-  return unit;
+  return std::unique_ptr<Nic>(std::move(unit));
 }
 
-Result<void> Nic::start() {
+namespace {
+
+// A broadcast that a NIC brings for the ports behind it is the kernel's packet too, so it counts by itself; a
+// drop is a drop of the NIC's.
+class BroadcastCounters final : public CounterVisitor {
+ public:
+  explicit BroadcastCounters(CounterVisitor& of_nic) : of_nic_(of_nic) {}
+  void counter(std::string_view name, std::uint64_t value) override {
+    of_nic_.counter(name.starts_with("drop_") ? std::string(name) : "broadcast_" + std::string(name), value);
+  }
+
+ private:
+  CounterVisitor& of_nic_;
+};
+
+}  // namespace
+
+Result<void> AttachedNic::start() {
   auto info = read_nic_info(config_.netdev);
   if (!info) {
     return std::unexpected(info.error());
   }
   info_ = *info;
-  if (config_.queues) {
-    for (std::uint16_t queue : *config_.queues) {
-      if (queue >= info_.rx_queues) {
-        return fail("queue {} was asked for, but it has {} RX queues (ethtool -l {})", queue, info_.rx_queues,
-                    config_.netdev);
-      }
-      given_.push_back(QueueId{queue});
-    }
-  } else {
-    for (std::uint32_t queue = 0; queue < info_.rx_queues; ++queue) {
-      given_.push_back(QueueId{static_cast<std::uint16_t>(queue)});
-    }
-  }
+  SLUICE_TRY(choose_queues());
   auto demux = Demux::load(std::max<std::uint32_t>(info_.rx_queues, 1));
   if (!demux) {
     return std::unexpected(demux.error());
@@ -59,7 +64,24 @@ Result<void> Nic::start() {
   return {};
 }
 
-void Nic::choose_mode() {
+Result<void> AttachedNic::choose_queues() {
+  if (config_.queues) {
+    for (std::uint16_t queue : *config_.queues) {
+      if (queue >= info_.rx_queues) {
+        return fail("queue {} was asked for, but it has {} RX queues (ethtool -l {})", queue, info_.rx_queues,
+                    config_.netdev);
+      }
+      given_.push_back(QueueId{queue});
+    }
+  } else {
+    for (std::uint32_t queue = 0; queue < info_.rx_queues; ++queue) {
+      given_.push_back(QueueId{static_cast<std::uint16_t>(queue)});
+    }
+  }
+  return {};
+}
+
+void AttachedNic::choose_mode() {
   mode_ = config_.mode;
   const std::string flaw = mode_ == BindMode::kCopy ? "" : zero_copy_flaw(info_);
   if (flaw.empty()) {
@@ -73,14 +95,14 @@ void Nic::choose_mode() {
   }
 }
 
-Nic::~Nic() {
+AttachedNic::~AttachedNic() {
   close_broadcasts();
   while (!queues_.empty()) {
     close_queue(queues_.begin()->first);
   }
 }
 
-NicQueueOptions Nic::queue_options(QueueId queue, BindMode mode) const {
+NicQueueOptions AttachedNic::queue_options(QueueId queue, BindMode mode) const {
   NicQueueOptions options;
   options.netdev = config_.netdev;
   options.ifindex = info_.ifindex;
@@ -91,17 +113,17 @@ NicQueueOptions Nic::queue_options(QueueId queue, BindMode mode) const {
   return options;
 }
 
-bool Nic::native() const {
+bool AttachedNic::native() const {
   return link_ && link_->native();
 }
 
-void Nic::open_host_queue(QueueId queue) {
+void AttachedNic::open_host_queue(QueueId queue) {
   want({.options = queue_options(queue, mode_)});
 }
 
 // D5: in driver zero-copy mode the NIC fills the owner's pages before the program decides whose packet it is.
 // In copy mode the kernel copies after the verdict.
-void Nic::open_owned_queue(QueueId queue, PortId owner, bool observe, Umem& umem, PagePool& pool) {
+void AttachedNic::open_owned_queue(QueueId queue, PortId owner, bool observe, Umem& umem, PagePool& pool) {
   want({.options = queue_options(queue, observe ? mode_ : BindMode::kCopy),
         .owner = owner,
         .observe = observe,
@@ -109,7 +131,7 @@ void Nic::open_owned_queue(QueueId queue, PortId owner, bool observe, Umem& umem
         .pool = &pool});
 }
 
-void Nic::want(QueueWish wish) {
+void AttachedNic::want(QueueWish wish) {
   const QueueId queue = wish.options.queue;
   SLUICE_CHECK(!queues_.contains(queue), "nic {}: queue {} is open", config_.netdev, raw(queue));
   wish.worker = worker_of(queue, wiring_.workers.size());
@@ -117,7 +139,7 @@ void Nic::want(QueueWish wish) {
       &wiring_.keeper->open(std::move(wish), [this](KeptQueue& opened) { return serve(opened); });
 }
 
-Result<void> Nic::serve(KeptQueue& queue) {
+Result<void> AttachedNic::serve(KeptQueue& queue) {
   NicQueue* lane = queue.socket();
   const QueueWish& wish = queue.wish();
   wiring_.workers[raw(wish.worker)]->call([lane](Worker::Tables& tables) {
@@ -136,7 +158,7 @@ Result<void> Nic::serve(KeptQueue& queue) {
 
 // Frames for this NIC leave by the worker's first host queue that is open: an owned queue's memory is its
 // owner's to see (D1).
-void Nic::choose_uplink_lane(WorkerId worker, const KeptQueue* leaving) {
+void AttachedNic::choose_uplink_lane(WorkerId worker, const KeptQueue* leaving) {
   Lane* lane = nullptr;
   for (const auto& [id, queue] : queues_) {
     if (queue->wish().worker == worker && !queue->wish().owner && queue->open() && queue != leaving) {
@@ -149,14 +171,35 @@ void Nic::choose_uplink_lane(WorkerId worker, const KeptQueue* leaving) {
       [port, lane](Worker::Tables& tables) { tables.by_port[raw(port)] = lane; });
 }
 
-bool Nic::worker_sends(WorkerId worker) const {
+std::optional<PortId> AttachedNic::owner_of(QueueId queue) const {
+  auto found = queues_.find(queue);
+  return found == queues_.end() ? std::nullopt : found->second->wish().owner;
+}
+
+std::uint32_t AttachedNic::pages_of_queue(QueueId queue) const {
+  return pages_for_queue(queue_options(queue, mode_), 0);
+}
+
+void AttachedNic::visit(CounterVisitor& visitor) const {
+  for (const auto& [id, queue] : queues_) {
+    if (queue->open()) {
+      queue->socket()->visit(visitor);
+    }
+  }
+  if (broadcasts_) {
+    BroadcastCounters broadcasts(visitor);
+    broadcasts_->visit(broadcasts);
+  }
+}
+
+bool AttachedNic::worker_sends(WorkerId worker) const {
   return std::any_of(queues_.begin(), queues_.end(), [&](const auto& entry) {
     const QueueWish& wish = entry.second->wish();
     return wish.worker == worker && !wish.owner;
   });
 }
 
-Result<void> Nic::serve_members(std::span<const MacAddress> macs) {
+Result<void> AttachedNic::serve_addresses(std::span<const MacAddress> macs) {
   if (macs.empty()) {
     close_broadcasts();
     return {};
@@ -176,7 +219,7 @@ Result<void> Nic::serve_members(std::span<const MacAddress> macs) {
   return {};
 }
 
-void Nic::close_broadcasts() {
+void AttachedNic::close_broadcasts() {
   if (broadcasts_) {
     wiring_.workers[raw(broadcast_worker_)]->call(
         [this](Worker::Tables& tables) { std::erase(tables.queues, broadcasts_.get()); });
@@ -185,7 +228,7 @@ void Nic::close_broadcasts() {
 }
 
 // First the program stops sending here, then the worker stops looking.
-void Nic::leave_worker(KeptQueue& queue) {
+void AttachedNic::leave_worker(KeptQueue& queue) {
   const QueueWish& wish = queue.wish();
   if (auto cleared = demux_->clear_socket(wish.options.queue); !cleared) {
     log::warn("nic {}, queue {}: {}", config_.netdev, raw(wish.options.queue), cleared.error().message);
@@ -196,7 +239,7 @@ void Nic::leave_worker(KeptQueue& queue) {
   choose_uplink_lane(wish.worker, &queue);
 }
 
-void Nic::close_queue(QueueId queue) {
+void AttachedNic::close_queue(QueueId queue) {
   auto found = queues_.find(queue);
   if (found == queues_.end()) {
     return;
