@@ -127,6 +127,20 @@ class KernelRing {
     std::atomic_ref(*consumer_).store(own_, std::memory_order_release);
   }
 
+  // The ring from where we are, for one burst: in registers, where the compiler could not keep the ring itself.
+  class Window {
+   public:
+    Entry& operator[](std::uint32_t i) const { return entries_[(own_ + i) & mask_]; }
+
+   private:
+    friend class KernelRing;
+    Window(Entry* entries, std::uint32_t own, std::uint32_t mask)
+        : entries_(entries), own_(own), mask_(mask) {}
+    Entry* entries_;
+    std::uint32_t own_, mask_;
+  };
+  Window window() const { return Window(entries_, own_, size_ - 1); }
+
  private:
   RingMapping mapping_;
   std::uint32_t* producer_ = nullptr;

@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::size_t kMaxPortNameBytes = 32;
 constexpr std::string_view kNetdevPrefix = "netdev:";
+constexpr std::string_view kNicPrefix = "nic:";
 
 using Fault = std::optional<ConfigFault>;
 
@@ -258,14 +259,38 @@ Fault check_port_rule(const Config& config, const RuleConfig& rule, std::size_t 
                  suggestion(rule.port, keys_of(config.ports), "ports"));
   }
   if (rule.to == "kernel" || rule.to.starts_with(kNetdevPrefix)) {
-    return fault(
-        path("to"),
-        "rule.to: {} is for packets from the wire; what a port sends goes to another port or to \"drop\" "
-        "(a port of type \"tap\" leads into the kernel)",
-        rule.to);
+    return fault(path("to"),
+                 "rule.to: {} is for packets from the wire; what a port sends goes to another port, to "
+                 "\"nic:NAME\" or to "
+                 "\"drop\" (a port of type \"tap\" leads into the kernel)",
+                 rule.to);
   }
   if (rule.shed) {
     return fault(path("shed"), "rule.shed is for packets from the wire, which XDP drops early; leave it out");
+  }
+  return std::nullopt;
+}
+
+// A NIC that Sluice serves: the page itself leaves by it.
+Fault check_nic_target(const Config& config, const RuleConfig& rule, const std::string& path) {
+  const std::string_view nic = std::string_view(rule.to).substr(kNicPrefix.size());
+  if (!config.nics.contains(std::string(nic))) {
+    return fault(
+        path,
+        "rule.to: NIC {} is not configured; add a section [nic.{}], or write \"netdev:{}\" for a device "
+        "that the kernel keeps{}",
+        nic, nic, nic, suggestion(nic, keys_of(config.nics), "NICs"));
+  }
+  if (nic == rule.nic) {
+    return fault(path, "rule.to: {} would send packets back to the NIC they came from; name another NIC",
+                 rule.to);
+  }
+  if (rule.nic.empty() && rule.port.empty()) {
+    return fault(
+        path,
+        "rule.to: {} of a rule without nic stands on {} too and would send its packets back; say which "
+        "NIC they come from, nic = \"...\"",
+        rule.to, nic);
   }
   return std::nullopt;
 }
@@ -296,12 +321,16 @@ Fault check_rule(const Config& config, const RuleConfig& rule, std::size_t index
                    "rule.to: {} would send packets back to the NIC they came from; name another NIC",
                    rule.to);
     }
+  } else if (rule.to.starts_with(kNicPrefix)) {
+    if (auto wrong = check_nic_target(config, rule, path("to"))) {
+      return wrong;
+    }
   } else if (rule.to != "kernel" && rule.to != "drop" && !config.ports.contains(rule.to)) {
     if (config.nics.contains(rule.to)) {
-      return fault(path("to"), "rule.to: \"{}\" is a NIC, not a port; write \"netdev:{}\"", rule.to, rule.to);
+      return fault(path("to"), "rule.to: \"{}\" is a NIC, not a port; write \"nic:{}\"", rule.to, rule.to);
     }
     std::vector<std::string_view> known = keys_of(config.ports);
-    known.insert(known.end(), {"kernel", "drop", "netdev:NAME"});
+    known.insert(known.end(), {"kernel", "drop", "nic:NAME", "netdev:NAME"});
     return fault(path("to"), "rule.to: there is no port \"{}\"{}", rule.to,
                  suggestion(rule.to, known, "targets"));
   }

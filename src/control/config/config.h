@@ -130,7 +130,8 @@ struct PortConfig {
 struct RuleConfig {
   std::string nic;    // empty: every NIC; of a rule on a port always
   std::string match;  // as written
-  std::string to;  // port name, "kernel", "drop", "netdev:NAME"; of a rule on a port: a port name or "drop"
+  // A port's name, "nic:NAME" or "drop"; of a rule on what comes from the wire also "kernel", "netdev:NAME".
+  std::string to;
   std::int32_t priority = 0;
   bool shed = false;
   std::string port;  // whose frames; empty: those from the wire

@@ -124,6 +124,17 @@ TEST(Config, OfNothingIsOneUnpinnedWorkerAndTheDefaults) {
   EXPECT_EQ(config->daemon.control, "/run/sluice/control.sock");
 }
 
+TEST(Config, RulesLeadFromANicAndFromAPortToAnotherNic) {
+  const std::string rules =
+      "[[rule]]\nnic = \"eth1\"\nmatch = \"\"\nto = \"nic:eth2\"\n"
+      "[[rule]]\nport = \"dns\"\nmatch = \"\"\nto = \"nic:eth1\"\n";
+  auto config = parse_config(std::string(kGood) + rules, "f");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(rules_of(*config, "eth1").back().to, "nic:eth2");
+  EXPECT_EQ(rules_of_port(*config, "dns").back().to, "nic:eth1");
+  EXPECT_EQ(parse_config(to_toml(*config), "f").value(), *config);
+}
+
 // What sluiced.golden calls the text in front of a case.
 std::string_view text_before(std::string_view head) {
   SLUICE_CHECK(head == "alone" || head == "good" || head == "switch", "== {}", head);

@@ -15,6 +15,13 @@ struct Leaving {
   Names ports;
 };
 
+// Such a rule goes before what it leads to, and comes back behind it.
+bool leads_to(const Leaving& leaving, const RuleConfig& rule) {
+  constexpr std::string_view kNicPrefix = "nic:";
+  return leaving.ports.contains(rule.to) ||
+         (rule.to.starts_with(kNicPrefix) && leaving.nics.contains(rule.to.substr(kNicPrefix.size())));
+}
+
 bool uses(const Config& config, const PortConfig& port, const Names& nics) {
   auto uplink = uplink_of(config, port);
   return (uplink && nics.contains(*uplink)) ||
@@ -80,7 +87,7 @@ std::map<std::string, std::vector<RuleConfig>> keep_ingress_rules(const Config& 
     std::vector<RuleConfig> rules = rules_of_port(old, name);
     std::vector<RuleConfig> kept;
     std::ranges::copy_if(rules, std::back_inserter(kept),
-                         [&](const auto& rule) { return !leaving.ports.contains(rule.to); });
+                         [&](const auto& rule) { return !leads_to(leaving, rule); });
     if (kept.size() != rules.size()) {
       actions.emplace_back(SetIngressRules{name, kept});
     }
@@ -109,7 +116,7 @@ std::vector<Action> diff(const Config& old, const Config& fresh) {
     std::vector<RuleConfig> kept;
     if (!leaving.nics.contains(nic)) {
       std::ranges::copy_if(rules, std::back_inserter(kept),
-                           [&](const auto& rule) { return !leaving.ports.contains(rule.to); });
+                           [&](const auto& rule) { return !leads_to(leaving, rule); });
     }
     if (kept.size() != rules.size()) {
       actions.emplace_back(SetRules{nic, kept});

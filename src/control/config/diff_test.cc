@@ -68,6 +68,13 @@ class Model {
         return "port " + name + " uses the NIC";
       }
     }
+    for (const auto* standing : {&rules_, &port_rules_}) {
+      for (const auto& [place, rules] : *standing) {
+        if (std::ranges::find(rules, "nic:" + a.netdev, &RuleConfig::to) != rules.end()) {
+          return "a rule on " + place + " leads to the NIC";
+        }
+      }
+    }
     rules_.erase(a.netdev);
     return nics_.erase(a.netdev) == 1 ? "" : "no such NIC";
   }
@@ -126,7 +133,7 @@ class Model {
     }
     for (const RuleConfig& rule : a.rules) {
       if (rule.nic != a.nic || (rule.to != "kernel" && rule.to != "drop" && !rule.to.starts_with("netdev:") &&
-                                !ports_.contains(rule.to))) {
+                                !ports_.contains(rule.to) && !is_nic(rule.to))) {
         return "rule to nowhere";
       }
     }
@@ -139,7 +146,7 @@ class Model {
       return "no such port";
     }
     for (const RuleConfig& rule : a.rules) {
-      if (rule.port != a.port || (rule.to != "drop" && !ports_.contains(rule.to))) {
+      if (rule.port != a.port || (rule.to != "drop" && !ports_.contains(rule.to) && !is_nic(rule.to))) {
         return "rule to nowhere";
       }
     }
@@ -149,6 +156,8 @@ class Model {
     }
     return "";
   }
+
+  bool is_nic(const std::string& to) const { return to.starts_with("nic:") && nics_.contains(to.substr(4)); }
 
   std::map<std::string, NicConfig> nics_;
   std::map<std::string, PortConfig> ports_;
@@ -243,6 +252,18 @@ TEST(Diff, ChangedNicTakesAlongThePortsThatSendByIt) {
   EXPECT_EQ(list(diff(base(), fresh)),
             "set 1 rules on eth1; remove port web; remove nic eth2; add nic eth2; add port web; set 2 rules "
             "on eth1; ");
+}
+
+TEST(Diff, RulesThatLeadToANicGoBeforeItAndComeBackBehindIt) {
+  Config old = base();
+  old.rules.push_back({"eth1", "dst_port 7", "nic:eth2"});
+  old.rules.push_back({"", "dst_port 7", "nic:eth2", 0, false, "dns"});
+  Config fresh = old;
+  fresh.nics["eth2"].mode = BindMode::kCopy;
+  EXPECT_EQ(
+      list(diff(old, fresh)),
+      "set 1 rules on eth1; set 0 rules on what port dns sends; remove port web; remove nic eth2; add nic "
+      "eth2; add port web; set 3 rules on eth1; set 1 rules on what port dns sends; ");
 }
 
 TEST(Diff, WritingTheUplinkThatWasTheDefaultChangesNothing) {

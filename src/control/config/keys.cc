@@ -314,9 +314,10 @@ constexpr KeyOf<RuleConfig> kRuleKeys[] = {
       .example = "\"ip_proto udp dst_port 53\""},
      kIn<&RuleConfig::match>},
     {{.name = "to",
-      .says = "a port's name, `\"kernel\"`, `\"drop\"`, or `\"netdev:NAME\"` for another network device; of "
-              "a rule "
-              "with `port`: another port's name or `\"drop\"`",
+      .says =
+          "a port's name, `\"kernel\"`, `\"drop\"`, `\"nic:NAME\"` for another NIC of Sluice's, or "
+          "`\"netdev:NAME\"` for any network device; of a rule with `port`: a port's name, `\"nic:NAME\"` or "
+          "`\"drop\"`",
       .required = kEveryType,
       .example = "\"kernel\""},
      kIn<&RuleConfig::to>},

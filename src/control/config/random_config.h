@@ -173,10 +173,19 @@ class RandomConfig {
     rule.match = one_of({"", "ip_proto tcp dst_port 80", "dst_ip 10.0.0.0/8"});
     rule.to = any_port();
     if (rule.to == rule.port) {
-      rule.to = "drop";
+      rule.to = config.nics.empty() || one_in(2) ? "drop" : "nic:" + config.nics.begin()->first;
     }
     rule.priority = one_of({0, 100, -5});
     config.rules.push_back(std::move(rule));
+  }
+
+  static std::string other_nic(const Config& config, const std::string& nic) {
+    for (const auto& [name, unused] : config.nics) {
+      if (name != nic) {
+        return name;
+      }
+    }
+    return "";
   }
 
   void make_nic_rule(Config& config) {
@@ -192,6 +201,10 @@ class RandomConfig {
               : target == config.ports.size()     ? "kernel"
               : target == config.ports.size() + 1 ? "drop"
                                                   : "netdev:eth9";
+    if (const std::string other = other_nic(config, rule.nic);
+        !rule.nic.empty() && !other.empty() && one_in(4)) {
+      rule.to = "nic:" + other;
+    }
     rule.priority = one_of({0, 100, -5});
     auto to = config.ports.find(rule.to);
     rule.shed = to != config.ports.end() && to->second.app() != nullptr && one_in(2);

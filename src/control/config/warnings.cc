@@ -8,6 +8,8 @@ namespace sluice {
 
 namespace {
 
+constexpr std::string_view kNicPrefix = "nic:";
+
 std::string rule_text(const RuleConfig& rule, std::size_t index) {
   return fmt::format("rule {} (match \"{}\" to {})", index + 1, rule.match, rule.to);
 }
@@ -67,7 +69,36 @@ std::vector<std::string> others_behind(const Config& config, const PortConfig& o
       others.push_back(name);
     }
   }
+  for (const RuleConfig& rule : config.rules) {
+    if (stands_on_nic(rule, nic) && rule.to.starts_with(kNicPrefix) &&
+        std::ranges::find(others, rule.to) == others.end()) {
+      others.push_back(rule.to);
+    }
+  }
   return others;
+}
+
+// Frames for a NIC leave by its queues that no port owns (D1).
+void warn_of_nic_targets(const Config& config, std::vector<std::string>& warnings) {
+  for (const auto& [name, nic] : config.nics) {
+    const bool is_target = std::ranges::any_of(
+        config.rules, [&](const RuleConfig& rule) { return rule.to == std::string(kNicPrefix) + name; });
+    if (!is_target || !nic.queues) {
+      continue;
+    }
+    const bool all_owned = std::ranges::all_of(*nic.queues, [&](std::uint16_t queue) {
+      return std::ranges::any_of(config.ports, [&](const auto& entry) {
+        const std::span<const QueueName> owned = entry.second.owned_queues();
+        return std::ranges::find(owned, QueueName{name, queue}) != owned.end();
+      });
+    });
+    if (all_owned) {
+      warnings.push_back(fmt::format(
+          "rules lead to nic:{}, and ports own all its queues: nothing can leave by it; give it one "
+          "that no port owns",
+          name));
+    }
+  }
 }
 
 // D5: what goes to any socket of an owned queue lies in the owner's pages, so only the owner's packets do.
@@ -211,6 +242,7 @@ std::vector<std::string> config_warnings(const Config& config) {
     }
   }
   warn_of_port_filters(config, warnings);
+  warn_of_nic_targets(config, warnings);
   return warnings;
 }
 

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "control/config/config.h"
 #include "control/config/samples.h"
 
@@ -20,6 +22,27 @@ TEST(ConfigWarnings, D5_NameMembersBehindTheNicOfAnOwnedQueue) {
       (std::vector<std::string>{"port dns owns eth1:1: packets for vm0 that arrive there are dropped as "
                                 "drop_owned_queue; steer them to another queue (ethtool -N eth1), or let "
                                 "dns share the queues"}));
+}
+
+TEST(ConfigWarnings, D5_NameANicThatPacketsOfAnOwnedQueueAreFor) {
+  EXPECT_EQ(
+      warnings_of("[nic.eth2]\n[[rule]]\nnic = \"eth1\"\nmatch = \"dst_port 7\"\nto = \"nic:eth2\"\n"),
+      (std::vector<std::string>{"port dns owns eth1:1: packets for nic:eth2 that arrive there are dropped as "
+                                "drop_owned_queue; steer them to another queue (ethtool -N eth1), or let "
+                                "dns share the queues"}));
+}
+
+TEST(ConfigWarnings, SayThatNothingLeavesByANicWhoseQueuesAreAllOwned) {
+  const std::string more =
+      "[nic.eth2]\nqueues = [0]\n[port.web]\ntype = \"app\"\nsocket = \"/web\"\nqueues = [\"eth2:0\"]\n"
+      "[[rule]]\nport = \"dns\"\nmatch = \"\"\nto = \"nic:eth2\"\n"
+      "[[rule]]\nnic = \"eth2\"\nmatch = \"dst_port 7\"\nto = \"web\"\n";
+  const auto warnings = warnings_of(more);
+  EXPECT_EQ(
+      std::ranges::count(warnings,
+                         "rules lead to nic:eth2, and ports own all its queues: nothing can leave by it; "
+                         "give it one that no port owns"),
+      1);
 }
 
 TEST(ConfigWarnings, SayThatADropRuleOnPortsIsNoFirewall) {

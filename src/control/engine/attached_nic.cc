@@ -142,6 +142,7 @@ void AttachedNic::want(QueueWish wish) {
 Result<void> AttachedNic::serve(KeptQueue& queue) {
   NicQueue* lane = queue.socket();
   const QueueWish& wish = queue.wish();
+  lane->set_mtu(info_.mtu);  // it may have changed since the queue was prepared
   wiring_.workers[raw(wish.worker)]->call([lane](Worker::Tables& tables) {
     lane->fill();  // here, for its owner's lanes may use the pool
     tables.queues.push_back(lane);
@@ -189,6 +190,19 @@ void AttachedNic::visit(CounterVisitor& visitor) const {
   if (broadcasts_) {
     BroadcastCounters broadcasts(visitor);
     broadcasts_->visit(broadcasts);
+  }
+}
+
+void AttachedNic::update_info(const NicInfo& info) {
+  const bool came_up = info.up && info.carrier && !(info_.up && info_.carrier);
+  info_ = info;
+  for (const auto& [id, queue] : queues_) {
+    if (queue->open()) {
+      queue->socket()->set_mtu(info.mtu);
+      if (came_up) {  // its worker may sleep over a full TX ring
+        wiring_.workers[raw(queue->wish().worker)]->call([](Worker::Tables&) {});
+      }
+    }
   }
 }
 

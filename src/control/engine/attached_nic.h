@@ -24,6 +24,7 @@ class AttachedNic final : public Nic {
   std::optional<PortId> owner_of(QueueId queue) const override;
   std::uint32_t pages_of_queue(QueueId queue) const override;
   bool worker_sends(WorkerId worker) const override;
+  void update_info(const NicInfo& info) override;
   Result<void> serve_addresses(std::span<const MacAddress> macs) override;
   void visit(CounterVisitor& visitor) const override;
   const std::map<QueueId, KeptQueue*>& queues() const override { return queues_; }

@@ -274,6 +274,7 @@ Result<void> Engine::perform(const SetRules& action) {
     return fail("nic {} is not there", action.nic);
   }
   unruled_.erase(action.nic);
+  warn_of_lost("nic " + action.nic, action.rules, nics_->find(action.nic));
   return rules_->set(action.nic, action.rules);
 }
 
@@ -282,6 +283,7 @@ Result<void> Engine::perform(const SetIngressRules& action) {
     return fail("port {} is not there", action.port);
   }
   unruled_ports_.erase(action.port);
+  warn_of_lost("port " + action.port, action.rules, nullptr);
   return rules_->set_ingress(action.port, action.rules);
 }
 

@@ -118,6 +118,7 @@ class Engine final : public ControlTarget {
   void retry_later();
   void retry();
   void log_once(const std::string& what, const Error& error);
+  void warn_of_lost(const std::string& place, const std::vector<RuleConfig>& rules, const Nic* from);
 
   Show show() const;
 
@@ -142,6 +143,7 @@ class Engine final : public ControlTarget {
   std::set<std::string> unruled_;            // NICs whose rules are not those of current_
   std::set<std::string> unruled_ports_;      // the same of rules on what ports send
   std::map<std::string, std::string> said_;  // what is wrong, by what: said once
+  std::map<std::string, std::vector<std::string>> lost_;  // what rules lose, by where they stand
   EventLoop::TimerId retry_timer_ = 0;
 
   RunningPorts ports_;  // behind all that their sessions use: they go first

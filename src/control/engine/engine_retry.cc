@@ -1,7 +1,9 @@
-// What a step of the engine could not do, or a NIC that went took along, is tried again.
+// What a step of the engine could not do, or a NIC that went took along, is tried again. What is wrong is said
+// once.
 #include "base/clock.h"
 #include "base/log.h"
 #include "control/engine/engine.h"
+#include "control/engine/lost_ways.h"
 
 namespace sluice {
 
@@ -10,6 +12,27 @@ void Engine::log_once(const std::string& what, const Error& error) {
   if (said != error.message) {
     log::error("{}: {}; trying again", what, error.message);
     said = error.message;
+  }
+}
+
+// `from`: the NIC that they stand on; null: a port, which any worker serves, or one that is away.
+void Engine::warn_of_lost(const std::string& place, const std::vector<RuleConfig>& rules, const Nic* from) {
+  std::set<WorkerId> takers;
+  for (const auto& worker : workers_->all()) {
+    if (from == nullptr || from->worker_sends(worker->id())) {
+      takers.insert(worker->id());
+    }
+  }
+  std::vector<std::string> lost =
+      lost_ways(rules, takers, [this](const std::string& netdev, WorkerId worker) {
+        const Nic* const nic = nics_->find(netdev);
+        return nic == nullptr || nic->worker_sends(worker);
+      });
+  if (std::vector<std::string>& said = lost_[place]; said != lost) {
+    for (const std::string& sentence : lost) {
+      log::warn("{}: {}", place, sentence);
+    }
+    said = std::move(lost);
   }
 }
 

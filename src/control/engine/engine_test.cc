@@ -72,6 +72,9 @@ class EngineTest : public ::testing::Test {
     add_rule(config, 2, "both");
     add_rule(config, 3, "netdev:out0");
     add_rule(config, 4, "app", "both");
+    add_rule(config, 8, "nic:fake1");
+    config.rules.back().nic = "fake0";
+    add_rule(config, 9, "nic:fake1", "both");
     return config;
   }
   static Config other_state() {
@@ -122,7 +125,8 @@ class EngineTest : public ::testing::Test {
     const Config& config = engine->current();
     for (const auto& [netdev, nic] : config.nics) {
       for (const RuleConfig& rule : rules_of(config, netdev)) {
-        rules.insert(netdev + " to " + (rule.to.starts_with("netdev:") ? "what is no port" : rule.to));
+        rules.insert(netdev + " to " +
+                     (rule.to.find(':') != std::string::npos ? "what is no port" : rule.to));
       }
       for (const auto& [name, port] : config.ports) {
         if (port.guest() != nullptr && uplink_of(config, port) == netdev) {
@@ -153,6 +157,9 @@ class EngineTest : public ::testing::Test {
       std::set<PortId> attached;
       for (const auto& row : engine->show_ports()) {
         attached.insert(PortId{row["id"].get<std::uint16_t>()});
+      }
+      for (const auto& [other, unused] : current.nics) {
+        attached.insert(machine.nics.at(other)->port());  // rules lead there, too
       }
       for (const auto& [port, entry] : nic.program().ports) {
         EXPECT_TRUE(entry.kind == PortKind::kNetdev || attached.contains(port))

@@ -50,7 +50,7 @@ class Nic {
   NicId id() const { return wiring_.id; }
   PortId port() const { return wiring_.port; }
   const NicInfo& info() const { return info_; }
-  void update_info(const NicInfo& info) { info_ = info; }
+  virtual void update_info(const NicInfo& info) { info_ = info; }
   const std::vector<QueueId>& given_queues() const { return given_; }
 
   virtual NicProgram& program() = 0;

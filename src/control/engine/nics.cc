@@ -58,6 +58,7 @@ Result<void> Nics::attach(const Known& known) {
   Nic& nic = *attached;
   SLUICE_TRY(parts_.table->add_program(nic.id(), netdev, nic.program()));
   attached_[netdev] = std::move(attached);
+  parts_.table->set_attached(known.port, true);  // what rules lead to it comes to the workers
   for (QueueId queue : nic.given_queues()) {
     if (!parts_.is_owned(netdev, queue)) {
       nic.open_host_queue(queue);
@@ -69,6 +70,7 @@ Result<void> Nics::attach(const Known& known) {
 void Nics::detach(const std::string& netdev) {
   auto found = attached_.find(netdev);
   if (found != attached_.end()) {  // else configured, but away
+    parts_.table->set_attached(found->second->port(), false);
     parts_.table->remove_program(found->second->id());
     attached_.erase(found);
   }

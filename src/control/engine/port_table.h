@@ -25,8 +25,8 @@
 
 namespace sluice {
 
-// Names as rules write them: "kernel", "drop", "dns" (a port), "netdev:eth2"; "nic:eth1" is the uplink that
-// ports send by. Control thread, but for set_pressure().
+// Names as rules write them: "kernel", "drop", "dns" (a port), "netdev:eth2"; "nic:eth1" is a NIC: the
+// uplink that ports send by, and where rules lead. Control thread, but for set_pressure().
 class PortTable final : public PortStates {
  public:
   struct Parts {

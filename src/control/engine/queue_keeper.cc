@@ -36,9 +36,18 @@ constexpr std::uint64_t kHeadStartNs = 100 * kMs;
 constexpr int kMostCallsPerNic = 4;
 // How long a worker may let control wait that brings pages home. Later is as good.
 constexpr std::uint64_t kHomePatienceNs = 10 * kMs;
+// Between two looks at pools whose pages other NICs have.
+constexpr std::uint64_t kRetiredPauseNs = 50 * kMs;
+// So many pools of one queue may wait for such pages, and no more: a NIC that comes and goes beside one that
+// sends nothing must not use up memory (D6).
+constexpr std::size_t kMostRetired = 4;
 
 std::string name_of(const KeptQueue& queue) {
   return fmt::format("nic {}, queue {}", queue.wish().options.netdev, raw(queue.wish().options.queue));
+}
+
+std::string pool_name(const KeptQueue& queue) {
+  return fmt::format("{}:{}", queue.wish().options.netdev, raw(queue.wish().options.queue));
 }
 
 }  // namespace
@@ -118,12 +127,16 @@ bool QueueKeeper::settled() const {
 }
 
 bool QueueKeeper::wait_settled(std::uint64_t limit_ns) {
+  return wait_until([this] { return settled(); }, limit_ns);
+}
+
+bool QueueKeeper::wait_until(const std::function<bool()>& condition, std::uint64_t limit_ns) {
   const std::uint64_t deadline = now_ns() + limit_ns;
   for (;;) {
     turn();
     const std::uint64_t now = now_ns();
-    if (settled() || now >= deadline) {
-      return settled();
+    if (condition() || now >= deadline) {
+      return condition();
     }
     const std::uint64_t next = std::min(next_due(now), deadline);
     pollfd done{.fd = helper_->wake_fd(), .events = POLLIN, .revents = 0};
@@ -132,7 +145,7 @@ bool QueueKeeper::wait_settled(std::uint64_t limit_ns) {
 }
 
 bool QueueKeeper::finish(std::uint64_t limit_ns) {
-  if (wait_settled(limit_ns) && queues_.empty()) {
+  if (wait_until([this] { return queues_.empty() && retired_->count() == 0; }, limit_ns)) {
     return true;
   }
   for (auto& queue : queues_) {
@@ -143,6 +156,7 @@ bool QueueKeeper::finish(std::uint64_t limit_ns) {
   }
   queues_.clear();
   leave_behind(std::make_unique<std::vector<Unused>>(std::exchange(unused_, {})));
+  leave_behind(std::exchange(retired_, std::make_unique<RetiredPools>()));
   return false;
 }
 
@@ -175,6 +189,7 @@ void QueueKeeper::turn() {
       step(*queue, now);
     }
   }
+  retired_->turn(now);
   in_turn_ = false;
   sweep();
   arm();
@@ -187,10 +202,11 @@ void QueueKeeper::step(KeptQueue& queue, std::uint64_t now) {
       return;
     case QueueState::kOpening:
     case QueueState::kFailed:
-      if (place_is_taken(queue)) {
+      if (place_is_taken(queue) || retired_->count(pool_name(queue)) >= kMostRetired) {
         queue.deadline_ns_ = now + kBindPatienceNs;
         queue.due_ns_ = now + kLongestPauseNs;  // or when that one is done
-        queue.why_ = "its former socket is being closed";
+        queue.why_ = place_is_taken(queue) ? "its former socket is being closed"
+                                           : "pages of its former sockets are in the TX ring of another NIC";
         return;
       }
       if (may_call(queue, now)) {
@@ -277,7 +293,7 @@ void QueueKeeper::sweep() {
 
 // When something is to be done that no helper's end tells of.
 std::uint64_t QueueKeeper::next_due(std::uint64_t now) const {
-  std::uint64_t next = UINT64_MAX;
+  std::uint64_t next = retired_->count() != 0 ? now + kRetiredPauseNs : UINT64_MAX;
   for (const auto& queue : queues_) {
     if (queue->called_ || queue->state_ == QueueState::kOpen) {
       continue;
@@ -313,7 +329,7 @@ Result<void> QueueKeeper::prepare(KeptQueue& queue) {
     SLUICE_TRY(range);
     queue.range_ = *range;
     PagePoolOptions options;
-    options.name = fmt::format("{}:{}", wish.options.netdev, raw(wish.options.queue));
+    options.name = pool_name(queue);
     options.first = range->first;
     options.page_count = range->page_count;
     options.reuse = PagePoolOptions::Reuse::kOldestFirst;
@@ -333,15 +349,31 @@ Result<void> QueueKeeper::prepare(KeptQueue& queue) {
   return {};
 }
 
+// What other NICs have of the pool comes home when they have sent it; until then its range stays as it is.
 void QueueKeeper::drop_memory(KeptQueue& queue) {
   queue.socket_.reset();
-  if (queue.host_pool_) {
-    queue.range_->pools->remove(*queue.host_pool_);  // CHECKs that every page came home
-    queue.host_pool_.reset();
+  if (!queue.range_) {
+    return;
   }
-  if (queue.range_) {
-    parts_.host_memory->give_back(*std::exchange(queue.range_, std::nullopt));
+  const HostMemory::Range range = *std::exchange(queue.range_, std::nullopt);
+  if (!queue.host_pool_) {
+    parts_.host_memory->give_back(range);
+    return;
   }
+  queue.host_pool_->collect();
+  if (queue.host_pool_->idle()) {
+    give_back(std::move(queue.host_pool_), range);
+    return;
+  }
+  retired_->add(
+      std::move(queue.host_pool_),
+      [this, range](std::unique_ptr<PagePool> pool) { give_back(std::move(pool), range); }, now_ns());
+}
+
+void QueueKeeper::give_back(std::unique_ptr<PagePool> pool, const HostMemory::Range& range) {
+  range.pools->remove(*pool);  // CHECKs that every page came home
+  pool.reset();
+  parts_.host_memory->give_back(range);
 }
 
 void QueueKeeper::try_to_bind(KeptQueue& queue) {
@@ -480,16 +512,15 @@ void QueueKeeper::let_go_ended(KeptQueue& queue, int free) {
 
 // An owned queue's pool may be used by its owner's lanes: the worker stands still for it.
 void QueueKeeper::bring_home(KeptQueue& queue) {
-  if (!queue.at_home_ && queue.wish_.owner) {
+  bool at_home = false;
+  if (queue.wish_.owner) {
     Worker* const worker = parts_.workers[raw(queue.wish_.worker)].get();
-    Worker::pause({&worker, 1}, kHomePatienceNs, [&queue] { queue.at_home_ = queue.socket_->bring_home(); });
-  } else if (!queue.at_home_) {
+    Worker::pause({&worker, 1}, kHomePatienceNs, [&] { at_home = queue.socket_->bring_home(); });
+  } else {
     queue.host_pool_->collect();  // nobody else does any more
-    queue.at_home_ = queue.socket_->bring_home();
-  } else if (queue.host_pool_) {
-    queue.host_pool_->collect();
+    at_home = queue.socket_->bring_home();
   }
-  if (!queue.at_home_ || (queue.host_pool_ && !queue.host_pool_->idle())) {
+  if (!at_home) {
     again_soon(queue);
     return;
   }
@@ -512,7 +543,7 @@ void QueueKeeper::done_closing(KeptQueue& queue) {
   }
   std::string why = std::move(queue.why_);
   set_state(queue, QueueState::kFailed);
-  queue.let_go_ = queue.at_home_ = false;
+  queue.let_go_ = false;
   queue.why_ = std::move(why);
   queue.due_ns_ = now_ns() + kFailedPauseNs;
 }

@@ -6,6 +6,9 @@
 //                  is v  | again and again     |                          done, by a helper; pages home (D7)
 //                 failed -------------------+
 //
+// A closed queue whose pages are still in another NIC's TX ring is gone all the same: its pool retires until
+// they are home (memory/retired.h).
+//
 // Nobody waits for the kernel: control learns of a call's end by an eventfd, workers of nothing at all. A
 // queue waits while another one of the same place is closing.
 #pragma once
@@ -27,6 +30,7 @@
 #include "control/engine/host_memory.h"
 #include "control/engine/kernel_helper.h"
 #include "memory/pool.h"
+#include "memory/retired.h"
 #include "port/nic/queue.h"
 #include "worker/worker.h"
 
@@ -75,10 +79,9 @@ class KeptQueue {
   std::uint64_t pause_ns_ = 0;     // between two tries
   std::uint64_t deadline_ns_ = 0;  // opening: to be failed then
   bool failed_before_ = false;
-  int failure_ = 0;       // its errno
-  bool again_ = false;    // closing: to be opened again, which failed
-  bool let_go_ = false;   // closing: the kernel has
-  bool at_home_ = false;  // closing: its pages are
+  int failure_ = 0;      // its errno
+  bool again_ = false;   // closing: to be opened again, which failed
+  bool let_go_ = false;  // closing: the kernel has
   bool warned_ = false;
   bool gone_ = false;
 };
@@ -114,6 +117,8 @@ class QueueKeeper {
   const std::list<std::unique_ptr<KeptQueue>>& queues() const { return queues_; }
   // Takes what helpers have done, and makes each queue's next step that is due. The loop calls it.
   void turn();
+  // Pools of closed queues whose pages other NICs have.
+  const RetiredPools& retired() const { return *retired_; }
   std::size_t calls_under_way() const { return helper_->under_way(); }
 
  private:
@@ -137,6 +142,8 @@ class QueueKeeper {
   void bring_home(KeptQueue& queue);
   void done_closing(KeptQueue& queue);
   void drop_memory(KeptQueue& queue);
+  void give_back(std::unique_ptr<PagePool> pool, const HostMemory::Range& range);
+  bool wait_until(const std::function<bool()>& condition, std::uint64_t limit_ns);
   void call(KeptQueue& queue, std::function<int()> call, void (QueueKeeper::*done)(KeptQueue&, int));
   void let_go_ended(KeptQueue& queue, int free);
   void again_soon(KeptQueue& queue);
@@ -149,6 +156,7 @@ class QueueKeeper {
   std::unique_ptr<KernelHelper> helper_;
   std::list<std::unique_ptr<KeptQueue>> queues_;  // whose turn it was longest ago first
   std::vector<Unused> unused_;
+  std::unique_ptr<RetiredPools> retired_ = std::make_unique<RetiredPools>();
   EventLoop::TimerId timer_ = 0;
   bool in_turn_ = false;
 };

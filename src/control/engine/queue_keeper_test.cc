@@ -13,6 +13,8 @@
 namespace sluice {
 namespace {
 
+using test::LiveFramesOptions;
+
 // The real one, but for calls that it holds until release() or the end.
 class StoppedKernel final : public QueueKernel {
  public:
@@ -234,6 +236,55 @@ TEST_F(QueueKeeperTest, OneSlowNicDoesNotDelayAnother) {
   kernel_.release();
   EXPECT_TRUE(all_open(*unit_));
   EXPECT_TRUE(all_open(*other_));
+}
+
+// Pages of one NIC are in the TX ring of another that is down. Its queue comes back without them, but not
+// again and again: what it leaves behind is bounded.
+TEST_F(QueueKeeperTest, APoolWhosePagesAnotherNicHasRetiresUntilTheyAreHome_D7) {
+  start(1);
+  test::VethOptions second;
+  second.nic_name = "nic1";
+  second.wire_name = "wire1";
+  second.nic_ip = "10.78.0.1";
+  second.wire_ip = "10.78.0.2";
+  auto pair = test::VethPair::create(*nic_ns_, *wire_ns_, second).value();
+  nic_ns_->in([&] { host_memory_->reserve(30'000).value(); });  // one arena for all that there will be
+  unit_ = attach_nic();
+  other_ = attach_nic("nic1", 1);
+  unit_->open_host_queue(QueueId{0});
+  other_->open_host_queue(QueueId{0});
+  ASSERT_TRUE(all_open(*unit_) && all_open(*other_));
+  const Rule to_other{.match = {}, .port = other_->port()};
+  ASSERT_TRUE(unit_->program().set_port(other_->port(), {.kind = PortKind::kSocket}));
+  ASSERT_TRUE(unit_->program().replace_rules(std::span(&to_other, 1)));
+  auto set_link = [&](const std::string& state) {
+    ASSERT_TRUE(nic_ns_->command("ip link set nic1 " + state).ok());
+    other_->update_info(nic_ns_->in([] { return read_nic_info("nic1").value(); }));
+  };
+  set_link("down");
+  auto sent_by_page = [&] { return counters(*other_->queues().at(QueueId{0})->socket())["tx_zero_copy"]; };
+  constexpr std::size_t kMost = 4;
+  std::uint64_t sent = 0;
+  for (std::size_t round = 1; round <= kMost; ++round) {
+    LiveFramesOptions options;
+    options.count = 10;
+    load(options)->run().value();
+    ASSERT_TRUE(turn_until([&] { return sent_by_page() > sent; })) << round;
+    sent = sent_by_page();
+    unit_->close_queue(QueueId{0});
+    ASSERT_TRUE(turn_until([&] { return keeper_->retired().count() == round; })) << round;
+    EXPECT_EQ(closing(), 0u) << "nobody waits for the other NIC";
+    unit_->open_host_queue(QueueId{0});
+    if (round < kMost) {
+      ASSERT_TRUE(all_open(*unit_)) << round;
+    }
+  }
+  ASSERT_TRUE(turn_until([&] { return !unit_->queues().at(QueueId{0})->why().empty(); }));
+  EXPECT_NE(unit_->queues().at(QueueId{0})->why().find("in the TX ring of another NIC"), std::string::npos);
+  EXPECT_EQ(state_of(*unit_, 0), QueueState::kOpening);
+  set_link("up");
+  EXPECT_TRUE(turn_until([&] { return keeper_->retired().count() == 0; }));
+  EXPECT_TRUE(all_open(*unit_));
 }
 
 TEST_F(QueueKeeperTest, WhatFailsSaysWhyAndIsTriedAgain) {

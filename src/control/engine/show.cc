@@ -141,8 +141,8 @@ json Show::rules() const {
 
 json Show::pools() const {
   json pools = json::array();
-  const auto add = [&pools](const PagePool& pool, const std::string& domain) {
-    pools.push_back({{"name", pool.name()},
+  const auto add = [&pools](const PagePool& pool, const std::string& domain, const char* state = "") {
+    pools.push_back({{"name", pool.name() + state},
                      {"domain", domain},
                      {"memory", name_of(pool.arena().page_kind())},
                      {"counters", counters_of(pool)}});
@@ -152,6 +152,7 @@ json Show::pools() const {
       add(*queue->host_pool(), "host");
     }
   }
+  parts_.keeper.retired().visit([&](const PagePool& pool) { add(pool, "host", " retired"); });
   for (const auto& [name, port] : parts_.ports) {
     port.port->visit_pools([&](const PagePool& pool) { add(pool, name); });
   }

@@ -6,8 +6,13 @@ namespace sluice {
 
 namespace {
 
+constexpr std::string_view kNicPrefix = "nic:";
+
 // A rule of `target` may lead there.
 bool leads_somewhere(const Config& target, const RuleConfig& rule) {
+  if (rule.to.starts_with(kNicPrefix)) {
+    return target.nics.contains(rule.to.substr(kNicPrefix.size()));
+  }
   return rule.to == "kernel" || rule.to == "drop" || rule.to.find(':') != std::string::npos ||
          target.ports.contains(rule.to);
 }
@@ -22,7 +27,9 @@ struct Undo {
 
   void operator()(const AddNic& step) const {
     undone.target.nics.erase(step.nic.netdev);
-    std::erase_if(undone.target.rules, [&](const RuleConfig& rule) { return rule.nic == step.nic.netdev; });
+    const std::string to = std::string(kNicPrefix) + step.nic.netdev;
+    std::erase_if(undone.target.rules,
+                  [&](const RuleConfig& rule) { return rule.nic == step.nic.netdev || rule.to == to; });
   }
   void operator()(const AddPort& step) const {
     undone.target.ports.erase(step.port.name);

@@ -45,8 +45,9 @@ TEST_F(UndoTest, APortThatCouldNotBeAddedGoesWithTheRulesToItAndOnWhatItSends) {
   EXPECT_EQ(left.rules, std::vector{rule("", "web")});
 }
 
-TEST_F(UndoTest, ANicThatCouldNotBeAddedGoesWithItsRules) {
-  target.rules = {rule("eth1", "dns"), rule("eth2", "dns")};
+TEST_F(UndoTest, ANicThatCouldNotBeAddedGoesWithItsRulesAndThoseThatLeadToIt) {
+  target.rules = {rule("eth1", "dns"), rule("eth2", "dns"), rule("eth2", "nic:eth1"),
+                  rule("", "nic:eth1", "dns")};
   const Config left = undone(AddNic{target.nics["eth1"]}).target;
   EXPECT_FALSE(left.nics.contains("eth1"));
   EXPECT_EQ(left.rules, std::vector{rule("eth2", "dns")});

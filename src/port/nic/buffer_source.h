@@ -7,6 +7,7 @@
 
 #include <linux/if_xdp.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -34,8 +35,9 @@ class BufferSource {
   };
 
   // --- the worker; at most kBurst each ---
-  // Buffers for the NIC to fill, into the front of `addresses`; how many. The NIC has them from now on.
-  virtual std::uint32_t post(std::span<std::uint64_t> addresses) = 0;
+  // Up to `wanted` buffers for the NIC to fill, as the first entries of `fill`; how many. The NIC has them from
+  // now on. The caller, who has made sure of the room, submits the entries.
+  virtual std::uint32_t post(KernelRing<std::uint64_t>& fill, std::uint32_t wanted) = 0;
   // The first `count` entries of `rx` are frames in them: packets for the worker, into the front of
   // `packets`. The caller releases the entries.
   virtual Moved received(const KernelRing<xdp_desc>& rx, std::uint32_t count, std::span<Packet> packets) = 0;
@@ -56,6 +58,9 @@ class BufferSource {
   // source is used by; again until it says true.
   virtual bool reclaim() = 0;
 
+  // The longest frame that the NIC takes; longer ones are not sent. Any thread.
+  void set_longest(std::uint32_t bytes) { longest_.store(bytes, std::memory_order_relaxed); }
+
   struct Counters {
     Counter tx_zero_copy, tx_copied;
     Counter drop_no_metadata, drop_tx_ring_full, drop_tx_no_page, drop_too_long;
@@ -64,7 +69,11 @@ class BufferSource {
   const Counters& counters() const { return counters_; }
 
  protected:
+  std::uint32_t longest() const { return longest_.load(std::memory_order_relaxed); }
   Counters counters_;
+
+ private:
+  std::atomic<std::uint32_t> longest_{UINT32_MAX};
 };
 
 }  // namespace sluice

@@ -46,39 +46,49 @@ inline PoolBuffers::PageState* PoolBuffers::state_of(std::uint64_t page) {
 
 // --- receive ---
 
-std::uint32_t PoolBuffers::post(std::span<std::uint64_t> addresses) {
+std::uint32_t PoolBuffers::post(KernelRing<std::uint64_t>& fill, std::uint32_t wanted) {
   std::array<PageIndex, kBurst> fresh;
-  const std::uint32_t count =
-      pool_.alloc_bulk(std::span(fresh).first(std::min<std::size_t>(kBurst, addresses.size())));
+  const std::uint32_t count = pool_.alloc_bulk(std::span(fresh).first(std::min(kBurst, wanted)));
+  PageState* const states = states_.data();
+  const auto ring = fill.window();
+  const std::uint32_t first = first_, shift = page_shift_;
   for (std::uint32_t i = 0; i < count; ++i) {
-    states_[raw(fresh[i]) - first_] = PageState::kFill;
-    addresses[i] = std::uint64_t{raw(fresh[i])} << page_shift_;
+    const std::uint32_t page = raw(fresh[i]);
+    states[page - first] = PageState::kFill;
+    ring[i] = std::uint64_t{page} << shift;
   }
   return count;
 }
 
 BufferSource::Moved PoolBuffers::received(const KernelRing<xdp_desc>& rx, std::uint32_t count,
                                           std::span<Packet> packets) {
+  // In registers: the compiler cannot know that nothing of this changes while packets are written.
+  const auto ring = rx.window();
+  const std::byte* const pages = pages_;
+  PageState* const states = states_.data();
+  const std::uint64_t first = first_, state_count = states_.size();
+  const std::uint32_t shift = page_shift_, offset_mask = page_bytes_ - 1;
   for (std::uint32_t i = 0; i < std::min(count, kPrefetchAhead); ++i) {
-    prefetch_to_read(pages_ + rx.entry(i).addr - sizeof(sluice_packet_meta));
+    prefetch_to_read(pages + ring[i].addr - sizeof(sluice_packet_meta));
   }
-  Moved moved;
+  std::uint32_t taken = 0;
+  std::uint64_t bytes = 0;
   for (std::uint32_t i = 0; i < count; ++i) {
     if (i + kPrefetchAhead < count) {
-      prefetch_to_read(pages_ + rx.entry(i + kPrefetchAhead).addr - sizeof(sluice_packet_meta));
+      prefetch_to_read(pages + ring[i + kPrefetchAhead].addr - sizeof(sluice_packet_meta));
     }
-    const xdp_desc& descriptor = rx.entry(i);
-    const std::uint64_t index = descriptor.addr >> page_shift_;
-    PageState* state = state_of(index);
-    if (state == nullptr || *state != PageState::kFill) [[unlikely]] {
+    const xdp_desc descriptor = ring[i];
+    const std::uint64_t index = descriptor.addr >> shift;
+    const std::uint64_t slot = index - first;  // below it wraps to a slot that is too large
+    if (slot >= state_count || states[slot] != PageState::kFill) [[unlikely]] {
       counters_.fault_rx_page.add(1);  // not a page that the kernel has: whose it is, it stays
       continue;
     }
-    *state = PageState::kNotHere;
-    Packet& packet = packets[moved.packets++];
-    const std::uint32_t offset = static_cast<std::uint32_t>(descriptor.addr) & (page_bytes_ - 1);
-    const std::byte* frame = pages_ + descriptor.addr;
-    moved.bytes += descriptor.len;
+    states[slot] = PageState::kNotHere;
+    Packet& packet = packets[taken++];
+    const std::uint32_t offset = static_cast<std::uint32_t>(descriptor.addr) & offset_mask;
+    const std::byte* frame = pages + descriptor.addr;
+    bytes += descriptor.len;
     packet.body = frame;
     packet.head = nullptr;
     packet.body_bytes = descriptor.len;
@@ -97,22 +107,21 @@ BufferSource::Moved PoolBuffers::received(const KernelRing<xdp_desc>& rx, std::u
       packet.port = PortId::kDrop;
     }
   }
-  return moved;
+  return {taken, bytes};
 }
 
 void PoolBuffers::recycle(std::span<const Packet> packets) {
   std::array<PageIndex, kBurst> home;
-  std::uint32_t count = 0;
-  for (const Packet& packet : packets) {
-    if (packet.page != PageIndex::kNone) {
-      home[count++] = packet.page;
-      if (count == kBurst) {
-        pool_.release_bulk(home);
-        count = 0;
-      }
+  while (!packets.empty()) {
+    const std::span<const Packet> burst = packets.first(std::min<std::size_t>(kBurst, packets.size()));
+    std::uint32_t count = 0;
+    for (const Packet& packet : burst) {  // without a branch: none is taken, or all are
+      home[count] = packet.page;
+      count += packet.page != PageIndex::kNone ? 1 : 0;
     }
+    pool_.release_bulk(std::span(home.data(), count));
+    packets = packets.subspan(burst.size());
   }
-  pool_.release_bulk(std::span(home.data(), count));
 }
 
 // --- transmit ---
@@ -125,7 +134,7 @@ inline bool PoolBuffers::lies_here(const Packet& packet) const {
 }
 
 inline bool PoolBuffers::may_go(Sending& sending, std::uint32_t bytes) {
-  if (bytes > page_bytes_) [[unlikely]] {
+  if (bytes > sending.longest) [[unlikely]] {
     counters_.drop_too_long.add(1);
     return false;
   }
@@ -137,7 +146,7 @@ inline bool PoolBuffers::may_go(Sending& sending, std::uint32_t bytes) {
 }
 
 inline void PoolBuffers::write(Sending& sending, std::uint64_t address, std::uint32_t bytes) {
-  xdp_desc& descriptor = sending.tx.slot(sending.written++);
+  xdp_desc& descriptor = sending.tx[sending.written++];
   descriptor.addr = address;
   descriptor.len = bytes;
   descriptor.options = 0;
@@ -167,10 +176,10 @@ bool PoolBuffers::borrow(Sending& sending, PageIndex page, std::uint32_t wanted)
   return sending.granted != 0;
 }
 
-void PoolBuffers::send_page(Sending& sending, Packet& packet) {
+inline bool PoolBuffers::send_page(Sending& sending, Packet& packet) {
   if (packet.page_offset + packet.body_bytes > page_bytes_) [[unlikely]] {
     counters_.drop_too_long.add(1);
-    return;
+    return false;
   }
   if (PageState* state = state_of(raw(packet.page))) {
     SLUICE_CHECK(*state == PageState::kNotHere, "page {} is with the kernel", raw(packet.page));
@@ -181,51 +190,76 @@ void PoolBuffers::send_page(Sending& sending, Packet& packet) {
   }
   write(sending, (std::uint64_t{raw(packet.page)} << page_shift_) + packet.page_offset, packet.body_bytes);
   packet.page = PageIndex::kNone;
-  counters_.tx_zero_copy.add(1);
+  return true;
 }
 
-void PoolBuffers::send_copy(Sending& sending, const Packet& packet) {
+inline bool PoolBuffers::send_copy(Sending& sending, const Packet& packet) {
   const PageIndex page = pool_.alloc();
-  if (page == PageIndex::kNone) {
+  if (page == PageIndex::kNone) [[unlikely]] {
     counters_.drop_tx_no_page.add(1);
-    return;
+    return false;
   }
-  copy_frame(pages_ + (std::size_t{raw(page)} << page_shift_), packet);
+  const std::uint64_t address = std::uint64_t{raw(page)} << page_shift_;
+  copy_frame(pages_ + address, packet);
   states_[raw(page) - first_] = PageState::kTx;
-  write(sending, std::uint64_t{raw(page)} << page_shift_, packet.bytes());
-  counters_.tx_copied.add(1);
+  write(sending, address, packet.bytes());
+  return true;
 }
 
 // A pool that has lent all that it can spare lends no more: the frame is copied then, as one is that lies
 // elsewhere.
 BufferSource::Moved PoolBuffers::send(KernelRing<xdp_desc>& tx, std::uint32_t room, std::span<Packet> packets,
                                       How how) {
-  Sending sending{.tx = tx, .room = room};
+  Sending sending{.tx = tx.window(), .room = room, .longest = std::min(longest(), page_bytes_)};
+  std::uint32_t by_page = 0;
+  if (how == How::kByCopy) {
+    for (const Packet& packet : packets) {
+      may_go(sending, packet.bytes()) && send_copy(sending, packet);
+    }
+  } else {
+    by_page = send_pages(sending, packets);
+  }
+  if (by_page != 0) {
+    counters_.tx_zero_copy.add(by_page);
+  }
+  counters_.tx_copied.add(sending.written - by_page);
+  return {sending.written, sending.bytes};
+}
+
+// How many went by their page.
+std::uint32_t PoolBuffers::send_pages(Sending& sending, std::span<Packet> packets) {
+  std::uint32_t by_page = 0;
   auto left = static_cast<std::uint32_t>(packets.size());
   for (Packet& packet : packets) {
     if (may_go(sending, packet.bytes())) {
-      const bool by_page = how == How::kByPage && lies_here(packet) &&
-                           (pool_.contains(packet.page) || borrow(sending, packet.page, left));
-      by_page ? send_page(sending, packet) : send_copy(sending, packet);
+      if (lies_here(packet) && (pool_.contains(packet.page) || borrow(sending, packet.page, left))) {
+        by_page += send_page(sending, packet) ? 1 : 0;
+      } else {
+        send_copy(sending, packet);
+      }
     }
     --left;
   }
   if (sending.granted != 0) {
     sending.lender->unlend(sending.granted);
   }
-  return {sending.written, sending.bytes};
+  return by_page;
 }
 
 void PoolBuffers::completed(const KernelRing<std::uint64_t>& completion, std::uint32_t count) {
   std::array<PageIndex, kBurst> home;
+  const auto ring = completion.window();
+  PageState* const states = states_.data();
+  const std::uint64_t first = first_, state_count = states_.size();
+  const std::uint32_t shift = page_shift_;
   std::uint32_t own = 0;
   for (std::uint32_t i = 0; i < count; ++i) {
-    const std::uint64_t index = completion.entry(i) >> page_shift_;
-    PageState* state = state_of(index);
-    if (state != nullptr && *state == PageState::kTx) [[likely]] {
-      *state = PageState::kNotHere;
+    const std::uint64_t index = ring[i] >> shift;
+    const std::uint64_t slot = index - first;
+    if (slot < state_count && states[slot] == PageState::kTx) [[likely]] {
+      states[slot] = PageState::kNotHere;
       home[own++] = static_cast<PageIndex>(index);
-    } else if (state == nullptr && index < raw(PageIndex::kNone) &&
+    } else if (slot >= state_count && index < raw(PageIndex::kNone) &&
                foreign_.erase(static_cast<PageIndex>(index))) {
       strays_.push_back(static_cast<PageIndex>(index));
     } else [[unlikely]] {

@@ -22,7 +22,7 @@ class PoolBuffers final : public BufferSource {
   const std::byte* memory() const override { return pages_; }
   std::uint32_t room() const override;
 
-  std::uint32_t post(std::span<std::uint64_t> addresses) override;
+  std::uint32_t post(KernelRing<std::uint64_t>& fill, std::uint32_t wanted) override;
   Moved received(const KernelRing<xdp_desc>& rx, std::uint32_t count, std::span<Packet> packets) override;
   void recycle(std::span<const Packet> packets) override;
   Moved send(KernelRing<xdp_desc>& tx, std::uint32_t room, std::span<Packet> packets, How how) override;
@@ -41,8 +41,9 @@ class PoolBuffers final : public BufferSource {
   };
   // What is left of a burst's TX entries, and of the pages that another pool lends for it.
   struct Sending {
-    KernelRing<xdp_desc>& tx;
+    KernelRing<xdp_desc>::Window tx;
     std::uint32_t room;
+    std::uint32_t longest;  // frame
     std::uint32_t written = 0;
     PoolDirectory::Entry* lender = nullptr;
     std::uint32_t granted = 0;
@@ -52,8 +53,9 @@ class PoolBuffers final : public BufferSource {
   bool lies_here(const Packet& packet) const;
   bool may_go(Sending& sending, std::uint32_t bytes);
   bool borrow(Sending& sending, PageIndex page, std::uint32_t wanted);
-  void send_page(Sending& sending, Packet& packet);
-  void send_copy(Sending& sending, const Packet& packet);
+  std::uint32_t send_pages(Sending& sending, std::span<Packet> packets);
+  bool send_page(Sending& sending, Packet& packet);
+  bool send_copy(Sending& sending, const Packet& packet);
   static void write(Sending& sending, std::uint64_t address, std::uint32_t bytes);
   PageState* state_of(std::uint64_t page);  // null: not of this pool
   PoolDirectory::Entry* lender_of(PageIndex page);

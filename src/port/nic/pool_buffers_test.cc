@@ -52,13 +52,7 @@ struct TestQueue {
     return true;
   }
   void post(std::uint32_t count) {
-    std::vector<std::uint64_t> fresh(socket.fill.reserve(count));
-    const std::uint32_t posted = buffers->post(fresh);
-    ASSERT_EQ(socket.fill.reserve(posted), posted);
-    for (std::uint32_t i = 0; i < posted; ++i) {
-      socket.fill.slot(i) = fresh[i];
-    }
-    socket.fill.submit(posted);
+    socket.fill.submit(buffers->post(socket.fill, socket.fill.reserve(count)));
   }
   std::vector<Packet> receive() {
     const std::uint32_t count = socket.rx.peek(kBurst);

@@ -5,7 +5,6 @@
 #include "port/nic/queue.h"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 
 #include "base/check.h"
@@ -45,13 +44,9 @@ void NicQueue::recycle(std::span<const Packet> packets) {
 
 // Posts buffers in bulks of kBurst; at most the ring's size of them (D6).
 std::uint32_t NicQueue::refill() {
-  std::array<std::uint64_t, kBurst> fresh;
   std::uint32_t posted = 0;
   while (socket_.fill.reserve(kBurst) == kBurst) {
-    const std::uint32_t count = buffers_->post(fresh);
-    for (std::uint32_t i = 0; i < count; ++i) {
-      socket_.fill.slot(i) = fresh[i];
-    }
+    const std::uint32_t count = buffers_->post(socket_.fill, kBurst);
     socket_.fill.submit(count);
     posted += count;
     if (count < kBurst) {

@@ -77,6 +77,9 @@ class NicQueue final : public Queue {
   // i40e).
   void fill() { refill(); }
 
+  // Control thread: the MTU of the NIC is another one now. Longer frames are dropped as drop_too_long.
+  void set_mtu(std::uint32_t mtu);
+
   // Control thread, when the worker has let go of it and no bind(2) is under way: gives up the rings. What
   // was never bound is done with then.
   void release();

@@ -83,7 +83,12 @@ Result<std::unique_ptr<NicQueue>> NicQueue::prepare(const NicQueueOptions& optio
   std::unique_ptr<NicQueue> queue(new NicQueue(options, umem, std::move(buffers), kernel));
   queue->probe_ = std::move(*probe);
   queue->options_.ifindex = info->ifindex;
+  queue->set_mtu(info->mtu);
   return queue;
+}
+
+void NicQueue::set_mtu(std::uint32_t mtu) {
+  buffers_->set_longest(mtu + kLinkHeaderBytes);
 }
 
 // One deadline for both ways, by sharing and by a registration.
