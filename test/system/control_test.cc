@@ -180,8 +180,8 @@ TEST_F(ControlInTraffic, Regression_APortKeepsTheOnlyNicAsItsUplinkWhenAnotherCa
 TEST_F(ControlInTraffic, SluicectlAddsAndRemovesRulesAndPorts) {
   constexpr std::uint64_t kFrames = 1'000;
   start(nic_table());
-  EXPECT_EQ(json::parse(sluicectl({"port", "add", "new", "--socket", daemon().path("new.sock"), "--pages",
-                                   "512", "--json"}))["warnings"]
+  EXPECT_EQ(json::parse(sluicectl({"port", "add", "new", "socket=" + daemon().path("new.sock"), "pages=512",
+                                   "--json"}))["warnings"]
                 .size(),
             1u)
       << "no rule leads to it";

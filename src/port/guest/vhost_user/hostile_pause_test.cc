@@ -1,6 +1,8 @@
 // What a front-end can do with messages that make workers stand still, and with workers that do not come: P.
 #include <sys/eventfd.h>
 
+#include <utility>
+
 #include "port/guest/vhost_user/vhost_fixture.h"
 
 namespace sluice::test {
@@ -55,9 +57,13 @@ TEST_F(Malicious_Pauses, P2_MessagesOfOneTurnShareAPause) {
     many.insert(many.end(), bytes.begin(), bytes.end());
   }
   const std::uint64_t said = counter("messages");
+  std::uint64_t heard = said, turns = 0;  // those that brought messages: the door may need several
   ASSERT_TRUE(front.send_bytes(many));
-  EXPECT_TRUE(turn_until([&] { return counter("messages") == said + kMessagesPerTurn - 1; }));
-  EXPECT_LE(counter("pauses") - before, 2u);
+  EXPECT_TRUE(turn_until([&] {
+    turns += counter("messages") != std::exchange(heard, counter("messages")) ? 1 : 0;
+    return heard == said + kMessagesPerTurn - 1;
+  }));
+  EXPECT_LE(counter("pauses") - before, turns);
   front.enable(1, true);
   front.close();
   guest.reset();  // its memory is seen in our own mappings
