@@ -218,8 +218,9 @@ void Waker::wake(WakeTarget& target, std::unique_lock<std::mutex>& lock) {
   WakePrice& price = *target.price_;
   target.due_ns_ = 0;
   target.in_use_ = price.busy_ = true;
-  lock.unlock();
+  // Under the lock: another thread would find it asked for once more.
   target.asked_.exchange(false, std::memory_order_seq_cst);  // [label: ask]
+  lock.unlock();
   const ThreadUsage before = ThreadUsage::now();
   const std::uint64_t begin = now_ns();
   const bool done = target.wake();
