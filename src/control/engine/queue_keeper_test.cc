@@ -20,8 +20,8 @@ class StoppedKernel final : public QueueKernel {
  public:
   ~StoppedKernel() override { release(); }
   // From now on: bind(2) of our sockets, not the probes'.
-  void hold_binds(bool on) { set(hold_binds_, on); }
-  void hold_closes(bool on) { set(hold_closes_, on); }
+  void hold_binds(bool on) { turn(hold_binds_, on); }
+  void hold_closes(bool on) { turn(hold_closes_, on); }
   // Answers bind(2) of our sockets instead of the kernel; 0: no longer.
   void answer(int error) {
     std::lock_guard lock(mutex_);
@@ -56,7 +56,7 @@ class StoppedKernel final : public QueueKernel {
 
  private:
   static bool is_probe(const sockaddr_xdp& address) { return address.sxdp_flags == XDP_COPY; }
-  void set(bool& flag, bool on) {
+  void turn(bool& flag, bool on) {
     {
       std::lock_guard lock(mutex_);
       flag = on;
