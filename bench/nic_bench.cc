@@ -126,12 +126,12 @@ class SluiceQueue final : public Receiver {
   int socket_fd() const { return queue_->socket_fd(); }
 
   std::uint64_t turn() override {
-    Source source;
-    std::uint32_t count = queue_->receive(packets_, source);
+    BurstInfo info;
+    std::uint32_t count = queue_->burst(packets_, info);
     for (std::uint32_t i = 0; i < count; ++i) {
       touched_ = touched_ + std::to_integer<std::uint64_t>(packets_[i].body[0]);
     }
-    queue_->recycle(std::span(packets_.data(), count));
+    queue_->done(std::span(packets_.data(), count));
     queue_->poll();
     if (count == 0 && busy_poll_) {
       ::recvfrom(queue_->socket_fd(), nullptr, 0, MSG_DONTWAIT, nullptr, nullptr);

@@ -1,4 +1,5 @@
 #include "real_daemon.h"
+#include "port/burst_of.h"
 
 #include <gtest/gtest.h>
 #include <sys/epoll.h>
@@ -100,10 +101,10 @@ class RealDaemon::Impl final : public test::FakeServices {
     std::uint32_t done = 0;
     for (auto [worker, lane] : lanes_) {
       std::array<Packet, kBurst> burst;
-      std::uint32_t sent = lane->tx_burst(burst);
+      std::uint32_t sent = burst_of(*lane, burst);
       if (sent != 0) {
         lane->copy_in({.port = PortId::kKernel}, std::span(burst).first(sent));
-        lane->tx_done(sent);
+        lane->done(std::span(burst).first(sent));
       }
       done += sent + lane->poll();
     }

@@ -4,8 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 
-#include "port/port.h"
+#include "port/packet.h"
 
 namespace sluice {
 
@@ -54,13 +55,24 @@ template <std::size_t Half>
   }
 }
 
+[[gnu::noinline]] inline void copy_segments(std::byte* to, std::span<const Segment> segments) {
+  for (const Segment& segment : segments) {
+    copy_bytes(to, segment.data, segment.bytes);
+    to += segment.bytes;
+  }
+}
+
 // Head, then body.
 [[gnu::always_inline]] inline void copy_frame(std::byte* to, const Packet& packet) {
   if (packet.head_bytes != 0) {
     copy_bytes(to, packet.head, packet.head_bytes);
   }
   if (packet.body_bytes != 0) {
-    copy_bytes(to + packet.head_bytes, packet.body, packet.body_bytes);
+    if (packet.body != nullptr) [[likely]] {
+      copy_bytes(to + packet.head_bytes, packet.body, packet.body_bytes);
+    } else {
+      copy_segments(to + packet.head_bytes, packet.segments());
+    }
   }
 }
 

@@ -92,6 +92,10 @@ void visit_source_faults(const Lanes& lanes, CounterVisitor& visitor, CountersOf
   }
 }
 
+// What a lane takes from its peer per turn, so that with tags pushed it is no more than kTurnBytes.
+inline constexpr std::uint32_t kTakenPerTurn = kTurnBytes - kBurst * kVlanTagBytes;
+static_assert(kTakenPerTurn >= 65535, "a source that has a frame gives one");
+
 class SourceGuard {
  public:
   explicit SourceGuard(const SourcePolicy& policy);

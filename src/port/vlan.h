@@ -4,13 +4,14 @@
 // peer writes (D3).
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <span>
 
-#include "port/port.h"
+#include "port/packet.h"
 
 namespace sluice {
 
@@ -82,25 +83,39 @@ inline bool push_access_tag(std::byte*& head, std::uint32_t& head_bytes, std::ui
   return true;
 }
 
-// A frame in the segments in which it is to be copied, one after the other; any may be empty.
+// A frame in the segments in which it is to be copied, one after the other.
 struct FrameSegments {
-  std::array<std::span<const std::byte>, 3> segment;
-  std::uint32_t bytes() const {
-    return static_cast<std::uint32_t>(segment[0].size() + segment[1].size() + segment[2].size());
+  std::array<Segment, 3> front;  // any may be empty
+  std::span<const Segment> rest;
+  std::uint32_t bytes = 0;  // of all
+
+  template <typename Visit>
+  void for_each(Visit visit) const {
+    std::ranges::for_each(front, visit);
+    std::ranges::for_each(rest, visit);
   }
 };
 
+// Empty when it lies in several segments.
+inline Segment body_of(const Packet& packet) {
+  return {packet.body, packet.body != nullptr ? packet.body_bytes : 0};
+}
+
 inline FrameSegments segments_of(const Packet& packet) {
-  return {{std::span(packet.head, packet.head_bytes), std::span(packet.body, packet.body_bytes), {}}};
+  return {.front = {Segment{packet.head, packet.head_bytes}, body_of(packet)},
+          .rest = packet.segments(),
+          .bytes = packet.bytes()};
 }
 
 // The same without its tag; only of a frame that has a whole one.
 inline FrameSegments segments_without_tag(const Packet& packet) {
   constexpr std::uint32_t kBehind = kVlanTagOffset + kVlanTagBytes;
   const std::span<const std::byte> front = front_of(packet);
-  const std::span<const std::byte> body =
-      packet.head_bytes != 0 ? std::span(packet.body, packet.body_bytes) : std::span<const std::byte>();
-  return {{front.first(kVlanTagOffset), front.subspan(kBehind), body}};
+  return {.front = {Segment{front.data(), kVlanTagOffset},
+                    Segment{front.data() + kBehind, static_cast<std::uint32_t>(front.size()) - kBehind},
+                    packet.head_bytes != 0 ? body_of(packet) : Segment{}},
+          .rest = packet.segments(),
+          .bytes = packet.bytes() - kVlanTagBytes};
 }
 
 // What an access port's peer gets of a frame. False: it is of another VLAN. `vlan` 0: the port has none, and

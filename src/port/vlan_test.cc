@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <vector>
 
 namespace sluice {
@@ -27,10 +28,9 @@ Bytes frame(std::size_t bytes, int tci = -1, std::uint16_t tpid = 0x8100) {
 
 Bytes joined(const FrameSegments& segments) {
   Bytes all;
-  for (auto segment : segments.segment) {
-    all.insert(all.end(), segment.begin(), segment.end());
-  }
-  EXPECT_EQ(all.size(), segments.bytes());
+  segments.for_each(
+      [&all](const Segment& segment) { all.insert(all.end(), segment.data, segment.data + segment.bytes); });
+  EXPECT_EQ(all.size(), segments.bytes);
   return all;
 }
 
@@ -58,7 +58,7 @@ TEST(Vlan, Malicious_ATagThatEndsBehindTheFrameIsOfNoVlan) {
 }
 
 TEST(Vlan, ATagIsPushedInFrontOfTheTypeAndPoppedAgain) {
-  for (std::uint32_t head_bytes : {0u, 60u, 100u}) {
+  for (std::uint16_t head_bytes : std::initializer_list<std::uint16_t>{0, 60, 100}) {
     const Bytes before = frame(100);
     Bytes room(4 + before.size());
     std::copy(before.begin(), before.end(), room.begin() + 4);
@@ -66,10 +66,11 @@ TEST(Vlan, ATagIsPushedInFrontOfTheTypeAndPoppedAgain) {
     std::uint32_t pushed = head_bytes == 0 ? 100 : head_bytes;
     ASSERT_TRUE(push_access_tag(head, pushed, 77));
     ASSERT_EQ(head, room.data());
-    const Packet packet =
-        head_bytes == 0
-            ? Packet{.body = head, .body_bytes = pushed}
-            : Packet{.body = head + pushed, .head = head, .body_bytes = 104 - pushed, .head_bytes = pushed};
+    const Packet packet = head_bytes == 0 ? Packet{.body = head, .body_bytes = pushed}
+                                          : Packet{.body = head + pushed,
+                                                   .head = head,
+                                                   .body_bytes = 104 - pushed,
+                                                   .head_bytes = static_cast<std::uint16_t>(pushed)};
     EXPECT_EQ(vlan_of(front_of(packet)), 77);
     FrameSegments segments;
     ASSERT_TRUE(segments_for_access(packet, 77, segments));
@@ -78,6 +79,20 @@ TEST(Vlan, ATagIsPushedInFrontOfTheTypeAndPoppedAgain) {
     ASSERT_TRUE(segments_for_access(packet, 0, segments));
     EXPECT_EQ(joined(segments).size(), 104u) << "without an access VLAN frames go as they are";
   }
+}
+
+TEST(Vlan, ATagIsPoppedFromAFrameInSegments) {
+  const Bytes whole = frame(100, 77);
+  const auto rest = static_cast<std::uint32_t>(whole.size()) - 91;
+  const std::array<Segment, 3> segments{Segment{whole.data() + 30, 1}, Segment{whole.data() + 31, 60},
+                                        Segment{whole.data() + 91, rest}};
+  const PacketExtra extra{.segments = segments, .offload = {}};
+  const Packet packet{.head = whole.data(), .extra = &extra, .body_bytes = 61 + rest, .head_bytes = 30};
+  FrameSegments popped;
+  ASSERT_TRUE(segments_for_access(packet, 77, popped));
+  Bytes expected = whole;
+  expected.erase(expected.begin() + kVlanTagOffset, expected.begin() + kVlanTagOffset + kVlanTagBytes);
+  EXPECT_EQ(joined(popped), expected);
 }
 
 TEST(Vlan, APriorityTagBecomesTheVlansAndKeepsItsPriority) {

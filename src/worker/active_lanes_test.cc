@@ -29,7 +29,7 @@ void wakes_lanes_that_rest(Idle idle) {
   FakeQueue nic(pages, {});
   std::vector<std::unique_ptr<FakeLane>> lanes;
   Running worker(idle);
-  worker.add(kNic, nic);
+  worker.add_queue(kNic, nic);
   for (std::uint16_t i = 0; i < kLanes; ++i) {
     const PortId port{static_cast<std::uint16_t>(10 + i)};
     lanes.push_back(std::make_unique<FakeLane>(nullptr, FakeLane::Options{.domain = domain_of(port)}));

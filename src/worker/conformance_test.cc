@@ -8,12 +8,12 @@
 #include "port/app/app_test_fixture.h"
 #include "port/fake/lane_conformance.h"
 #include "port/nic/nic_fixture.h"
+#include "worker/forward/forward.h"
 
 namespace sluice {
 namespace {
 
 // --- NIC
-// ------------------------------------------------------------------------------------------------------------
 
 constexpr std::uint16_t kExperimentalEtherType = 0x88b5;  // numbered_frame()'s
 
@@ -101,7 +101,8 @@ class NicBench : public NicTest {
   std::uint32_t posted_ = 0;
 };
 
-class NicUnderTest final : public LaneUnderTest, public QueueUnderTest {
+// As a sink its frames are numbered_frame()'s, which the packet socket picks out.
+class NicSinkUnderTest : public LaneUnderTest {
  public:
   bool start() { return bench_.start(); }
 
@@ -117,35 +118,24 @@ class NicUnderTest final : public LaneUnderTest, public QueueUnderTest {
                     .page = page};
     return true;
   }
-  void release(std::span<const Packet> packets) override { bench_.queue().recycle(packets); }
+  void release(std::span<const Packet> packets) override { bench_.queue().done(packets); }
   std::optional<Bytes> read() override { return bench_.from_nic(); }
   std::uint32_t pages_out() override { return bench_.pages_out(); }
-  Bytes frame(std::uint32_t number, std::size_t bytes) override { return bench_.udp(number, bytes); }
 
-  Queue& queue() override { return bench_.queue(); }
-  bool arrive(std::span<const std::byte> frame) override { return bench_.to_nic(frame); }
-  std::uint32_t pool_pages() override { return bench_.page_count(); }
-
- private:
+ protected:
   NicBench bench_;
 };
 
-// As a lane its frames are numbered_frame()'s, which the packet socket picks out.
-class NicAsLane final : public LaneUnderTest {
+// As a source they are what the program sends to the queue's socket.
+class NicSourceUnderTest final : public NicSinkUnderTest {
  public:
-  bool start() { return nic_.start(); }
-  Lane& lane() override { return nic_.lane(); }
-  bool hold(std::span<const std::byte> frame, Packet& packet) override { return nic_.hold(frame, packet); }
-  void release(std::span<const Packet> packets) override { nic_.release(packets); }
-  std::optional<Bytes> read() override { return nic_.read(); }
-  std::uint32_t pages_out() override { return nic_.pages_out(); }
-
- private:
-  NicUnderTest nic_;
+  Bytes frame(std::uint32_t number, std::size_t bytes) override { return bench_.udp(number, bytes); }
+  bool send(std::span<const std::byte> frame) override { return bench_.to_nic(frame); }
+  std::uint32_t pool_pages() override { return bench_.page_count(); }
 };
 
-template <typename UnderTest, typename Base>
-std::unique_ptr<Base> make_nic(std::string& why_not) {
+template <typename UnderTest>
+std::unique_ptr<LaneUnderTest> make_nic(std::string& why_not) {
   auto nic = std::make_unique<UnderTest>();
   if (!nic->start()) {
     why_not = test::why_no_root_and_xdp();
@@ -154,13 +144,11 @@ std::unique_ptr<Base> make_nic(std::string& why_not) {
   return nic;
 }
 
-INSTANTIATE_TEST_SUITE_P(NicQueue, LaneConformance,
-                         testing::Values(LaneFactory{&make_nic<NicAsLane, LaneUnderTest>}));
-INSTANTIATE_TEST_SUITE_P(NicQueue, QueueConformance,
-                         testing::Values(QueueFactory{&make_nic<NicUnderTest, QueueUnderTest>}));
+INSTANTIATE_TEST_SUITE_P(NicQueue, SinkConformance,
+                         testing::Values(LaneFactory{&make_nic<NicSinkUnderTest>}));
+SLUICE_SOURCE_CONFORMANCE(NicQueue, LaneFactory{&make_nic<NicSourceUnderTest>});
 
 // --- App
-// ------------------------------------------------------------------------------------------------------------
 
 // A port that owns a queue, so that pages can be handed over to it; FakeHost plays the NIC of that queue.
 class AppBench : public test::AppPortTest {
@@ -177,6 +165,7 @@ class AppBench : public test::AppPortTest {
   PagePool& queue_pool() { return *host.owned[0]; }
   Arena& arena() { return *host.open_arena; }
   test::AppPeer& peer() { return *peer_; }
+  std::uint64_t count(const std::string& name) { return counter(name); }
   std::uint32_t pages_out() { return inflight() - static_cast<std::uint32_t>(host.posted.size()); }
 
   ~AppBench() override {
@@ -200,8 +189,7 @@ class AppUnderTest final : public LaneUnderTest {
     std::ranges::copy(frame, app_.arena().page(page) + kOffset);
     packet = Packet{.body = app_.arena().page(page) + kOffset,
                     .body_bytes = static_cast<std::uint32_t>(frame.size()),
-                    .page = page,
-                    .page_offset = kOffset};
+                    .page = page};
     return true;
   }
   void release(std::span<const Packet> packets) override {
@@ -222,7 +210,6 @@ class AppUnderTest final : public LaneUnderTest {
     return bytes;
   }
   std::uint32_t pages_out() override { return app_.pages_out(); }
-  bool peer_sends() const override { return true; }
   bool send(std::span<const std::byte> frame) override {
     if (!app_.peer().send_frame(frame)) {
       return false;
@@ -245,16 +232,31 @@ class AppUnderTest final : public LaneUnderTest {
   AppBench app_;
 };
 
-INSTANTIATE_TEST_SUITE_P(AppLane, LaneConformance,
-                         testing::Values(LaneFactory{
-                             [](std::string& why_not) -> std::unique_ptr<LaneUnderTest> {
-                               auto app = std::make_unique<AppUnderTest>();
-                               if (!app->start()) {
-                                 why_not = "the app port did not come up";
-                                 return nullptr;
-                               }
-                               return app;
-                             }}));
+// By the rule of the forwarder, which alone decides whether a page changes hands.
+TEST(OwnedQueueForwarding, WhatAnAppSendsToItselfIsCopiedForItHasNoPage) {
+  AppBench app;
+  ASSERT_TRUE(app.begin());
+  Forwarder forwarder;
+  auto by_port = std::make_unique<LanesByPort>();
+  (*by_port)[raw(test::kPort)] = &app.app_lane();
+  const Bytes frame = numbered_frame(1, 60);
+  Packet packet{.body = frame.data(), .body_bytes = 60, .port = test::kPort};
+  forwarder.forward({.domain = domain_of(test::kPort), .port = test::kPort}, std::span(&packet, 1), *by_port);
+  const auto entry = app.peer().receive();
+  ASSERT_TRUE(entry);
+  EXPECT_TRUE(std::ranges::equal(app.peer().frame(*entry), frame));
+  EXPECT_EQ(app.count("copied"), 1u);
+  EXPECT_EQ(app.count("zero_copy"), 0u);
+}
+
+SLUICE_LANE_CONFORMANCE(AppLane, LaneFactory{[](std::string& why_not) -> std::unique_ptr<LaneUnderTest> {
+                          auto app = std::make_unique<AppUnderTest>();
+                          if (!app->start()) {
+                            why_not = "the app port did not come up";
+                            return nullptr;
+                          }
+                          return app;
+                        }});
 
 }  // namespace
 }  // namespace sluice

@@ -70,8 +70,18 @@ void Loop::run() {
   }
 }
 
-// One turn. Bounded (D6): at most kBurst packets from each queue and each lane, one poll() of each. Who
-// begins moves on by one per turn, so that nobody is always first at a destination that is nearly full.
+// Who begins moves on by one per turn, so that nobody is always first at a destination that is nearly full.
+template <typename Sources, typename Visit>
+void Loop::serve_all(const Sources& sources, Visit visit) {
+  const std::size_t count = sources.size();
+  for (std::size_t i = 0, at = count == 0 ? 0 : first_ % count; i < count; ++i) {
+    visit(sources[at]);
+    at = at + 1 == count ? 0 : at + 1;
+  }
+}
+
+// One turn. Bounded (D6): at most kBurst packets and kTurnBytes from each queue and each lane, one poll() of
+// each.
 void Loop::turn() {
   turns_.add(1);
   more_ = false;
@@ -84,28 +94,21 @@ void Loop::turn() {
   if (++turns_since_look_ >= kTurnsBetweenLooks) {
     look_at_resting();
   }
-  const std::size_t queue_count = tables_.queues.size();
-  for (std::size_t i = 0, at = queue_count == 0 ? 0 : first_ % queue_count; i < queue_count; ++i) {
-    receive(*tables_.queues[at]);
-    at = at + 1 == queue_count ? 0 : at + 1;
-  }
-  const std::span<const ActiveLanes::Entry> lanes = active_.lanes();
-  const std::size_t lane_count = lanes.size();
-  for (std::size_t i = 0, at = lane_count == 0 ? 0 : first_ % lane_count; i < lane_count; ++i) {
-    auto [port, lane] = lanes[at];
+  serve_all(tables_.queues, [this](Polled* queue) { serve(PortId::kKernel, *queue); });
+  serve_all(active_.lanes(), [this](const ActiveLanes::Entry& entry) {
+    auto [port, lane] = entry;
     if (meter_.skips(port)) [[unlikely]] {
       meter_.count_skipped_turn(port);
-    } else {
-      send(port, *lane);
+    } else if (serve(port, *lane)) {
+      lane->activity.quiet_turns = 0;
     }
-    at = at + 1 == lane_count ? 0 : at + 1;
-  }
+  });
   if (!forwarder_.roused().empty()) [[unlikely]] {
     active_.rouse(forwarder_.roused());
     wake_set_.reset();
   }
   bool quiet = false;
-  for (Queue* queue : tables_.queues) {
+  for (Polled* queue : tables_.queues) {
     const std::uint32_t done = queue->poll();
     more_ |= done >= kBurst;
     since_rest_.useful |= done != 0;
@@ -133,50 +136,43 @@ void Loop::look_at_resting() {
   }
 }
 
-void Loop::receive(Queue& queue) {
-  Source source;
-  meter_.enter(PortMeter::kOwn);
+// Takes a burst of a source and forwards it. kKernel: a queue of the wire, which costs no port anything.
+// False: there was none.
+bool Loop::serve(PortId port, Source& source) {
+  const std::uint16_t place = port == PortId::kKernel ? PortMeter::kOwn : raw(port);
+  meter_.enter(place);
   const std::uint64_t seen = meter_.since();
-  const std::uint32_t count = queue.receive(received_, source);
+  BurstInfo info{.domain = domain_of(port), .port = port};
+  const std::uint32_t count = source.burst(packets_in_hand_, info);
+  more_ |= count == kBurst || info.more;
   if (count == 0) {
-    return;
+    return false;
   }
-  SLUICE_CHECK(count <= kBurst, "nic {} queue {} gave {} packets", raw(source.nic), raw(source.queue), count);
-  const std::span<Packet> left =
-      forwarder_.forward(source, std::span(received_).first(count), tables_.by_port, tables_.switching);
-  meter_.enter(PortMeter::kOwn);
-  queue.recycle(left);
-  more_ |= count == kBurst;
-  packets_.add(count);
-  note_first(seen, true);
-  since_rest_.packets += count;
-  since_rest_.received = since_rest_.useful = true;
+  SLUICE_CHECK(count <= kBurst, "port {}, nic {} queue {} gave {} packets", raw(port), raw(info.nic),
+               raw(info.queue), count);
+  info.timestamp_ns = now_ns();
+  const std::span<Packet> burst = std::span(packets_in_hand_).first(count);
+  const bool from_wire = port == PortId::kKernel;
+  if (!from_wire && tables_.switching != nullptr) {
+    tables_.switching->route(id_, info, burst);
+  }
+  const std::span<Packet> left = forwarder_.forward(info, burst, tables_.by_port, tables_.switching);
+  meter_.enter(place);
+  source.done(left);
+  note_burst(seen, from_wire, count);
+  return true;
 }
 
-void Loop::send(PortId port, Lane& lane) {
-  meter_.enter(port);
-  const std::uint64_t seen = meter_.since();
-  const std::uint32_t count = lane.tx_burst(sent_);
-  if (count == 0) {
-    return;
-  }
-  lane.activity.quiet_turns = 0;
-  SLUICE_CHECK(count <= kBurst, "port {} gave {} packets", raw(port), count);
-  const Source source{
-      .domain = lane.domain(), .port = port, .uplink = sent_.front().port, .timestamp_ns = now_ns()};
-  const std::span<Packet> burst = std::span(sent_).first(count);
-  if (tables_.switching != nullptr) {
-    tables_.switching->route(id_, source, burst);
-  }
-  forwarder_.forward(source, burst, tables_.by_port, tables_.switching);
-  meter_.enter(port);
-  lane.tx_done(count);
-  more_ |= count == kBurst;
+void Loop::note_burst(std::uint64_t seen, bool from_wire, std::uint32_t count) {
   packets_.add(count);
-  tx_packets_.add(count);
-  note_first(seen, false);
+  tx_packets_.add(from_wire ? 0 : count);
+  if (first_seen_ == 0) {
+    first_seen_ = seen;
+    first_received_ = from_wire;
+  }
   since_rest_.packets += count;
   since_rest_.useful = true;
+  since_rest_.received |= from_wire;
 }
 
 void Loop::run_calls() {
@@ -185,7 +181,7 @@ void Loop::run_calls() {
   mailbox_.run_pending();
   active_.refresh(tables_.lanes);
   wire_ = {{.fd = mailbox_.wake_fd(), .events = POLLIN, .revents = 0}};
-  for (const Queue* queue : tables_.queues) {
+  for (const Polled* queue : tables_.queues) {
     wire_.push_back({.fd = queue->wake_fd(), .events = POLLIN, .revents = 0});  // -1: is not looked at
   }
 }
@@ -193,7 +189,7 @@ void Loop::run_calls() {
 // Visits queues, then active lanes, until `visit` says false.
 template <typename Visit>
 void Loop::for_each_lane(Visit visit) {
-  for (Queue* queue : tables_.queues) {
+  for (Polled* queue : tables_.queues) {
     meter_.enter(PortMeter::kOwn);
     if (!visit(*queue)) {
       return;
@@ -239,13 +235,6 @@ void Loop::rest() {
   }
 }
 
-void Loop::note_first(std::uint64_t seen, bool received) {
-  if (first_seen_ == 0) {
-    first_seen_ = seen;
-    first_received_ = received;
-  }
-}
-
 // Until the last reader is woken or the kernel is kicked: up to the system call, which is the sleeper's
 // wake-up (10 us on another CPU of a virtual machine) or the kernel's way to the wire. If nobody was
 // signalled, it ends now.
@@ -259,7 +248,7 @@ void Loop::note_residence() {
 }
 
 void Loop::announce_rest() {
-  for_each_lane([](Lane& lane) {
+  for_each_lane([](Sleeper& lane) {
     lane.before_rest();
     return true;
   });
@@ -274,7 +263,7 @@ void Loop::yield_to_peers() {
     return;
   }
   bool behind = false;
-  for_each_lane([&](Lane& lane) {
+  for_each_lane([&](Sleeper& lane) {
     behind = lane.peer_is_behind();
     return !behind;
   });
@@ -326,7 +315,7 @@ void Loop::nap_for_wire() {
   naps_.add(1);
   wire_naps_.add(1);
   bool work = false;
-  for (Queue* queue : tables_.queues) {
+  for (Polled* queue : tables_.queues) {
     work |= queue->prepare_sleep();
   }
   if (!work) {
@@ -338,7 +327,7 @@ void Loop::nap_for_wire() {
       mailbox_.drain();
     }
   }
-  for (Queue* queue : tables_.queues) {
+  for (Polled* queue : tables_.queues) {
     queue->woken();
   }
   turns_since_look_ = kTurnsBetweenLooks;
@@ -360,7 +349,7 @@ void Loop::sleep() {
   }
   std::size_t asked = 0;
   bool work = false;
-  for_each_lane([&](Lane& lane) {
+  for_each_lane([&](Sleeper& lane) {
     ++asked;
     work = lane.prepare_sleep();
     return !work;
@@ -381,7 +370,7 @@ void Loop::sleep() {
       }
     }
   }
-  for_each_lane([&](Lane& lane) {
+  for_each_lane([&](Sleeper& lane) {
     if (asked == 0) {
       return false;
     }
@@ -406,7 +395,7 @@ UniqueFd Loop::make_wake_set() {
     return fd < 0 || ::epoll_ctl(set.get(), EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST;
   };
   bool complete = add(mailbox_.wake_fd()) && (active_.resting() == 0 || add(active_.wake_fd()));
-  for_each_lane([&](Lane& lane) { return complete = complete && add(lane.wake_fd()); });
+  for_each_lane([&](Sleeper& lane) { return complete = complete && add(lane.wake_fd()); });
   return complete ? std::move(set) : UniqueFd();  // out of memory, or over max_user_watches
 }
 

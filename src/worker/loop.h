@@ -41,12 +41,13 @@ class Loop {
 
  private:
   void turn();
-  void receive(Queue& queue);
-  void send(PortId port, Lane& lane);
+  template <typename Sources, typename Visit>
+  void serve_all(const Sources& sources, Visit visit);
+  bool serve(PortId port, Source& source);
   void run_calls();
   void look_at_resting();
 
-  void note_first(std::uint64_t seen, bool received);
+  void note_burst(std::uint64_t seen, bool from_wire, std::uint32_t count);
   void note_residence();
   void rest();
   void yield_to_peers();
@@ -73,11 +74,10 @@ class Loop {
 
   // Of the present turn.
   bool more_ = false;  // somebody gave as much as a turn allows: no rest before the next turn
-  std::array<Packet, kBurst> received_;  // from NIC queues: never with a head
-  std::array<Packet, kBurst> sent_;      // by apps and guests
-  std::size_t first_ = 0;                // who begins this turn
-  std::uint64_t first_seen_ = 0;         // when it looked for its first packets, in ticks; 0: there were none
-  bool first_received_ = false;          // and they came from the wire
+  std::array<Packet, kBurst> packets_in_hand_;
+  std::size_t first_ = 0;         // who begins this turn
+  std::uint64_t first_seen_ = 0;  // when it looked for its first packets, in ticks; 0: there were none
+  bool first_received_ = false;   // and they came from the wire
 
   // Since the last rest.
   RestPolicy policy_;

@@ -24,16 +24,15 @@ constexpr PortId kSlow{3}, kOther{4};
 // A port whose poll() blocks, burns CPU, or stands until it is let go.
 class SlowLane final : public Lane {
  public:
-  DomainId domain() const override { return DomainId{7}; }
-  void hand_over(const Source&, std::span<Packet>) override {}
-  void copy_in(const Source&, std::span<Packet> packets) override {
+  SlowLane() : Lane({}) {}
+  void copy_in(const BurstInfo&, std::span<Packet> packets) override {
     copied.add(packets.size());
     if (copy_blocks) {
       block();
     }
   }
-  std::uint32_t tx_burst(std::span<Packet>) override { return 0; }
-  void tx_done(std::uint32_t) override {}
+  std::uint32_t burst(std::span<Packet>, BurstInfo&) override { return 0; }
+  void done(std::span<const Packet>) override {}
   std::uint32_t poll() override {
     polls.add(1);
     if (blocks) {
@@ -166,12 +165,10 @@ TEST_F(PortMeterTest, Malicious_BetweenTwoGuestsItCannotBeToldWhoseItIs) {
 // Looks into its peer's memory when it is woken.
 class SlowToWake final : public Lane {
  public:
-  DomainId domain() const override { return DomainId{7}; }
-  void hand_over(const Source&, std::span<Packet>) override {}
-  void copy_in(const Source&, std::span<Packet>) override {}
-  std::uint32_t tx_burst(std::span<Packet>) override { return 0; }
-  void tx_done(std::uint32_t) override {}
-  std::uint32_t poll() override { return 0; }
+  SlowToWake() : Lane({}) {}
+  void copy_in(const BurstInfo&, std::span<Packet>) override {}
+  std::uint32_t burst(std::span<Packet>, BurstInfo&) override { return 0; }
+  void done(std::span<const Packet>) override {}
   int wake_fd() const override { return -1; }
   bool prepare_sleep() override { return false; }
   void woken() override { burn(2 * kSlowCallNs); }

@@ -48,7 +48,7 @@ class Running {
   Worker* operator->() const { return worker_.get(); }
   Worker& operator*() const { return *worker_; }
 
-  void add(PortId port, Queue& queue) {
+  void add_queue(PortId port, Lane& queue) {
     worker_->call([&](Worker::Tables& tables) {
       tables.queues.push_back(&queue);
       tables.by_port[raw(port)] = &queue;

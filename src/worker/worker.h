@@ -40,7 +40,7 @@ class Worker {
 
   // What the loop goes over. Only touched inside call().
   struct Tables {
-    std::vector<Queue*> queues;  // in the order of their turns
+    std::vector<Polled*> queues;  // of the wire, in the order of their turns
     std::vector<std::pair<PortId, Lane*>>
         lanes;  // ports' lanes, polled once per turn (NIC queues are not repeated here)
     std::array<Lane*, kMaxPorts> by_port{};  // where a packet for a port goes; null: drop_no_reader

@@ -61,12 +61,12 @@ struct Burst {
 
 void route(benchmark::State& state, const Switch& switching, std::uint32_t flows) {
   Burst burst(flows);
-  const Source source{.domain = DomainId{2}, .port = PortId{2}, .uplink = kNic};
+  const BurstInfo info{.domain = DomainId{2}, .port = PortId{2}, .uplink = kNic};
   for (auto _ : state) {
     for (Packet& packet : burst.packets) {
       packet.port = kNic;  // what a lane writes
     }
-    switching.route(WorkerId{0}, source, burst.packets);
+    switching.route(WorkerId{0}, info, burst.packets);
     benchmark::DoNotOptimize(burst.packets);
   }
   state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations()) * kBurst);

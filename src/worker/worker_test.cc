@@ -141,10 +141,10 @@ TEST(Worker, CarriesFramesFromTheWireToAnAppByCopyAndBackOut) {
   FakeQueue nic(pages, {});
   FakeLane app(nullptr, {.domain = domain_of(kApp)});
   PageBook book;
-  CheckedQueue checked_nic(nic, book);
+  CheckedLane checked_nic(nic, book);
   CheckedLane checked_app(app, book);
   Running worker;
-  worker.add(kNic, checked_nic);
+  worker.add_queue(kNic, checked_nic);
   worker.add(kApp, checked_app);
 
   for (std::uint32_t i = 0; i < 1000; ++i) {
@@ -173,10 +173,10 @@ TEST(Worker, HandsPagesOverWhereTheDomainOwnsTheQueue) {
   FakeQueue nic(pages, {});
   FakeLane app(&pages, {.domain = domain_of(kApp)});
   PageBook book;
-  CheckedQueue checked_nic(nic, book);
+  CheckedLane checked_nic(nic, book);
   CheckedLane checked_app(app, book);
   Running worker;
-  worker.add(kNic, checked_nic);
+  worker.add_queue(kNic, checked_nic);
   worker.add(kApp, checked_app);
   for (std::uint32_t i = 0; i < 1000; ++i) {
     const Bytes frame = numbered_frame(i, 60);
@@ -211,7 +211,7 @@ TEST(Worker, CountsAndRecyclesWhatIsForNobody) {
   FakeArena pages(DomainId::kHost, 64);
   FakeQueue nic(pages, {});
   Running worker;
-  worker.add(kNic, nic);
+  worker.add_queue(kNic, nic);
   for (int i = 0; i < 100; ++i) {
     ASSERT_TRUE(nic.arrive(kApp, kFrame));
   }
@@ -224,7 +224,7 @@ TEST(Worker, SleepsWhenNothingComesAndWakesForTheNic) {
   FakeArena pages(DomainId::kHost, 64);
   FakeQueue nic(pages, {});
   Running worker;
-  worker.add(kNic, nic);
+  worker.add_queue(kNic, nic);
   for (std::uint64_t i = 1; i <= 20; ++i) {
     ASSERT_TRUE(worker.sleeps());
     ASSERT_TRUE(nic.arrive(kApp, kFrame));
@@ -237,7 +237,7 @@ TEST(Worker, SleepsWhenNothingComesAndWakesForAnAppThatSendsOrGivesBack) {
   FakeQueue nic(pages, {});
   FakeLane app(&pages, {.domain = domain_of(kApp)});
   Running worker;
-  worker.add(kNic, nic);
+  worker.add_queue(kNic, nic);
   worker.add(kApp, app);
   for (std::uint64_t i = 1; i <= 20; ++i) {
     ASSERT_TRUE(worker.sleeps());
@@ -288,7 +288,7 @@ TEST(Worker, LosesNoWakeUp) {
   FakeQueue nic(pages, {});
   FakeLane app(nullptr, {.domain = domain_of(kApp)});
   Running worker;
-  worker.add(kNic, nic);
+  worker.add_queue(kNic, nic);
   worker.add(kApp, app);
   std::mt19937 random(11);
   for (int i = 0; i < 5000; ++i) {
@@ -323,7 +323,7 @@ TEST(Worker, WatchesNoDescriptorsWhileItOnlyNapsAndAllWhenItSleepsAgain) {
   FakeLane app(nullptr, {.domain = domain_of(kApp)});
   const int before = epoll_sets();
   Running worker;
-  worker.add(kNic, nic);
+  worker.add_queue(kNic, nic);
   worker.add(kApp, app);
   for (int time = 0; time < 2; ++time) {
     ASSERT_TRUE(worker.sleeps());
@@ -360,7 +360,7 @@ TEST(Worker, KeepsItsCoreAwakeWhileItNapsAndLetsItRestWhenItSleeps) {
   FakeQueue nic(pages, {});
   FakeLane app(nullptr, {.domain = domain_of(kApp)});
   Running worker(Idle::kAwake);
-  worker.add(kNic, nic);
+  worker.add_queue(kNic, nic);
   worker.add(kApp, app);
   for (int time = 0; time < 2; ++time) {
     ASSERT_TRUE(worker.sleeps());
@@ -382,7 +382,7 @@ TEST(Worker, NeverSleepsWhenItSpins) {
   FakeArena pages(DomainId::kHost, 64);
   FakeQueue nic(pages, {});
   Running worker(Idle::kSpin);
-  worker.add(kNic, nic);
+  worker.add_queue(kNic, nic);
   ASSERT_TRUE(wait_until([&] { return counters(*worker)["turns"] > 10'000; }));
   ASSERT_TRUE(nic.arrive(kApp, kFrame));
   ASSERT_TRUE(wait_until([&] { return worker->no_reader(kApp) == 1; }));
@@ -399,7 +399,7 @@ TEST(Worker, AllocatesNothingPerPacket) {
   FakeQueue nic(pages, {});
   FakeLane app(&app_pages, {.domain = domain_of(kApp)});
   Running worker;
-  worker.add(kNic, nic);
+  worker.add_queue(kNic, nic);
   worker.add(kApp, app);
   auto carry = [&](std::uint64_t packets) {
     const std::uint64_t until = worker->no_reader(PortId{9}) + packets;
@@ -429,7 +429,7 @@ TEST(Worker, StopsWhileItIsBusy) {
     });
     {
       Running worker(idle);
-      worker.add(kNic, nic);
+      worker.add_queue(kNic, nic);
       EXPECT_TRUE(wait_until([&] { return worker->no_reader(kApp) > 1000; }));
     }
     stop.store(true);
@@ -443,7 +443,7 @@ TEST(Worker, Crash_PagesOfAnAbandonedLaneComeHome) {
   FakeQueue nic(pages, {});
   FakeLane app(&pages, {.domain = domain_of(kApp)});
   Running worker;
-  worker.add(kNic, nic);
+  worker.add_queue(kNic, nic);
   worker.add(kApp, app);
   for (int i = 0; i < 20; ++i) {
     ASSERT_TRUE(nic.arrive(kApp, kFrame));
@@ -457,22 +457,19 @@ TEST(Worker, Crash_PagesOfAnAbandonedLaneComeHome) {
 // A peer that never runs out of frames, and whose lane always says there is more to do.
 class EndlessLane final : public Lane {
  public:
-  explicit EndlessLane(PortId to) : to_(to) {}
-  DomainId domain() const override { return DomainId{77}; }
-  void hand_over(const Source&, std::span<Packet>) override {}
-  void copy_in(const Source&, std::span<Packet>) override {}
-  std::uint32_t tx_burst(std::span<Packet> packets) override {
+  explicit EndlessLane(PortId to) : Lane({}), to_(to) {}
+  void copy_in(const BurstInfo&, std::span<Packet>) override {}
+  std::uint32_t burst(std::span<Packet> packets, BurstInfo&) override {
     for (Packet& packet : packets) {
       packet = Packet{.body = kFrame.data(), .body_bytes = 60, .port = to_};
     }
     most.set(std::max<std::uint64_t>(most.value(), packets.size()));
     return static_cast<std::uint32_t>(packets.size());
   }
-  void tx_done(std::uint32_t count) override { sent.add(count); }
+  void done(std::span<const Packet> packets) override { sent.add(packets.size()); }
   std::uint32_t poll() override { return 0xffffffff; }
   int wake_fd() const override { return -1; }
   bool prepare_sleep() override { return true; }
-  void woken() override {}
   bool peer_is_behind() override { return behind; }
   Counter sent, most;
   bool behind = false;
@@ -488,7 +485,7 @@ TEST(Worker, Malicious_EndlessWorkOfOneLaneIsBoundedPerTurn) {  // D6
   EndlessLane hostile(PortId{9});
   Running worker;
   worker.add(PortId{8}, hostile);
-  worker.add(kNic, nic);
+  worker.add_queue(kNic, nic);
   worker.add(kApp, honest);
   for (int i = 0; i < 200; ++i) {
     ASSERT_TRUE(nic.arrive(kApp, kFrame));
@@ -518,6 +515,87 @@ TEST(Worker, Malicious_APeerThatIsAlwaysBehindCostsANapIn256Turns) {
     EXPECT_LE(now["yields"] * 256, now["turns"]);
     EXPECT_EQ(now["naps"] - before["naps"], now["yields"] - before["yields"]) << "there is always more to do";
   });
+}
+
+// Stops at its bytes in each of its first turns.
+class LongFramesLane final : public Lane {
+ public:
+  static constexpr std::uint64_t kTurns = 1000;
+  LongFramesLane() : Lane({}) {}
+  void copy_in(const BurstInfo&, std::span<Packet>) override {}
+  std::uint32_t burst(std::span<Packet> packets, BurstInfo& info) override {
+    if (given.value() == kTurns) {
+      return 0;
+    }
+    given.add(1);
+    info.more = given.value() < kTurns;
+    packets.front() = Packet{.body = kFrame.data(), .body_bytes = 60, .port = PortId::kDrop};
+    return 1;
+  }
+  void done(std::span<const Packet>) override {}
+  int wake_fd() const override { return -1; }
+  bool prepare_sleep() override { return given.value() < kTurns; }
+  Counter given;
+};
+
+TEST(Worker, DoesNotRestWhileASourceStopsAtItsBytes) {
+  LongFramesLane lane;
+  Running worker;
+  std::map<std::string, std::uint64_t> before;
+  worker->call([&](Worker::Tables& tables) {
+    before = counters(*worker);
+    tables.lanes.emplace_back(kApp, &lane);
+  });
+  ASSERT_TRUE(wait_until([&] { return lane.given.value() == LongFramesLane::kTurns; }));
+  auto now = counters(*worker);
+  std::uint64_t rests = 0;
+  for (const char* name : {"spins", "naps", "sleeps", "sleeps_refused"}) {
+    rests += now[name] - before[name];
+  }
+  EXPECT_LT(rests, LongFramesLane::kTurns / 2) << "some before it began, and after its end";
+}
+
+// Writes down what the worker says of a burst.
+class InfoLane final : public Lane {
+ public:
+  InfoLane() : Lane({}) {}
+  void copy_in(const BurstInfo& info, std::span<Packet>) override {
+    last = info;
+    got.add(1);
+  }
+  std::uint32_t burst(std::span<Packet>, BurstInfo&) override { return 0; }
+  void done(std::span<const Packet>) override {}
+  int wake_fd() const override { return -1; }
+  bool prepare_sleep() override { return false; }
+  BurstInfo last;
+  Counter got;
+};
+
+TEST(Worker, SaysOfEachBurstWhoSentItWhenAndByWhichUplink) {
+  FakeArena pages(DomainId::kHost, 8);
+  FakeQueue nic(pages, {.nic = NicId{4}, .queue = QueueId{5}});
+  FakeLane app(nullptr, {.domain = domain_of(kApp)});
+  InfoLane sink;
+  Running worker;
+  worker.add_queue(kNic, nic);
+  worker.add(kApp, app);
+  worker.add(PortId{9}, sink);
+  const std::uint64_t begin = now_ns();
+  ASSERT_TRUE(app.send(PortId{9}, kFrame));
+  ASSERT_TRUE(wait_until([&] { return sink.got.value() == 1; }));
+  worker.end_turn();
+  EXPECT_EQ(sink.last.port, kApp);
+  EXPECT_EQ(sink.last.uplink, PortId{9});
+  EXPECT_GE(sink.last.timestamp_ns, begin);
+  EXPECT_LE(sink.last.timestamp_ns, now_ns());
+
+  ASSERT_TRUE(nic.arrive(PortId{9}, kFrame));
+  ASSERT_TRUE(wait_until([&] { return sink.got.value() == 2; }));
+  worker.end_turn();
+  EXPECT_EQ(sink.last.port, PortId::kKernel);
+  EXPECT_EQ(sink.last.nic, NicId{4});
+  EXPECT_EQ(sink.last.queue, QueueId{5});
+  EXPECT_GE(sink.last.timestamp_ns, begin);
 }
 
 TEST(Worker, DoesNotYieldWhenItSpins) {
@@ -569,8 +647,8 @@ TEST(Worker, ServesManyLanesAndQueues) {
   FakeQueue nic(pages, {.ring = 512}), second(pages, {.queue = QueueId{1}});
   std::vector<std::unique_ptr<FakeLane>> lanes;
   Running worker;
-  worker.add(kNic, nic);
-  worker.add(PortId{1000}, second);
+  worker.add_queue(kNic, nic);
+  worker.add_queue(PortId{1000}, second);
   for (std::uint16_t i = 0; i < kLanes; ++i) {
     const PortId port{static_cast<std::uint16_t>(10 + i)};
     lanes.push_back(

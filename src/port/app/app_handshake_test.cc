@@ -8,6 +8,7 @@
 
 #include "port/app/app_test_fixture.h"
 #include "port/app/handshake.h"
+#include "port/burst_of.h"
 #include "test/vhost/thread_doors.h"
 
 namespace sluice::test {
@@ -255,8 +256,8 @@ TEST_P(Malicious_Handshake, WhatAnAppWritesCannotBePunchedOrMappedAgainOnceItIsS
   // What is mapped works: both ways, and a return.
   ASSERT_TRUE(peer->send_frame(frame_from(kMac)));
   std::array<Packet, kBurst> burst;
-  ASSERT_EQ(lane().tx_burst(burst), 1u);
-  lane().tx_done(1);
+  ASSERT_EQ(burst_of(lane(), burst), 1u);
+  lane().done(std::span(burst).first(1));
   receive(1);
   auto entry = peer->receive();
   ASSERT_TRUE(entry);

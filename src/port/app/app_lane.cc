@@ -32,13 +32,15 @@ bool AppWake::wake() {
 }
 
 AppLane::AppLane(LaneMemory memory, const LanePolicy& policy, AppLaneCounters& counters, PressureSink& sink)
-    : memory_(std::move(memory)),
+    : Lane({.pages_of = domain_of(policy.port), .bytes = memory.arena->page_bytes() - kCopyOffset}),
+      memory_(std::move(memory)),
       policy_(policy),
       has_address_(!policy.source.macs.empty() || policy.source.any_mac),
       sends_(policy.sends && has_address_),
       guard_(policy.source),
       counters_(counters),
-      sink_(sink) {
+      sink_(sink),
+      page_mask_(memory_.arena->page_bytes() - 1) {
   SLUICE_CHECK(!memory_.pools.empty() && memory_.page_limit > 0);
   pressure_on_ = std::max(memory_.page_limit - memory_.page_limit / 4, 1u);
   pressure_off_ = std::max(memory_.page_limit / 2, 1u);
@@ -76,16 +78,16 @@ std::uint32_t AppLane::admit(std::uint32_t wanted) {
   return admitted;
 }
 
-inline void AppLane::write_entry(std::uint32_t slot, const Source& source, const Packet& packet,
+inline void AppLane::write_entry(std::uint32_t slot, const BurstInfo& info, const Packet& packet,
                                  PageIndex page, std::uint32_t offset) {
   memory_.rx.entry(slot) = sluice_rx_entry{.page = raw(page),
                                            .offset = static_cast<std::uint16_t>(offset),
                                            .length = static_cast<std::uint16_t>(packet.bytes()),
                                            .rule = packet.rule,
                                            .flow_hash = flow_hash_of(front_of(packet)),
-                                           .timestamp_ns = source.timestamp_ns,
-                                           .nic = raw(source.nic),
-                                           .queue = raw(source.queue),
+                                           .timestamp_ns = info.timestamp_ns,
+                                           .nic = raw(info.nic),
+                                           .queue = raw(info.queue),
                                            .reserved = 0};
 }
 
@@ -105,14 +107,9 @@ void AppLane::delivered(std::uint32_t count, std::uint64_t bytes) {
   update_pressure();
 }
 
-void AppLane::hand_over(const Source& source, std::span<Packet> packets) {
-  if (source.port != PortId::kKernel) {
-    // What a peer sends has no page, also when the peer is this very app.
-    copy_in(source, packets);
-    return;
-  }
+void AppLane::hand_over(const BurstInfo& info, std::span<Packet> packets) {
   if (policy_.vlan == 0) [[likely]] {
-    take_over(source, packets);
+    take_over(info, packets);
     return;
   }
   std::array<Packet, kBurst> untagged;
@@ -124,7 +121,7 @@ void AppLane::hand_over(const Source& source, std::span<Packet> packets) {
       untagged[count++] = without_tag(packets[i]);
     }
   }
-  take_over(source, std::span(untagged).first(count));
+  take_over(info, std::span(untagged).first(count));
   for (std::uint32_t i = 0; i < count; ++i) {
     packets[which[i]].page = untagged[i].page;
   }
@@ -138,15 +135,19 @@ bool AppLane::is_of_our_vlan(const Packet& packet) {
 
 // Of a packet in a page that the worker alone holds: the addresses move up to where the tag was.
 Packet AppLane::without_tag(Packet packet) const {
-  std::byte* frame = memory_.arena->page(packet.page) + packet.page_offset;
+  std::byte* frame = memory_.arena->page(packet.page) + page_offset_of(packet);
   std::memmove(frame + kVlanTagBytes, frame, kVlanTagOffset);
   packet.body += kVlanTagBytes;
   packet.body_bytes -= kVlanTagBytes;
-  packet.page_offset = static_cast<std::uint16_t>(packet.page_offset + kVlanTagBytes);
   return packet;
 }
 
-void AppLane::take_over(const Source& source, std::span<Packet> packets) {
+// Of its body; pages are aligned to their size, a power of two.
+inline std::uint32_t AppLane::page_offset_of(const Packet& packet) const {
+  return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(packet.body)) & page_mask_;
+}
+
+void AppLane::take_over(const BurstInfo& info, std::span<Packet> packets) {
   std::uint32_t admitted = admit(static_cast<std::uint32_t>(packets.size()));
   std::uint64_t bytes = 0;
   for (std::uint32_t i = 0; i < admitted; ++i) {
@@ -154,7 +155,7 @@ void AppLane::take_over(const Source& source, std::span<Packet> packets) {
     const LanePool* home = pool_of(raw(packet.page));
     SLUICE_CHECK(home != nullptr, "page {} is not of a queue that this worker serves", raw(packet.page));
     home->ledger->lend(packet.page, policy_.port);
-    write_entry(i, source, packet, packet.page, packet.page_offset);
+    write_entry(i, info, packet, packet.page, page_offset_of(packet));
     bytes += packet.bytes();
     packet.page = PageIndex::kNone;
   }
@@ -162,10 +163,10 @@ void AppLane::take_over(const Source& source, std::span<Packet> packets) {
   delivered(admitted, bytes);
 }
 
-void AppLane::copy_in(const Source& source, std::span<Packet> packets) {
+void AppLane::copy_in(const BurstInfo& info, std::span<Packet> packets) {
   SLUICE_CHECK(packets.size() <= kBurst, "a burst of {}", packets.size());
   if (policy_.vlan == 0) [[likely]] {
-    copy_frames(source, packets);
+    copy_frames(info, packets);
     return;
   }
   // Others may hear the same frame, with its tag: what changes is a copy of its front.
@@ -188,12 +189,12 @@ void AppLane::copy_in(const Source& source, std::span<Packet> packets) {
       fresh.body_bytes -= front_bytes;
     }
     fresh.head = head;
-    fresh.head_bytes = front_bytes - kVlanTagBytes;
+    fresh.head_bytes = static_cast<std::uint16_t>(front_bytes - kVlanTagBytes);
   }
-  copy_frames(source, std::span(untagged).first(count));
+  copy_frames(info, std::span(untagged).first(count));
 }
 
-void AppLane::copy_frames(const Source& source, std::span<const Packet> packets) {
+void AppLane::copy_frames(const BurstInfo& info, std::span<const Packet> packets) {
   std::uint32_t admitted = admit(static_cast<std::uint32_t>(packets.size()));
   std::array<PageIndex, kBurst> pages;
   PagePool& pool = *memory_.pools[0].pool;
@@ -205,14 +206,14 @@ void AppLane::copy_frames(const Source& source, std::span<const Packet> packets)
   for (std::uint32_t i = 0; i < admitted; ++i) {
     prefetch_to_write(memory_.arena->page(pages[i]) + kCopyOffset);
   }
-  const std::uint32_t longest = memory_.arena->page_bytes() - kCopyOffset;
+  const std::uint32_t longest = accepts().bytes;
   std::uint32_t used = 0;
   std::uint64_t bytes = 0;
   for (std::uint32_t i = 0; i < admitted; ++i) {
     const Packet& packet = packets[i];
     if (i + 1 < admitted) {
-      const Packet& next = packets[i + 1];
-      prefetch_copy(memory_.arena->page(pages[used + 1]) + kCopyOffset, next.body, next.body_bytes, 64);
+      const Segment next = body_of(packets[i + 1]);
+      prefetch_copy(memory_.arena->page(pages[used + 1]) + kCopyOffset, next.data, next.bytes, 64);
     }
     if (packet.bytes() > longest) [[unlikely]] {
       continue;
@@ -220,7 +221,7 @@ void AppLane::copy_frames(const Source& source, std::span<const Packet> packets)
     std::byte* frame = memory_.arena->page(pages[used]) + kCopyOffset;
     copy_frame(frame, packet);
     ledger.lend(pages[used], policy_.port);
-    write_entry(used, source, packet, pages[used], kCopyOffset);
+    write_entry(used, info, packet, pages[used], kCopyOffset);
     bytes += packet.bytes();
     ++used;
   }
@@ -308,7 +309,8 @@ bool AppLane::admit_tx(const sluice_tx_entry& entry, std::uint32_t position) con
              memory_.tx_slot_bytes - entry.length;  // an offset below wraps to a huge one
 }
 
-std::uint32_t AppLane::tx_burst(std::span<Packet> packets) {
+// A slot is a page, so a burst is never more than a turn's bytes.
+std::uint32_t AppLane::burst(std::span<Packet> packets, BurstInfo& info) {
   SLUICE_CHECK(tx_out_ == 0, "{} packets of the last burst are not done", tx_out_);
   std::uint32_t wanted = std::min(static_cast<std::uint32_t>(packets.size()), kBurst);  // D6
   std::uint32_t count = memory_.tx.peek(wanted);
@@ -344,11 +346,12 @@ std::uint32_t AppLane::tx_burst(std::span<Packet> packets) {
     packets[taken] = Packet{.body = body,
                             .head = head,
                             .body_bytes = body_bytes,
-                            .head_bytes = head_bytes,
+                            .head_bytes = static_cast<std::uint16_t>(head_bytes),
                             .port = policy_.uplink};
     bytes += head_bytes + body_bytes;
     ++taken;
   }
+  info.uplink = policy_.uplink;
   tx_peeked_ = count;
   tx_out_ = taken;
   counters_.tx_packets.add(taken);
@@ -362,18 +365,14 @@ std::uint32_t AppLane::tx_burst(std::span<Packet> packets) {
   }
   stats_changed_ = true;
   if (taken == 0) {
-    memory_.tx.release(count);  // nothing of it is out, so nobody will call tx_done()
+    memory_.tx.release(count);  // nothing of it is out, so nobody will call done()
   }
   return taken;
 }
 
-void AppLane::tx_done(std::uint32_t count) {
-  SLUICE_CHECK(count <= tx_out_, "{} done of {} packets out", count, tx_out_);
-  if (count == 0) {
-    return;
-  }
-  tx_out_ -= count;
-  if (tx_out_ == 0) {
+void AppLane::done(std::span<const Packet> packets) {
+  SLUICE_CHECK(packets.size() == tx_out_, "{} done of {} packets out", packets.size(), tx_out_);
+  if (std::exchange(tx_out_, 0) != 0) {
     memory_.tx.release(tx_peeked_);  // refused entries with it: the slots are free in order
   }
 }

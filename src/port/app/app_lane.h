@@ -84,11 +84,10 @@ class AppLane final : public Lane {
  public:
   AppLane(LaneMemory memory, const LanePolicy& policy, AppLaneCounters& counters, PressureSink& sink);
 
-  DomainId domain() const override { return domain_of(policy_.port); }
-  void hand_over(const Source& source, std::span<Packet> packets) override;
-  void copy_in(const Source& source, std::span<Packet> packets) override;
-  std::uint32_t tx_burst(std::span<Packet> packets) override;
-  void tx_done(std::uint32_t count) override;
+  void hand_over(const BurstInfo& info, std::span<Packet> packets) override;
+  void copy_in(const BurstInfo& info, std::span<Packet> packets) override;
+  std::uint32_t burst(std::span<Packet> packets, BurstInfo& info) override;
+  void done(std::span<const Packet> packets) override;
   std::uint32_t poll() override;
   void before_rest() override { wake_app(); }
   bool peer_is_behind() override;
@@ -105,17 +104,18 @@ class AppLane final : public Lane {
  private:
   // How many of `wanted` packets can be delivered now; what cannot is counted here, by its reason.
   std::uint32_t admit(std::uint32_t wanted);
-  void write_entry(std::uint32_t slot, const Source& source, const Packet& packet, PageIndex page,
+  void write_entry(std::uint32_t slot, const BurstInfo& info, const Packet& packet, PageIndex page,
                    std::uint32_t offset);
   void delivered(std::uint32_t count, std::uint64_t bytes);
   std::uint32_t take_back();
   PagePool* take_back_one(std::uint32_t untrusted_page);
   const LanePool* pool_of(std::uint32_t page) const;
   bool admit_tx(const sluice_tx_entry& entry, std::uint32_t position) const;
-  void take_over(const Source& source, std::span<Packet> packets);
-  void copy_frames(const Source& source, std::span<const Packet> packets);
+  void take_over(const BurstInfo& info, std::span<Packet> packets);
+  void copy_frames(const BurstInfo& info, std::span<const Packet> packets);
   bool is_of_our_vlan(const Packet& packet);
   Packet without_tag(Packet packet) const;
+  std::uint32_t page_offset_of(const Packet& packet) const;
   void update_pressure();
   std::uint32_t taken_by_app();  // its rx index, as it says now
   void wake_app();
@@ -129,6 +129,7 @@ class AppLane final : public Lane {
   SourceGuard guard_;
   AppLaneCounters& counters_;
   PressureSink& sink_;
+  const std::uint32_t page_mask_;  // of an address: where in its page
 
   std::uint32_t lent_ = 0;          // pages the app has by this lane
   std::uint32_t pressure_on_ = 0;   // lent_ from here on is pressure

@@ -8,6 +8,7 @@
 
 #include "port/app/app_peer.h"
 #include "port/app/app_port.h"
+#include "port/burst_of.h"
 #include "port/fake_services.h"
 
 namespace sluice {
@@ -107,11 +108,7 @@ int run() {
     measure("handed over, 60 bytes", [&] {
       for (Packet& packet : packets) {
         PageIndex page = engine.pool->alloc();
-        packet = {.body = engine.arena->page(page) + 256,
-                  .body_bytes = 60,
-                  .page = page,
-                  .port = options.id,
-                  .page_offset = 256};
+        packet = {.body = engine.arena->page(page) + 256, .body_bytes = 60, .page = page, .port = options.id};
       }
       engine.lane->hand_over({.domain = domain_of(options.id)}, packets);
       engine.lane->poll();
@@ -130,7 +127,7 @@ int run() {
         ring.entry(i) = {.offset = slot * peer.welcome.tx_slot_bytes, .length = 60};
       }
       ring.submit(room);
-      engine.lane->tx_done(engine.lane->tx_burst(packets));
+      engine.lane->done(std::span(packets).first(burst_of(*engine.lane, packets)));
       engine.lane->poll();
     });
   }

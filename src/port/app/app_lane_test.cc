@@ -7,6 +7,7 @@
 
 #include "port/app/app_lane.h"
 #include "port/app/app_test_fixture.h"
+#include "port/burst_of.h"
 #include "port/flow_hash.h"
 #include "port/vlan.h"
 
@@ -23,8 +24,8 @@ class AppLaneTest : public AppPortTest {
   }
   // What the worker takes from the lane in one burst; done with at once unless the test looks at it.
   std::uint32_t send_burst() {
-    std::uint32_t count = lane().tx_burst(burst);
-    lane().tx_done(count);
+    std::uint32_t count = burst_of(lane(), burst);
+    lane().done(std::span(burst).first(count));
     return count;
   }
   // Takes all that is there; returns the pages.
@@ -47,9 +48,9 @@ TEST_F(AppLane_, CopiesAFrameOnceAndSaysWhereItCameFrom) {
   Packet packet{.body = body.data(),
                 .head = head.data(),
                 .body_bytes = 100,
-                .head_bytes = 20,
                 .page = PageIndex{7},
                 .rule = 42,
+                .head_bytes = 20,
                 .port = kPort};
   lane().copy_in({.nic = NicId{4}, .queue = QueueId{6}, .timestamp_ns = 99}, std::span(&packet, 1));
   auto entry = peer->receive();
@@ -269,7 +270,7 @@ TEST_F(AppLane_, SendsWhatTheAppWroteByTheUplink) {
     frames.push_back(frame_from(kMac, bytes, static_cast<std::uint8_t>(bytes)));
     ASSERT_TRUE(peer->send_frame(frames.back()));
   }
-  ASSERT_EQ(lane().tx_burst(burst), frames.size());
+  ASSERT_EQ(burst_of(lane(), burst), frames.size());
   for (std::size_t i = 0; i < frames.size(); ++i) {
     const Packet& packet = burst[i];
     EXPECT_EQ(packet.port, kUplink);
@@ -279,8 +280,7 @@ TEST_F(AppLane_, SendsWhatTheAppWroteByTheUplink) {
     EXPECT_EQ(sent, frames[i]);
   }
   EXPECT_EQ(peer->lanes[0].tx.in_ring(), frames.size()) << "the slots are not the app's again yet";
-  lane().tx_done(3);
-  lane().tx_done(static_cast<std::uint32_t>(frames.size()) - 3);
+  lane().done(std::span(burst).first(frames.size()));
   EXPECT_EQ(peer->lanes[0].tx.in_ring(), 0u);
   EXPECT_EQ(counter("tx_packets"), frames.size());
 }
@@ -453,12 +453,12 @@ TEST_F(AppLane_, OnAnAccessVlanTheTagIsPushedAndPopped) {
   auto tagged = bare;
   tagged.insert(tagged.begin() + 12, {std::byte{0x81}, std::byte{0}, std::byte{0}, std::byte{7}});
   peer->send_frame(bare);
-  ASSERT_EQ(lane().tx_burst(burst), 1u);
+  ASSERT_EQ(burst_of(lane(), burst), 1u);
   std::vector<std::byte> sent(burst[0].head, burst[0].head + burst[0].head_bytes);
   sent.insert(sent.end(), burst[0].body, burst[0].body + burst[0].body_bytes);
   EXPECT_EQ(sent, tagged);
-  lane().tx_done(1);
-  for (std::uint32_t head_bytes : {0u, 18u, 128u}) {
+  lane().done(std::span(burst).first(1));
+  for (std::uint16_t head_bytes : std::initializer_list<std::uint16_t>{0, 18, 128}) {
     Packet packet{.body = tagged.data() + head_bytes,
                   .head = head_bytes == 0 ? nullptr : tagged.data(),
                   .body_bytes = static_cast<std::uint32_t>(tagged.size()) - head_bytes,
@@ -499,12 +499,12 @@ TEST_F(Malicious_AppLane, WhatWasJudgedIsWhatIsSentAlsoWhenTheAppRewritesItMeanw
     for (int i = 0; i < 64; ++i) {
       peer->send(peer->next_slot(), 60);
     }
-    std::uint32_t count = lane().tx_burst(burst);
+    std::uint32_t count = burst_of(lane(), burst);
     std::this_thread::yield();
     for (std::uint32_t i = 0; i < count; ++i) {
       ASSERT_EQ(0, std::memcmp(burst[i].head + 6, kMac.data(), 6));
     }
-    lane().tx_done(count);
+    lane().done(std::span(burst).first(count));
   }
   stop = true;
   flipper.join();

@@ -8,6 +8,7 @@
 #include "base/closer.h"
 #include "port/app/app_test_fixture.h"
 #include "port/app/kept_memory.h"
+#include "port/burst_of.h"
 #include "port/flow_hash.h"
 #include "test/support/checked_threads.h"
 
@@ -30,7 +31,7 @@ class OwnedQueues : public AppPortTest {
       ASSERT_NE(page, PageIndex::kNone);
       std::byte* frame = host.open_arena->page(page) + 256;
       std::memset(frame, 0x5a, 60);
-      packet = {.body = frame, .body_bytes = 60, .page = page, .port = kPort, .page_offset = 256};
+      packet = {.body = frame, .body_bytes = 60, .page = page, .port = kPort};
     }
     lane().hand_over({.domain = domain_of(kPort), .nic = NicId{1}, .queue = QueueId{2}}, packets);
     for (const Packet& packet : packets) {
@@ -96,7 +97,7 @@ TEST_F(Crash_AppSession, AnAppThatDiesAtAnyMomentTakesNothingWithItAndTheNextGet
           break;
         case 4: {
           std::array<Packet, kBurst> burst;
-          lane().tx_done(lane().tx_burst(burst));
+          lane().done(std::span(burst).first(burst_of(lane(), burst)));
           break;
         }
       }
@@ -365,16 +366,6 @@ TEST_F(OwnedQueues, PagesOfTheOwnDomainAreHandedOverAllOthersCopiedAndBothCounte
   lane().poll();
   EXPECT_EQ(host.owned[0]->inflight(), before - 20) << "each page goes home to its own pool";
   EXPECT_EQ(inflight(), 8u) << "those that the NIC has";
-}
-
-TEST_F(OwnedQueues, WhatAnAppSendsToItselfIsCopiedForItHasNoPage) {
-  start();
-  auto peer = attach();
-  auto frame = frame_from(kMac);
-  Packet packet{.body = frame.data(), .body_bytes = 60, .port = kPort};
-  lane().hand_over({.domain = domain_of(kPort), .port = kPort}, std::span(&packet, 1));
-  EXPECT_EQ(counter("copied"), 1u);
-  EXPECT_EQ(counter("zero_copy"), 0u);
 }
 
 TEST_F(OwnedQueues, ThePageLimitHoldsForBothKindsTogetherAndWhatIsNotTakenStaysTheWorkers) {

@@ -20,26 +20,26 @@ bool PageBook::violation(const std::string& what) {
   return false;
 }
 
-bool LaneChecks::may_hand_over(const Source& source, std::span<const Packet> packets) {
-  if (source.domain != inner_.domain()) {
-    return book_.violation(fmt::format("D1: pages of domain {} handed over to domain {}", raw(source.domain),
-                                       raw(inner_.domain())));
+bool CheckedLane::may_hand_over(const BurstInfo& info, std::span<const Packet> packets) {
+  if (info.domain != inner_.accepts().pages_of) {
+    return book_.violation(fmt::format("D1: pages of domain {} handed over to domain {}", raw(info.domain),
+                                       raw(inner_.accepts().pages_of)));
   }
   std::set<PageIndex> seen;
   for (const Packet& packet : packets) {
     if (packet.page == PageIndex::kNone) {
       return book_.violation("hand_over of a packet without a page");
     }
-    if (!book_.in_hand(source.domain, packet.page) || !seen.insert(packet.page).second) {
+    if (!book_.in_hand(info.domain, packet.page) || !seen.insert(packet.page).second) {
       return book_.violation(fmt::format("page {} of domain {} handed over by a worker that does not have it",
-                                         raw(packet.page), raw(source.domain)));
+                                         raw(packet.page), raw(info.domain)));
     }
   }
   return true;
 }
 
-void LaneChecks::hand_over(const Source& source, std::span<Packet> packets) {
-  if (!may_hand_over(source, packets)) {
+void CheckedLane::hand_over(const BurstInfo& info, std::span<Packet> packets) {
+  if (!may_hand_over(info, packets)) {
     return;
   }
   SLUICE_CHECK(packets.size() <= kBurst, "burst of {}", packets.size());
@@ -47,10 +47,10 @@ void LaneChecks::hand_over(const Source& source, std::span<Packet> packets) {
   for (std::size_t i = 0; i < packets.size(); ++i) {
     before[i] = packets[i].page;
   }
-  inner_.hand_over(source, packets);
+  inner_.hand_over(info, packets);
   for (std::size_t i = 0; i < packets.size(); ++i) {
     if (packets[i].page == PageIndex::kNone) {
-      book_.gone(source.domain, before[i]);
+      book_.gone(info.domain, before[i]);
     } else if (packets[i].page != before[i]) {
       book_.violation(
           fmt::format("hand_over left page {} where page {} was", raw(packets[i].page), raw(before[i])));
@@ -58,18 +58,25 @@ void LaneChecks::hand_over(const Source& source, std::span<Packet> packets) {
   }
 }
 
-void LaneChecks::copy_in(const Source& source, std::span<Packet> packets) {
+void CheckedLane::copy_in(const BurstInfo& info, std::span<Packet> packets) {
   SLUICE_CHECK(packets.size() <= kBurst, "burst of {}", packets.size());
   std::array<PageIndex, kBurst> before;
   for (std::size_t i = 0; i < packets.size(); ++i) {
     before[i] = packets[i].page;
-    if (before[i] != PageIndex::kNone && !book_.in_hand(source.domain, before[i])) {
+    if (before[i] != PageIndex::kNone && !book_.in_hand(info.domain, before[i])) {
       book_.violation(fmt::format("copy_in from page {} of domain {}, which the worker does not have",
-                                  raw(before[i]), raw(source.domain)));
+                                  raw(before[i]), raw(info.domain)));
       return;
     }
   }
-  inner_.copy_in(source, packets);
+  for (const Packet& packet : packets) {
+    if (packet.segments().size() > accepts().segments) {
+      book_.violation(fmt::format("copy_in of a body in {} segments, of {} that the sink takes",
+                                  packet.segments().size(), accepts().segments));
+      return;
+    }
+  }
+  inner_.copy_in(info, packets);
   for (std::size_t i = 0; i < packets.size(); ++i) {
     if (packets[i].page != before[i]) {
       book_.violation(fmt::format("copy_in took page {}", raw(before[i])));
@@ -77,33 +84,74 @@ void LaneChecks::copy_in(const Source& source, std::span<Packet> packets) {
   }
 }
 
-std::uint32_t LaneChecks::tx_burst(std::span<Packet> packets) {
-  if (tx_open_ != 0) {
-    book_.violation(fmt::format("tx_burst before tx_done of {} packets", tx_open_));
+std::uint32_t CheckedLane::burst(std::span<Packet> packets, BurstInfo& info) {
+  if (out_ != 0) {
+    book_.violation(fmt::format("burst before {} packets of the last one are done", out_));
     return 0;
   }
-  tx_open_ = inner_.tx_burst(packets);
-  if (tx_open_ > packets.size() || tx_open_ > kBurst) {
-    book_.violation(fmt::format("tx_burst gave {} packets for {}", tx_open_, packets.size()));
+  out_ = inner_.burst(packets, info);
+  domain_ = info.domain;
+  if (out_ > packets.size() || out_ > kBurst) {
+    book_.violation(fmt::format("a burst of {} packets for {}", out_, packets.size()));
+    return out_ = 0;
   }
-  for (const Packet& packet : packets.first(tx_open_)) {
+  for (const Packet& packet : packets.first(out_)) {
     if (packet.page != PageIndex::kNone) {
-      book_.violation(fmt::format("tx_burst gave page {}: a peer's frame has none", raw(packet.page)));
+      book_.received(domain_, packet.page);
+    }
+    if ((packet.page == PageIndex::kNone) != (packet.head_bytes != 0)) {
+      book_.violation("a packet has a page, or a private head: one of the two");
     }
   }
-  return tx_open_;
+  check_segments(packets.first(out_), info);
+  return out_;
 }
 
-void LaneChecks::tx_done(std::uint32_t count) {
-  if (count != tx_open_) {
-    book_.violation(fmt::format("tx_done of {} packets, tx_burst gave {}", count, tx_open_));
+void CheckedLane::check_segments(std::span<const Packet> packets, const BurstInfo& info) {
+  std::uint64_t bytes = 0;
+  for (const Packet& packet : packets) {
+    std::uint64_t in_segments = packet.body != nullptr ? packet.body_bytes : 0;
+    for (const Segment& segment : packet.segments()) {
+      in_segments += segment.bytes;
+    }
+    if (in_segments != packet.body_bytes || packet.segments().size() > info.most_segments) {
+      book_.violation(fmt::format("a body of {} bytes has {} in {} segments of at most {}", packet.body_bytes,
+                                  in_segments, packet.segments().size(), info.most_segments));
+    }
+    if (packet.offload() != Offload{}) {
+      book_.violation("a packet is not complete: no port was offered to leave work to others");
+    }
+    bytes += packet.bytes();
+  }
+  if (bytes > kTurnBytes) {
+    book_.violation(fmt::format("a burst of {} bytes", bytes));
+  }
+}
+
+void CheckedLane::done(std::span<const Packet> packets) {
+  if (packets.size() != out_) {
+    book_.violation(fmt::format("{} packets done of a burst of {}", packets.size(), out_));
     return;
   }
-  tx_open_ = 0;
-  inner_.tx_done(count);
+  std::set<PageIndex> seen;
+  for (const Packet& packet : packets) {
+    if (packet.page == PageIndex::kNone) {
+      continue;
+    }
+    if (!book_.in_hand(domain_, packet.page) || !seen.insert(packet.page).second) {
+      book_.violation(fmt::format("page {} of domain {} given back by a worker that does not have it",
+                                  raw(packet.page), raw(domain_)));
+      return;
+    }
+  }
+  for (PageIndex page : seen) {
+    book_.gone(domain_, page);
+  }
+  out_ = 0;
+  inner_.done(packets);
 }
 
-bool LaneChecks::prepare_sleep() {
+bool CheckedLane::prepare_sleep() {
   if (asked_) {
     book_.violation("prepare_sleep twice without woken");
   }
@@ -111,50 +159,12 @@ bool LaneChecks::prepare_sleep() {
   return inner_.prepare_sleep();
 }
 
-void LaneChecks::woken() {
+void CheckedLane::woken() {
   if (!asked_) {
     book_.violation("woken without prepare_sleep");
   }
   asked_ = false;
   inner_.woken();
-}
-
-std::uint32_t CheckedQueue::receive(std::span<Packet> packets, Source& source) {
-  const std::uint32_t count = inner_.receive(packets, source);
-  if (count > packets.size() || count > kBurst) {
-    book_.violation(fmt::format("receive gave {} packets for {}", count, packets.size()));
-    return 0;
-  }
-  if (count > 0 && source.domain != inner_.domain()) {
-    book_.violation(
-        fmt::format("queue of domain {} gave pages of domain {}", raw(inner_.domain()), raw(source.domain)));
-  }
-  for (const Packet& packet : packets.first(count)) {
-    if (packet.page == PageIndex::kNone) {
-      book_.violation("receive gave a packet without a page");
-    } else {
-      book_.received(source.domain, packet.page);
-    }
-  }
-  return count;
-}
-
-void CheckedQueue::recycle(std::span<const Packet> packets) {
-  std::set<PageIndex> seen;
-  for (const Packet& packet : packets) {
-    if (packet.page == PageIndex::kNone) {
-      continue;
-    }
-    if (!book_.in_hand(inner_.domain(), packet.page) || !seen.insert(packet.page).second) {
-      book_.violation(fmt::format("page {} of domain {} recycled by a worker that does not have it",
-                                  raw(packet.page), raw(inner_.domain())));
-      return;
-    }
-  }
-  for (PageIndex page : seen) {
-    book_.gone(inner_.domain(), page);
-  }
-  inner_.recycle(packets);
 }
 
 }  // namespace sluice

@@ -1,7 +1,7 @@
-// CheckedLane and CheckedQueue: any Lane or Queue, plus the question "is this page the caller's to give?"
-// before each call and "did it keep the contract?" after it. The safety property of port.h as a decorator:
-// nobody hands over, lends or recycles a page that it does not own (after Barrelfish's checking device
-// queue). For tests; one worker's thread.
+// CheckedLane: any lane, plus the question "is this page the caller's to give?" before each call and "did it
+// keep the contract?" after it. The safety property of port.h as a decorator: nobody hands over, lends or
+// gives back a page that it does not own (after Barrelfish's checking device queue). For tests; one worker's
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace sluice {
 
-// Which pages are in the worker's hand: received, and neither taken nor recycled yet.
+// Which pages are in the worker's hand: received, and neither taken nor given back yet.
 class PageBook {
  public:
   enum class OnViolation { kStop, kRefuse };  // CHECK / count, and keep the burst from the decorated lane
@@ -36,58 +36,31 @@ class PageBook {
   std::string last_;
 };
 
-// The checks of one decorated lane.
-class LaneChecks {
+class CheckedLane final : public Lane {
  public:
-  LaneChecks(Lane& inner, PageBook& book) : inner_(inner), book_(book) {}
-  void hand_over(const Source& source, std::span<Packet> packets);
-  void copy_in(const Source& source, std::span<Packet> packets);
-  std::uint32_t tx_burst(std::span<Packet> packets);
-  void tx_done(std::uint32_t count);
-  bool prepare_sleep();
-  void woken();
+  CheckedLane(Lane& inner, PageBook& book) : Lane(inner.accepts()), inner_(inner), book_(book) {}
+
+  std::uint32_t burst(std::span<Packet> packets, BurstInfo& info) override;
+  void done(std::span<const Packet> packets) override;
+  void copy_in(const BurstInfo& info, std::span<Packet> packets) override;
+  void hand_over(const BurstInfo& info, std::span<Packet> packets) override;
+  std::uint32_t poll() override { return inner_.poll(); }
+  void before_rest() override { inner_.before_rest(); }
+  bool peer_is_behind() override { return inner_.peer_is_behind(); }
+  int wake_fd() const override { return inner_.wake_fd(); }
+  bool prepare_sleep() override;
+  void woken() override;
+  bool may_rest() const override { return inner_.may_rest(); }
 
  private:
-  bool may_hand_over(const Source& source, std::span<const Packet> packets);
+  bool may_hand_over(const BurstInfo& info, std::span<const Packet> packets);
+  void check_segments(std::span<const Packet> packets, const BurstInfo& info);
 
   Lane& inner_;
   PageBook& book_;
-  std::uint32_t tx_open_ = 0;  // given by tx_burst(), not done yet
-  bool asked_ = false;         // prepare_sleep() without its woken()
-};
-
-template <typename Base>
-class CheckedBase : public Base {
- public:
-  CheckedBase(Base& inner, PageBook& book) : inner_(inner), book_(book), checks_(inner, book) {}
-
-  DomainId domain() const override { return inner_.domain(); }
-  void hand_over(const Source& source, std::span<Packet> packets) override {
-    checks_.hand_over(source, packets);
-  }
-  void copy_in(const Source& source, std::span<Packet> packets) override { checks_.copy_in(source, packets); }
-  std::uint32_t tx_burst(std::span<Packet> packets) override { return checks_.tx_burst(packets); }
-  void tx_done(std::uint32_t count) override { checks_.tx_done(count); }
-  std::uint32_t poll() override { return inner_.poll(); }
-  int wake_fd() const override { return inner_.wake_fd(); }
-  bool prepare_sleep() override { return checks_.prepare_sleep(); }
-  void woken() override { checks_.woken(); }
-
- protected:
-  Base& inner_;
-  PageBook& book_;
-
- private:
-  LaneChecks checks_;
-};
-
-using CheckedLane = CheckedBase<Lane>;
-
-class CheckedQueue final : public CheckedBase<Queue> {
- public:
-  using CheckedBase::CheckedBase;
-  std::uint32_t receive(std::span<Packet> packets, Source& source) override;
-  void recycle(std::span<const Packet> packets) override;
+  std::uint32_t out_ = 0;  // of the burst that is not done yet
+  DomainId domain_{};      // of its pages
+  bool asked_ = false;     // prepare_sleep() without its woken()
 };
 
 }  // namespace sluice

@@ -7,7 +7,6 @@
 #include <cstring>
 
 #include "base/check.h"
-#include "base/clock.h"
 #include "port/copy_bytes.h"
 
 namespace sluice {
@@ -82,7 +81,11 @@ void FakeDoorbell::ring() {
 }
 
 FakeQueue::FakeQueue(FakeArena& arena, const Options& options)
-    : arena_(arena), options_(options), wire_(options.ring), sent_(options.ring) {
+    : Lane({.pages_of = arena.domain()}),
+      arena_(arena),
+      options_(options),
+      wire_(options.ring),
+      sent_(options.ring) {
   on_their_way_.reserve(arena.page_count());
 }
 
@@ -102,7 +105,7 @@ std::optional<std::vector<std::byte>> FakeQueue::next_sent() {
   return bytes;
 }
 
-void FakeQueue::hand_over(const Source&, std::span<Packet> packets) {
+void FakeQueue::hand_over(const BurstInfo&, std::span<Packet> packets) {
   for (Packet& packet : packets) {
     FakeFrame* frame = sent_.reserve();
     if (frame == nullptr) {
@@ -117,7 +120,7 @@ void FakeQueue::hand_over(const Source&, std::span<Packet> packets) {
   }
 }
 
-void FakeQueue::copy_in(const Source&, std::span<Packet> packets) {
+void FakeQueue::copy_in(const BurstInfo&, std::span<Packet> packets) {
   for (const Packet& packet : packets) {
     FakeFrame* frame = sent_.reserve();
     if (frame == nullptr) {
@@ -144,7 +147,7 @@ bool FakeQueue::prepare_sleep() {
   return wire_.size() > 0 || !on_their_way_.empty();
 }
 
-std::uint32_t FakeQueue::receive(std::span<Packet> packets, Source& source) {
+std::uint32_t FakeQueue::burst(std::span<Packet> packets, BurstInfo& info) {
   const auto wanted = std::min<std::size_t>({packets.size(), kBurst, wire_.size()});
   std::uint32_t count = 0;
   while (count < wanted) {
@@ -159,13 +162,14 @@ std::uint32_t FakeQueue::receive(std::span<Packet> packets, Source& source) {
   }
   if (count > 0) {
     wire_.pop(count);
-    source =
-        Source{.domain = domain(), .nic = options_.nic, .queue = options_.queue, .timestamp_ns = now_ns()};
+    info.domain = arena_.domain();
+    info.nic = options_.nic;
+    info.queue = options_.queue;
   }
   return count;
 }
 
-void FakeQueue::recycle(std::span<const Packet> packets) {
+void FakeQueue::done(std::span<const Packet> packets) {
   for (const Packet& packet : packets) {
     if (packet.page != PageIndex::kNone) {
       arena_.release(packet.page);
@@ -174,7 +178,8 @@ void FakeQueue::recycle(std::span<const Packet> packets) {
 }
 
 FakeLane::FakeLane(FakeArena* arena, const Options& options)
-    : arena_(arena),
+    : Lane({.pages_of = options.domain}),
+      arena_(arena),
       options_(options),
       inbox_(options.ring),
       back_(arena != nullptr ? arena->page_count() : 1),
@@ -224,7 +229,7 @@ FakeFrame* FakeLane::admit() {
   return frame;
 }
 
-void FakeLane::hand_over(const Source&, std::span<Packet> packets) {
+void FakeLane::hand_over(const BurstInfo&, std::span<Packet> packets) {
   for (Packet& packet : packets) {
     if (lent_count_ == options_.page_limit) {
       drop_page_limit.add(1);
@@ -246,7 +251,7 @@ void FakeLane::hand_over(const Source&, std::span<Packet> packets) {
   }
 }
 
-void FakeLane::copy_in(const Source&, std::span<Packet> packets) {
+void FakeLane::copy_in(const BurstInfo&, std::span<Packet> packets) {
   for (const Packet& packet : packets) {
     if (FakeFrame* frame = admit(); frame != nullptr) {
       copy_in_frame(packet, *frame);
@@ -256,7 +261,7 @@ void FakeLane::copy_in(const Source&, std::span<Packet> packets) {
   }
 }
 
-std::uint32_t FakeLane::tx_burst(std::span<Packet> packets) {
+std::uint32_t FakeLane::burst(std::span<Packet> packets, BurstInfo& info) {
   if (abandoned_.load()) {
     return 0;
   }
@@ -269,15 +274,16 @@ std::uint32_t FakeLane::tx_burst(std::span<Packet> packets) {
     packets[i] = Packet{.body = frame.copy.data() + head_bytes,
                         .head = heads_[i].data(),
                         .body_bytes = frame.bytes - head_bytes,
-                        .head_bytes = head_bytes,
+                        .head_bytes = static_cast<std::uint16_t>(head_bytes),
                         .port = frame.port};
   }
+  info.uplink = count > 0 ? packets.front().port : PortId::kDrop;
   return count;
 }
 
-void FakeLane::tx_done(std::uint32_t count) {
-  outbox_.pop(count);
-  tx_packets.add(count);
+void FakeLane::done(std::span<const Packet> packets) {
+  outbox_.pop(static_cast<std::uint32_t>(packets.size()));
+  tx_packets.add(packets.size());
 }
 
 bool FakeLane::is_lent(PageIndex page) const {

@@ -1,8 +1,8 @@
 // FakeQueue and FakeLane: a NIC queue and a port's lane without a NIC and without a peer process, for tests
-// of whatever uses Lane and Queue. They keep every promise of port.h (lane_conformance.h runs on them), and
+// of whatever uses lanes. They keep every promise of port.h (lane_conformance.h runs on them), and
 // bound everything.
 //
-// Two threads meet in each: the worker's, which makes the calls of Lane and Queue, and one test thread, the
+// Two threads meet in each: the worker's, which makes the calls of Lane, and one test thread, the
 // *outside*, which plays the wire or the peer.
 #pragma once
 
@@ -66,7 +66,7 @@ struct FakeFrame {
   std::array<std::byte, kFakePageBytes> copy;  // where `page` is kNone
 };
 
-class FakeQueue final : public Queue {
+class FakeQueue final : public Lane {
  public:
   struct Options {
     NicId nic{0};
@@ -81,17 +81,14 @@ class FakeQueue final : public Queue {
   std::optional<std::vector<std::byte>> next_sent();
   std::uint64_t rung() const { return doorbell_.rung(); }
 
-  DomainId domain() const override { return arena_.domain(); }
-  void hand_over(const Source& source, std::span<Packet> packets) override;
-  void copy_in(const Source& source, std::span<Packet> packets) override;
-  std::uint32_t tx_burst(std::span<Packet>) override { return 0; }
-  void tx_done(std::uint32_t) override {}
+  std::uint32_t burst(std::span<Packet> packets, BurstInfo& info) override;
+  void done(std::span<const Packet> packets) override;
+  void hand_over(const BurstInfo& info, std::span<Packet> packets) override;
+  void copy_in(const BurstInfo& info, std::span<Packet> packets) override;
   std::uint32_t poll() override;
   int wake_fd() const override { return doorbell_.fd(); }
   bool prepare_sleep() override;
   void woken() override { doorbell_.quiet(); }
-  std::uint32_t receive(std::span<Packet> packets, Source& source) override;
-  void recycle(std::span<const Packet> packets) override;
 
   Counter zero_copy, copied, drop_tx_ring_full;
 
@@ -134,11 +131,10 @@ class FakeLane final : public Lane {
   // Outside: writes the descriptor without any work behind it, as a hostile peer may.
   void ring_for_nothing() { doorbell_.ring(); }
 
-  DomainId domain() const override { return options_.domain; }
-  void hand_over(const Source& source, std::span<Packet> packets) override;
-  void copy_in(const Source& source, std::span<Packet> packets) override;
-  std::uint32_t tx_burst(std::span<Packet> packets) override;
-  void tx_done(std::uint32_t count) override;
+  std::uint32_t burst(std::span<Packet> packets, BurstInfo& info) override;
+  void done(std::span<const Packet> packets) override;
+  void hand_over(const BurstInfo& info, std::span<Packet> packets) override;
+  void copy_in(const BurstInfo& info, std::span<Packet> packets) override;
   std::uint32_t poll() override;
   int wake_fd() const override { return doorbell_.fd(); }
   bool prepare_sleep() override;

@@ -41,7 +41,6 @@ class FakeLaneUnderTest final : public LaneUnderTest {
     return frame->bytes;
   }
   std::uint32_t pages_out() override { return arena_.out(); }
-  bool peer_sends() const override { return true; }
   bool send(std::span<const std::byte> frame) override { return lane_.send(PortId{2}, frame); }
   bool abandon() override {
     lane_.abandon();
@@ -53,42 +52,27 @@ class FakeLaneUnderTest final : public LaneUnderTest {
   FakeLane lane_{&arena_, {.domain = kApp, .ring = 256, .page_limit = 300}};
 };
 
-class FakeQueueAsLane final : public LaneUnderTest {
+class FakeQueueUnderTest final : public LaneUnderTest {
  public:
   Lane& lane() override { return queue_; }
   bool hold(std::span<const std::byte> frame, Packet& packet) override {
-    Source source;
-    return queue_.arrive(PortId{2}, frame) && queue_.receive(std::span(&packet, 1), source) == 1;
+    return queue_.arrive(PortId{2}, frame) && burst_of(queue_, std::span(&packet, 1)) == 1;
   }
-  void release(std::span<const Packet> packets) override { queue_.recycle(packets); }
+  void release(std::span<const Packet> packets) override { queue_.done(packets); }
   std::optional<Bytes> read() override { return queue_.next_sent(); }
   std::uint32_t pages_out() override { return arena_.out(); }
+  bool send(std::span<const std::byte> frame) override { return queue_.arrive(PortId{2}, frame); }
+  std::uint32_t pool_pages() override { return arena_.page_count(); }
 
  private:
   FakeArena arena_{DomainId::kHost, 512};
   FakeQueue queue_{arena_, {.ring = 128}};
 };
 
-class FakeQueueUnderTest final : public QueueUnderTest {
- public:
-  Queue& queue() override { return queue_; }
-  bool arrive(std::span<const std::byte> frame) override { return queue_.arrive(PortId{2}, frame); }
-  std::uint32_t pool_pages() override { return arena_.page_count(); }
-
- private:
-  FakeArena arena_{DomainId::kHost, 128};
-  FakeQueue queue_{arena_, {}};
-};
-
-INSTANTIATE_TEST_SUITE_P(FakeLane, LaneConformance, testing::Values(LaneFactory{[](std::string&) {
-                           return std::make_unique<FakeLaneUnderTest>();
-                         }}));
-INSTANTIATE_TEST_SUITE_P(FakeQueue, LaneConformance, testing::Values(LaneFactory{[](std::string&) {
-                           return std::make_unique<FakeQueueAsLane>();
-                         }}));
-INSTANTIATE_TEST_SUITE_P(FakeQueue, QueueConformance, testing::Values(QueueFactory{[](std::string&) {
-                           return std::make_unique<FakeQueueUnderTest>();
-                         }}));
+SLUICE_LANE_CONFORMANCE(FakeLane,
+                        LaneFactory{[](std::string&) { return std::make_unique<FakeLaneUnderTest>(); }});
+SLUICE_LANE_CONFORMANCE(FakeQueue,
+                        LaneFactory{[](std::string&) { return std::make_unique<FakeQueueUnderTest>(); }});
 
 TEST(FakeLane, Malicious_BelievesNoPageThatIsNotLent) {
   FakeArena arena(kApp, 8);
@@ -109,7 +93,7 @@ class Checked : public testing::Test {
     const Bytes frame = numbered_frame(1, 60);
     queue_.arrive(PortId{5}, frame);
     Packet packet;
-    EXPECT_EQ(checked_queue_.receive(std::span(&packet, 1), source_), 1u);
+    EXPECT_EQ(checked_queue_.burst(std::span(&packet, 1), info_), 1u);
     return packet;
   }
 
@@ -118,19 +102,19 @@ class Checked : public testing::Test {
   FakeLane lane_{&arena_, {.domain = kApp}};
   FakeLane foreign_lane_{nullptr, {.domain = DomainId{6}}};
   PageBook book_{PageBook::OnViolation::kRefuse};
-  CheckedQueue checked_queue_{queue_, book_};
+  CheckedLane checked_queue_{queue_, book_};
   CheckedLane checked_lane_{lane_, book_};
   CheckedLane checked_foreign_{foreign_lane_, book_};
-  Source source_;
+  BurstInfo info_;
 };
 
 TEST_F(Checked, RefusesAPageThatIsHandedOverTwice) {
   Packet packet = receive_one();
   Packet copy = packet;
-  checked_lane_.hand_over(source_, std::span(&packet, 1));
+  checked_lane_.hand_over(info_, std::span(&packet, 1));
   EXPECT_EQ(packet.page, PageIndex::kNone);
   EXPECT_EQ(book_.violations(), 0u);
-  checked_lane_.hand_over(source_, std::span(&copy, 1));
+  checked_lane_.hand_over(info_, std::span(&copy, 1));
   EXPECT_EQ(book_.violations(), 1u);
   EXPECT_EQ(lane_.zero_copy.value(), 1u);
 }
@@ -138,30 +122,30 @@ TEST_F(Checked, RefusesAPageThatIsHandedOverTwice) {
 TEST_F(Checked, RefusesTheSamePageTwiceInOneBurst) {
   Packet packet = receive_one();
   std::array<Packet, 2> twice{packet, packet};
-  checked_lane_.hand_over(source_, twice);
+  checked_lane_.hand_over(info_, twice);
   EXPECT_EQ(book_.violations(), 1u);
   EXPECT_EQ(lane_.zero_copy.value(), 0u);
 }
 
-TEST_F(Checked, RefusesToRecycleWhatWasTaken) {
+TEST_F(Checked, RefusesToTakeBackWhatWasTaken) {
   Packet packet = receive_one();
   const Packet before = packet;
-  checked_lane_.hand_over(source_, std::span(&packet, 1));
-  checked_queue_.recycle(std::span(&before, 1));
+  checked_lane_.hand_over(info_, std::span(&packet, 1));
+  checked_queue_.done(std::span(&before, 1));
   EXPECT_EQ(book_.violations(), 1u);
   EXPECT_EQ(arena_.out(), 1u) << "the peer has it";
 }
 
-TEST_F(Checked, RefusesToRecycleTwice) {
+TEST_F(Checked, RefusesToTakeBackTwice) {
   const Packet packet = receive_one();
-  checked_queue_.recycle(std::span(&packet, 1));
-  checked_queue_.recycle(std::span(&packet, 1));
+  checked_queue_.done(std::span(&packet, 1));
+  checked_queue_.done(std::span(&packet, 1));
   EXPECT_EQ(book_.violations(), 1u);
 }
 
 TEST_F(Checked, RefusesPagesOfAnotherDomain) {  // D1
   Packet packet = receive_one();
-  checked_foreign_.hand_over(source_, std::span(&packet, 1));
+  checked_foreign_.hand_over(info_, std::span(&packet, 1));
   EXPECT_EQ(book_.violations(), 1u);
   EXPECT_NE(book_.last().find("D1"), std::string::npos);
   EXPECT_EQ(foreign_lane_.waiting(), 0u);
@@ -171,16 +155,16 @@ TEST_F(Checked, StopsAtOnceUnlessToldToCount) {
   Packet packet = receive_one();
   PageBook strict;
   CheckedLane lane(lane_, strict);
-  EXPECT_DEATH(lane.hand_over(source_, std::span(&packet, 1)), "page 0 of domain 5 handed over by a worker");
+  EXPECT_DEATH(lane.hand_over(info_, std::span(&packet, 1)), "page 0 of domain 5 handed over by a worker");
 }
 
-TEST_F(Checked, PairsTxDoneWithTxBurstAndWokenWithPrepareSleep) {
+TEST_F(Checked, PairsDoneWithBurstAndWokenWithPrepareSleep) {
   lane_.send(PortId{2}, numbered_frame(1, 60));
   std::array<Packet, kBurst> packets;
-  EXPECT_EQ(checked_lane_.tx_burst(packets), 1u);
-  checked_lane_.tx_done(2);
+  EXPECT_EQ(burst_of(checked_lane_, packets), 1u);
+  checked_lane_.done(std::span(packets).first(2));
   EXPECT_EQ(book_.violations(), 1u);
-  checked_lane_.tx_done(1);
+  checked_lane_.done(std::span(packets).first(1));
   checked_lane_.woken();
   EXPECT_EQ(book_.violations(), 2u);
   checked_lane_.prepare_sleep();

@@ -12,7 +12,6 @@
 #include <cstring>
 
 #include "base/check.h"
-#include "base/clock.h"
 #include "base/untrusted.h"
 #include "port/vlan.h"
 
@@ -131,8 +130,8 @@ Result<void> BroadcastQueue::accept(std::span<const MacAddress> macs) {
   return outcome;
 }
 
-std::uint32_t BroadcastQueue::receive(std::span<Packet> packets, Source& source) {
-  SLUICE_CHECK(out_ == 0, "{} frames of the last burst are not recycled", out_);
+std::uint32_t BroadcastQueue::burst(std::span<Packet> packets, BurstInfo& info) {
+  SLUICE_CHECK(out_ == 0, "{} frames of the last burst are not done", out_);
   const std::uint32_t most = std::min(static_cast<std::uint32_t>(packets.size()), kBurst);
   std::uint32_t taken = 0;
   std::uint64_t bytes = 0;
@@ -158,31 +157,20 @@ std::uint32_t BroadcastQueue::receive(std::span<Packet> packets, Source& source)
     packets[taken++] = Packet{.body = frame, .body_bytes = frame_bytes, .port = PortId::kFlood};
   }
   if (taken == 0) {
-    recycle({});
+    done({});
     return 0;
   }
   rx_packets_.add(taken);
   rx_bytes_.add(bytes);
-  source = Source{.domain = DomainId::kHost,
-                  .port = PortId::kKernel,
-                  .uplink = options_.port,
-                  .nic = options_.nic,
-                  .timestamp_ns = now_ns()};
+  info.uplink = options_.port;
+  info.nic = options_.nic;
   return taken;
 }
 
-void BroadcastQueue::recycle(std::span<const Packet>) {
+void BroadcastQueue::done(std::span<const Packet>) {
   for (; out_ != 0; --out_) {
     write_once(header_of(slot(next_++)).tp_status, __u32{TP_STATUS_KERNEL}, std::memory_order_release);
   }
-}
-
-void BroadcastQueue::hand_over(const Source&, std::span<Packet> packets) {
-  SLUICE_CHECK(packets.empty(), "nothing leaves by the queue of broadcasts");
-}
-
-void BroadcastQueue::copy_in(const Source& source, std::span<Packet> packets) {
-  hand_over(source, packets);
 }
 
 bool BroadcastQueue::prepare_sleep() {

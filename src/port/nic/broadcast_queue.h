@@ -30,7 +30,7 @@ struct BroadcastQueueOptions {
   PortId port{0};  // the NIC's own: what the switch knows as `uplink`
 };
 
-class BroadcastQueue final : public Queue {
+class BroadcastQueue final : public Polled {
  public:
   static constexpr std::uint32_t kFrames = 256;      // of the ring; more at one time are dropped and counted
   static constexpr std::uint32_t kSlotBytes = 2048;  // longer frames are dropped and counted
@@ -47,18 +47,12 @@ class BroadcastQueue final : public Queue {
   // rx_packets rx_bytes drop_too_long drop_broadcast_ring_full. Asks the kernel for the last one: any thread.
   void visit(CounterVisitor& visitor) const;
 
-  // Queue and Lane: see port.h. Packets have port = kFlood and no page; nothing is ever sent this way.
-  DomainId domain() const override { return DomainId::kHost; }
-  void hand_over(const Source& source, std::span<Packet> packets) override;
-  void copy_in(const Source& source, std::span<Packet> packets) override;
-  std::uint32_t tx_burst(std::span<Packet>) override { return 0; }
-  void tx_done(std::uint32_t) override {}
-  std::uint32_t poll() override { return 0; }
+  // Source and Sleeper: see port.h. Packets have port = kFlood and no page.
+  std::uint32_t burst(std::span<Packet> packets, BurstInfo& info) override;
+  void done(std::span<const Packet> packets) override;
   int wake_fd() const override { return socket_.get(); }
   bool prepare_sleep() override;
   void woken() override;
-  std::uint32_t receive(std::span<Packet> packets, Source& source) override;
-  void recycle(std::span<const Packet> packets) override;
 
  private:
   explicit BroadcastQueue(const BroadcastQueueOptions& options) : options_(options) {}

@@ -93,16 +93,16 @@ class BroadcastQueueTest : public NicTest {
   // One burst; only what the tests send, not what the kernel does by itself.
   std::vector<Frame> burst() {
     std::array<Packet, kBurst> packets;
-    Source source;
-    const std::uint32_t count = queue_->receive(packets, source);
+    BurstInfo info;
+    const std::uint32_t count = queue_->burst(packets, info);
     std::vector<Frame> frames;
     for (const Packet& packet : std::span(packets).first(count)) {
       EXPECT_EQ(packet.port, PortId::kFlood);
       EXPECT_EQ(packet.page, PageIndex::kNone);
       EXPECT_EQ(packet.head_bytes, 0u);
-      EXPECT_EQ(source.uplink, PortId{42});
-      EXPECT_EQ(source.port, PortId::kKernel);
-      EXPECT_EQ(source.nic, NicId{3});
+      EXPECT_EQ(info.uplink, PortId{42});
+      EXPECT_EQ(info.port, PortId::kKernel);
+      EXPECT_EQ(info.nic, NicId{3});
       Frame frame(packet.body, packet.body + packet.body_bytes);
       const std::size_t type_at = vlan_of(front_of(packet)) != 0 ? 16 : 12;
       if (load_be16(frame.data() + type_at) == kEtherType || load_be16(frame.data() + 12) != 0x0800) {
@@ -110,7 +110,7 @@ class BroadcastQueueTest : public NicTest {
       }
     }
     if (count != 0) {
-      queue_->recycle(std::span(packets).first(count));
+      queue_->done(std::span(packets).first(count));
     }
     return frames;
   }
@@ -272,13 +272,13 @@ TEST_F(BroadcastQueueTest, Crash_ANicThatVanishesLeavesAQueueThatIsQuiet) {
   link_.reset();
   pair_->remove();
   std::array<Packet, kBurst> packets;
-  Source source;
+  BurstInfo info;
   EXPECT_TRUE(until([&] {
     queue_->woken();
     pollfd ask{.fd = queue_->wake_fd(), .events = POLLIN, .revents = 0};
     return ::poll(&ask, 1, 0) == 0;
   }));
-  EXPECT_EQ(queue_->receive(packets, source), 0u);
+  EXPECT_EQ(queue_->burst(packets, info), 0u);
   EXPECT_FALSE(queue_->prepare_sleep());
 }
 

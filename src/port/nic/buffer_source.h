@@ -44,8 +44,9 @@ class BufferSource {
   // Packets of received() whose page nobody has taken (page != kNone).
   virtual void recycle(std::span<const Packet> packets) = 0;
   // Frames to be sent, as the first entries of `tx`, of which `room` are free. kByPage: a packet's own page
-  // goes out where it lies in this memory, and packet.page is kNone then. kByCopy: all are copied. What does
-  // not go is counted by name and stays the caller's, who submits the entries.
+  // goes out where it lies in this memory, and packet.page is kNone then. kByCopy: all are copied, from as
+  // many segments as they lie in. What does not go is counted by name and stays the caller's, who submits the
+  // entries.
   enum class How : std::uint8_t { kByPage, kByCopy };
   virtual Moved send(KernelRing<xdp_desc>& tx, std::uint32_t room, std::span<Packet> packets, How how) = 0;
   // The first `count` entries of `completion` are out. The caller releases the entries.
@@ -63,6 +64,7 @@ class BufferSource {
 
   struct Counters {
     Counter tx_zero_copy, tx_copied;
+    Counter tx_linearised;  // of those copied: from several segments
     Counter drop_no_metadata, drop_tx_ring_full, drop_tx_no_page, drop_too_long;
     Counter fault_rx_page, fault_tx_page;  // the kernel named a page that it does not have: a driver's bug
   };

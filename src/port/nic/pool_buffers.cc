@@ -91,10 +91,10 @@ BufferSource::Moved PoolBuffers::received(const KernelRing<xdp_desc>& rx, std::u
     bytes += descriptor.len;
     packet.body = frame;
     packet.head = nullptr;
+    packet.extra = nullptr;
     packet.body_bytes = descriptor.len;
-    packet.head_bytes = 0;
     packet.page = static_cast<PageIndex>(index);
-    packet.page_offset = static_cast<std::uint16_t>(offset);
+    packet.head_bytes = 0;
     sluice_packet_meta meta{};
     if (offset >= sizeof(meta)) [[likely]] {
       std::memcpy(&meta, frame - sizeof(meta), sizeof(meta));
@@ -130,7 +130,9 @@ void PoolBuffers::recycle(std::span<const Packet> packets) {
 // any.
 inline bool PoolBuffers::lies_here(const Packet& packet) const {
   return packet.page != PageIndex::kNone && packet.head_bytes == 0 &&
-         packet.body == pages_ + (std::size_t{raw(packet.page)} << page_shift_) + packet.page_offset;
+         (reinterpret_cast<std::uintptr_t>(packet.body) - reinterpret_cast<std::uintptr_t>(pages_)) >>
+                 page_shift_ ==
+             raw(packet.page);
 }
 
 inline bool PoolBuffers::may_go(Sending& sending, std::uint32_t bytes) {
@@ -177,7 +179,8 @@ bool PoolBuffers::borrow(Sending& sending, PageIndex page, std::uint32_t wanted)
 }
 
 inline bool PoolBuffers::send_page(Sending& sending, Packet& packet) {
-  if (packet.page_offset + packet.body_bytes > page_bytes_) [[unlikely]] {
+  const auto address = static_cast<std::uint64_t>(packet.body - pages_);
+  if ((address & (page_bytes_ - 1)) + packet.body_bytes > page_bytes_) [[unlikely]] {
     counters_.drop_too_long.add(1);
     return false;
   }
@@ -188,7 +191,7 @@ inline bool PoolBuffers::send_page(Sending& sending, Packet& packet) {
     foreign_.insert(packet.page);
     --sending.granted;
   }
-  write(sending, (std::uint64_t{raw(packet.page)} << page_shift_) + packet.page_offset, packet.body_bytes);
+  write(sending, address, packet.body_bytes);
   packet.page = PageIndex::kNone;
   return true;
 }
@@ -203,6 +206,7 @@ inline bool PoolBuffers::send_copy(Sending& sending, const Packet& packet) {
   copy_frame(pages_ + address, packet);
   states_[raw(page) - first_] = PageState::kTx;
   write(sending, address, packet.bytes());
+  counters_.tx_linearised.add(packet.segments().empty() ? 0 : 1);
   return true;
 }
 

@@ -7,20 +7,14 @@
 #include <algorithm>
 #include <atomic>
 
-#include "base/check.h"
-#include "base/clock.h"
 #include "base/ticks.h"
 #include "port/last_signal.h"
 
 namespace sluice {
 
-DomainId NicQueue::domain() const {
-  return buffers_->domain();
-}
-
 // --- receive ---
 
-std::uint32_t NicQueue::receive(std::span<Packet> packets, Source& source) {
+std::uint32_t NicQueue::burst(std::span<Packet> packets, BurstInfo& info) {
   const std::uint32_t count =
       socket_.rx.peek(std::min<std::uint32_t>(kBurst, static_cast<std::uint32_t>(packets.size())));
   if (count == 0) {
@@ -28,17 +22,15 @@ std::uint32_t NicQueue::receive(std::span<Packet> packets, Source& source) {
   }
   const BufferSource::Moved taken = buffers_->received(socket_.rx, count, packets);
   socket_.rx.release(count);
-  source.domain = domain();
-  source.port = PortId::kKernel;
-  source.nic = options_.nic;
-  source.queue = options_.queue;
-  source.timestamp_ns = now_ns();
+  info.domain = accepts().pages_of;
+  info.nic = options_.nic;
+  info.queue = options_.queue;
   stats_.rx_packets.add(taken.packets);
   stats_.rx_bytes.add(taken.bytes);
   return taken.packets;
 }
 
-void NicQueue::recycle(std::span<const Packet> packets) {
+void NicQueue::done(std::span<const Packet> packets) {
   buffers_->recycle(packets);
 }
 
@@ -67,11 +59,11 @@ void NicQueue::send(std::span<Packet> packets, BufferSource::How how) {
   stats_.tx_bytes.add(sent.bytes);
 }
 
-void NicQueue::hand_over(const Source&, std::span<Packet> packets) {
+void NicQueue::hand_over(const BurstInfo&, std::span<Packet> packets) {
   send(packets, BufferSource::How::kByPage);
 }
 
-void NicQueue::copy_in(const Source&, std::span<Packet> packets) {
+void NicQueue::copy_in(const BurstInfo&, std::span<Packet> packets) {
   send(packets, BufferSource::How::kByCopy);
 }
 
@@ -118,14 +110,6 @@ std::uint32_t NicQueue::poll() {
   return done;
 }
 
-std::uint32_t NicQueue::tx_burst(std::span<Packet>) {
-  return 0;
-}
-
-void NicQueue::tx_done(std::uint32_t count) {
-  SLUICE_CHECK(count == 0, "a NIC has no packets to send: {}", count);
-}
-
 // --- sleep ---
 
 int NicQueue::wake_fd() const {
@@ -140,7 +124,5 @@ bool NicQueue::prepare_sleep() {
   return socket_.rx.peek(1) != 0 || socket_.completion.peek(1) != 0 || (tx_pending_ && !tx_stalled_) ||
          !buffers_->all_home();
 }
-
-void NicQueue::woken() {}
 
 }  // namespace sluice

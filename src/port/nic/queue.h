@@ -45,7 +45,7 @@ constexpr std::uint32_t pages_for_queue(const NicQueueOptions& options, std::uin
 //
 //   prepare()   next_bind() -> kernel.bind() -> bound()      fill()   release() -> let_go()     bring_home()
 //   control     control        any thread       control      worker   control      any thread   the pool's
-class NicQueue final : public Queue {
+class NicQueue final : public Lane {
  public:
   // Control thread. Binds (waiting for a previous socket's pool to be torn down, at most 8 s), fills the fill
   // ring. Does not touch the XDP program: the caller puts socket_fd() into the demux program's XSKMAP.
@@ -94,25 +94,21 @@ class NicQueue final : public Queue {
 
   int socket_fd() const;
   bool zero_copy() const;  // what XDP_OPTIONS says it became
-  // rx_packets rx_bytes tx_packets tx_bytes tx_zero_copy tx_copied tx_kicks tx_kick_errors rx_kicks
+  // rx_packets rx_bytes tx_packets tx_bytes tx_zero_copy tx_copied tx_linearised tx_kicks tx_kick_errors rx_kicks
   // drop_no_metadata drop_tx_ring_full drop_tx_no_page drop_too_long fault_rx_page fault_tx_page, and the
   // kernel's XDP_STATISTICS by their names: rx_dropped rx_invalid_descs tx_invalid_descs rx_ring_full
   // rx_fill_ring_empty_descs tx_ring_empty_descs. Asks the kernel for the latter: one system call, any
   // thread.
   void visit(CounterVisitor& visitor) const;
 
-  // Queue and Lane: see port.h.
-  DomainId domain() const override;
-  void hand_over(const Source& source, std::span<Packet> packets) override;
-  void copy_in(const Source& source, std::span<Packet> packets) override;
-  std::uint32_t tx_burst(std::span<Packet> packets) override;
-  void tx_done(std::uint32_t count) override;
+  // Lane: see port.h. A burst is what came by the wire.
+  std::uint32_t burst(std::span<Packet> packets, BurstInfo& info) override;
+  void done(std::span<const Packet> packets) override;
+  void hand_over(const BurstInfo& info, std::span<Packet> packets) override;
+  void copy_in(const BurstInfo& info, std::span<Packet> packets) override;
   std::uint32_t poll() override;
   int wake_fd() const override;
   bool prepare_sleep() override;
-  void woken() override;
-  std::uint32_t receive(std::span<Packet> packets, Source& source) override;
-  void recycle(std::span<const Packet> packets) override;
 
  private:
   NicQueue(const NicQueueOptions& options, Umem& umem, std::unique_ptr<BufferSource> buffers,

@@ -22,9 +22,9 @@ bool receive_some(NicQueue& queue, std::uint64_t wanted) {
   std::uint64_t received = 0;
   return until([&] {
     std::array<Packet, kBurst> packets;
-    Source source;
-    std::uint32_t count = queue.receive(packets, source);
-    queue.recycle(std::span(packets.data(), count));
+    BurstInfo info;
+    std::uint32_t count = queue.burst(packets, info);
+    queue.done(std::span(packets.data(), count));
     queue.poll();
     received += count;
     return received >= wanted;
@@ -106,10 +106,10 @@ TEST_F(NicTest, APageOfOneNicIsSentByAnotherAndComesHomeToItsOwnPool) {
   std::uint32_t arrived = 0;
   EXPECT_TRUE(until([&] {
     std::array<Packet, kBurst> packets;
-    Source source;
-    std::uint32_t count = a->receive(packets, source);
-    b->hand_over(source, std::span(packets.data(), count));
-    a->recycle(std::span(packets.data(), count));
+    BurstInfo info;
+    std::uint32_t count = a->burst(packets, info);
+    b->hand_over(info, std::span(packets.data(), count));
+    a->done(std::span(packets.data(), count));
     a->poll();
     b->poll();
     for (test::Frame frame = tap.next(); !frame.empty(); frame = tap.next()) {
@@ -168,7 +168,7 @@ TEST_F(NicTest, Crash_PagesWithTheKernelOnTheWayOutComeHomeOnClose) {
   {
     auto queue = open(queue_options(), *memory.umem, *pool).value();
     Outgoing out(*pair_, 300, 0, 0);
-    queue->copy_in(Source{.domain = DomainId{9}}, out.packets);  // and never polled
+    queue->copy_in(BurstInfo{.domain = DomainId{9}}, out.packets);  // and never polled
     EXPECT_EQ(pool->inflight(), 1024u + 300u);
   }
   EXPECT_EQ(pool->inflight(), 0u);
@@ -192,11 +192,11 @@ TEST_F(NicTest, Crash_ANicThatVanishesUnderTrafficLeavesTheQueueHarmless) {
     pair_->remove();
     for (int turn = 0; turn < 100; ++turn) {
       std::array<Packet, kBurst> packets;
-      Source source;
-      std::uint32_t count = queue->receive(packets, source);
-      queue->recycle(std::span(packets.data(), count));
+      BurstInfo info;
+      std::uint32_t count = queue->burst(packets, info);
+      queue->done(std::span(packets.data(), count));
       Outgoing out(*pair_, 10, 0, 0);
-      queue->copy_in(Source{.domain = DomainId{9}}, out.packets);
+      queue->copy_in(BurstInfo{.domain = DomainId{9}}, out.packets);
       queue->poll();
     }
     EXPECT_FALSE(link.attached());
@@ -218,7 +218,7 @@ TEST_F(NicTest, TrafficResumesAfterDownAndUp) {
   for (int round = 0; round < 3; ++round) {
     ASSERT_TRUE(nic_ns_->command("ip link set nic0 down").ok());
     Outgoing out(*pair_, 5, 0, 0);
-    queue->copy_in(Source{.domain = DomainId{9}}, out.packets);
+    queue->copy_in(BurstInfo{.domain = DomainId{9}}, out.packets);
     queue->poll();
     ASSERT_TRUE(nic_ns_->command("ip link set nic0 up").ok());
     LiveFramesOptions options;
@@ -227,7 +227,7 @@ TEST_F(NicTest, TrafficResumesAfterDownAndUp) {
     live->start();
     EXPECT_TRUE(receive_some(*queue, 200));
     live->wait().value();
-    queue->copy_in(Source{.domain = DomainId{9}}, out.packets);
+    queue->copy_in(BurstInfo{.domain = DomainId{9}}, out.packets);
     std::uint32_t arrived = 0;
     EXPECT_TRUE(until([&] {
       queue->poll();

@@ -60,7 +60,11 @@ Result<void> check_against(const NicInfo& info, const NicQueueOptions& options, 
 
 NicQueue::NicQueue(const NicQueueOptions& options, Umem& umem, std::unique_ptr<BufferSource> buffers,
                    QueueKernel& kernel)
-    : options_(options), umem_(umem), buffers_(std::move(buffers)), kernel_(kernel) {
+    : Lane({.pages_of = buffers->domain(), .bytes = buffers->room() + kFrameOffset}),
+      options_(options),
+      umem_(umem),
+      buffers_(std::move(buffers)),
+      kernel_(kernel) {
   SLUICE_CHECK(buffers_->memory() == umem.data(),
                "{} queue {}: the buffers lie in other memory than the UMEM", options.netdev,
                raw(options.queue));
@@ -319,6 +323,7 @@ void NicQueue::visit(CounterVisitor& visitor) const {
   visitor.counter("tx_bytes", stats_.tx_bytes.value());
   visitor.counter("tx_zero_copy", buffers.tx_zero_copy.value());
   visitor.counter("tx_copied", buffers.tx_copied.value());
+  visitor.counter("tx_linearised", buffers.tx_linearised.value());
   visitor.counter("tx_kicks", stats_.tx_kicks.value());
   visitor.counter("tx_kick_errors", stats_.tx_kick_errors.value());
   visitor.counter("rx_kicks", stats_.rx_kicks.value());

@@ -73,13 +73,13 @@ TEST_F(NicTest, APacketWithoutMetadataIsForNobodyAndCounted) {
   options.count = 10;
   load(options)->run().value();
   std::array<Packet, kBurst> packets;
-  Source source;
+  BurstInfo info;
   std::uint32_t count = 0;
-  ASSERT_TRUE(until([&] { return (count = queue->receive(packets, source)) != 0; }));
+  ASSERT_TRUE(until([&] { return (count = queue->burst(packets, info)) != 0; }));
   EXPECT_EQ(packets[0].port, PortId::kDrop);
   EXPECT_EQ(packets[0].rule, raw(RuleSlot::kNone));
   EXPECT_EQ(counters(*queue)["drop_no_metadata"], count);
-  queue->recycle(std::span(packets.data(), count));
+  queue->done(std::span(packets.data(), count));
 }
 
 TEST_F(NicTest, CopiedFramesLeaveWholeAndTheirPagesComeHome) {
@@ -95,7 +95,7 @@ TEST_F(NicTest, CopiedFramesLeaveWholeAndTheirPagesComeHome) {
     ASSERT_TRUE(until([&] {
       if (offered < kFrames && offered + 50 - arrived <= kWindow) {
         Outgoing out(*pair_, 50, offered, 42);
-        queue->copy_in(Source{.domain = DomainId{9}}, out.packets);
+        queue->copy_in(BurstInfo{.domain = DomainId{9}}, out.packets);
         offered += 50;
       }
       queue->poll();
@@ -139,9 +139,9 @@ TEST_F(NicTest, AReceivedPageIsSentOnWithoutACopy) {
     std::uint32_t arrived = 0;
     EXPECT_TRUE(until([&] {
       std::array<Packet, kBurst> packets;
-      Source source;
-      std::uint32_t count = queue->receive(packets, source);
-      queue->hand_over(source, std::span(packets.data(), count));
+      BurstInfo info;
+      std::uint32_t count = queue->burst(packets, info);
+      queue->hand_over(info, std::span(packets.data(), count));
       for (std::uint32_t i = 0; i < count; ++i) {
         EXPECT_EQ(packets[i].page, PageIndex::kNone);
       }
@@ -165,7 +165,7 @@ TEST_F(NicTest, AFullTxRingDropsByNameAndTakesNothing) {
   auto pool = memory.pool(pages());
   auto queue = open(queue_options(), *memory.umem, *pool).value();
   Outgoing out(*pair_, 600, 0, 0);  // of 512 slots
-  queue->copy_in(Source{.domain = DomainId{9}}, out.packets);
+  queue->copy_in(BurstInfo{.domain = DomainId{9}}, out.packets);
   auto values = counters(*queue);
   EXPECT_EQ(values["tx_packets"], 512u);
   EXPECT_EQ(values["drop_tx_ring_full"], 88u);
@@ -180,7 +180,7 @@ TEST_F(NicTest, AFrameLongerThanAPageIsDroppedByName) {
   std::array<Packet, 1> packets;
   packets[0].body = huge.data();
   packets[0].body_bytes = 2049;
-  queue->copy_in(Source{.domain = DomainId{9}}, packets);
+  queue->copy_in(BurstInfo{.domain = DomainId{9}}, packets);
   EXPECT_EQ(counters(*queue)["drop_too_long"], 1u);
   EXPECT_EQ(counters(*queue)["tx_packets"], 0u);
 }
@@ -191,7 +191,7 @@ TEST_F(NicTest, WithoutAFreePageTxDropsByName) {
   auto pool = memory.pool(1024);  // the fill ring takes them all
   auto queue = open(queue_options(), *memory.umem, *pool).value();
   Outgoing out(*pair_, 3, 0, 0);
-  queue->copy_in(Source{.domain = DomainId{9}}, out.packets);
+  queue->copy_in(BurstInfo{.domain = DomainId{9}}, out.packets);
   EXPECT_EQ(counters(*queue)["drop_tx_no_page"], 3u);
 }
 

@@ -16,9 +16,9 @@ constexpr PortId kPort{7};
 
 constexpr std::uint16_t kEtherType = 0x88b5;  // numbered_frame()'s
 
-class HostUnderTest final : public LaneUnderTest {
+class TapUnderTest final : public LaneUnderTest {
  public:
-  HostUnderTest() : ns_(test::NetNs::create().value()) {
+  TapUnderTest() : ns_(test::NetNs::create().value()) {
     port_ = ns_.in([&] {
                  return TapPort::create({.id = kPort,
                                          .name = "host0",
@@ -39,10 +39,6 @@ class HostUnderTest final : public LaneUnderTest {
   }
 
   Lane& lane() override { return host_.lane(kPort); }
-  bool takes_pages() const override { return false; }
-  bool hold(std::span<const std::byte>, Packet&) override { return false; }
-  void release(std::span<const Packet>) override {}
-  std::uint32_t pages_out() override { return 0; }
   std::optional<Bytes> read() override {
     Bytes frame(2048);
     const ssize_t bytes = ::recv(socket_.get(), frame.data(), frame.size(), 0);
@@ -52,7 +48,6 @@ class HostUnderTest final : public LaneUnderTest {
     frame.resize(static_cast<std::size_t>(bytes));
     return frame;
   }
-  bool peer_sends() const override { return true; }
   bool send(std::span<const std::byte> frame) override {
     return ::sendto(socket_.get(), frame.data(), frame.size(), 0,
                     reinterpret_cast<const sockaddr*>(&address_),
@@ -67,12 +62,10 @@ class HostUnderTest final : public LaneUnderTest {
   sockaddr_ll address_{};
 };
 
-INSTANTIATE_TEST_SUITE_P(TapLane, LaneConformance,
-                         testing::Values(LaneFactory{
-                             [](std::string& why_not) -> std::unique_ptr<LaneUnderTest> {
-                               why_not = test::why_no_root_and_xdp();
-                               return why_not.empty() ? std::make_unique<HostUnderTest>() : nullptr;
-                             }}));
+SLUICE_LANE_CONFORMANCE(TapLane, LaneFactory{[](std::string& why_not) -> std::unique_ptr<LaneUnderTest> {
+                          why_not = test::why_no_root_and_xdp();
+                          return why_not.empty() ? std::make_unique<TapUnderTest>() : nullptr;
+                        }});
 
 }  // namespace
 }  // namespace sluice

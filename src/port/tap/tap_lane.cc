@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "base/check.h"
@@ -26,21 +27,22 @@ SourcePolicy source_policy(const TapLaneOptions& options) {
           .limits = options.limits};
 }
 
-iovec to_iovec(std::span<const std::byte> segment) {
-  return {const_cast<std::byte*>(segment.data()), segment.size()};
-}
+// Of a body, in one system call: an array on the stack. Linux's own drivers send at most 19 (MAX_SKB_FRAGS +
+// 2).
+constexpr std::uint32_t kMostSegments = 64;
 
 }  // namespace
 
 TapLane::TapLane(UniqueFd queue, const TapLaneOptions& options)
-    : queue_(std::move(queue)),
+    : Lane({.segments = kMostSegments}),
+      queue_(std::move(queue)),
       options_(options),
       guard_(source_policy(options)),
       longest_(options.mtu + kEthernetBytes + kVlanTagBytes),
       slot_bytes_((kVlanTagBytes + longest_ + 1 + 63) / 64 * 64),
       slots_(std::size_t{kBurst} * slot_bytes_) {}
 
-void TapLane::copy_in(const Source&, std::span<Packet> packets) {
+void TapLane::copy_in(const BurstInfo&, std::span<Packet> packets) {
   delivered_ = true;
   std::uint64_t sent = 0, bytes = 0;
   for (std::size_t i = 0; i < packets.size(); ++i) {
@@ -66,9 +68,14 @@ TapLane::Sent TapLane::write_frame(const Packet& packet) {
     counters_.drop_vlan.add(1);
     return Sent::kNo;
   }
-  const iovec parts[] = {to_iovec(segments.segment[0]), to_iovec(segments.segment[1]),
-                         to_iovec(segments.segment[2])};
-  if (::writev(queue_.get(), parts, 3) >= 0) {
+  std::array<iovec, segments.front.size() + kMostSegments> parts;
+  int count = 0;
+  segments.for_each([&](const Segment& segment) {
+    if (segment.bytes != 0) {
+      parts[static_cast<std::size_t>(count++)] = {const_cast<std::byte*>(segment.data), segment.bytes};
+    }
+  });
+  if (::writev(queue_.get(), parts.data(), count) >= 0) {
     return Sent::kYes;
   }
   if (errno == EIO || errno == EBADFD) {
@@ -79,7 +86,7 @@ TapLane::Sent TapLane::write_frame(const Packet& packet) {
   return Sent::kNo;
 }
 
-std::uint32_t TapLane::tx_burst(std::span<Packet> packets) {
+std::uint32_t TapLane::burst(std::span<Packet> packets, BurstInfo& info) {
   SLUICE_CHECK(out_ == 0, "{} packets of the last burst are not done", out_);
   if (!options_.serves) {
     return 0;
@@ -87,7 +94,12 @@ std::uint32_t TapLane::tx_burst(std::span<Packet> packets) {
   const auto most = std::min(static_cast<std::uint32_t>(packets.size()), kBurst);
   std::uint64_t bytes = 0;
   guard_.begin_burst(most);
+  std::uint32_t bytes_left = kTakenPerTurn;
   for (std::uint32_t reads = 0; reads < most; ++reads) {  // D6: also of frames that are dropped
+    if (bytes_left < longest_) {
+      info.more = true;
+      break;
+    }
     std::byte* head = slots_.data() + std::size_t{out_} * slot_bytes_ + kVlanTagBytes;
     const ssize_t got = ::read(queue_.get(), head, longest_ + 1);
     if (got < 0) {
@@ -99,6 +111,7 @@ std::uint32_t TapLane::tx_burst(std::span<Packet> packets) {
       counters_.drop_too_long.add(1);
       continue;
     }
+    bytes_left -= frame_bytes;
     if (frame_bytes < kEthernetBytes) {
       counters_.drop_refused.add(1);
       continue;
@@ -112,18 +125,19 @@ std::uint32_t TapLane::tx_burst(std::span<Packet> packets) {
     packets[out_] = Packet{.body = body,
                            .head = head,
                            .body_bytes = body_bytes,
-                           .head_bytes = head_bytes,
+                           .head_bytes = static_cast<std::uint16_t>(head_bytes),
                            .port = options_.uplink};
     bytes += packets[out_++].bytes();
   }
+  info.uplink = options_.uplink;
   counters_.tx_packets.add(out_);
   counters_.tx_bytes.add(bytes);
   return out_;
 }
 
-void TapLane::tx_done(std::uint32_t count) {
-  SLUICE_CHECK(count <= out_, "{} done of {} packets out", count, out_);
-  out_ -= count;
+void TapLane::done(std::span<const Packet> packets) {
+  SLUICE_CHECK(packets.size() == out_, "{} done of {} packets out", packets.size(), out_);
+  out_ = 0;
 }
 
 bool TapLane::prepare_sleep() {

@@ -47,17 +47,14 @@ class TapLane final : public Lane {
   // `queue`: a non-blocking queue of the device.
   TapLane(UniqueFd queue, const TapLaneOptions& options);
 
-  DomainId domain() const override { return domain_of(options_.port); }
-  void hand_over(const Source& source, std::span<Packet> packets) override { copy_in(source, packets); }
-  void copy_in(const Source& source, std::span<Packet> packets) override;
-  std::uint32_t tx_burst(std::span<Packet> packets) override;
-  void tx_done(std::uint32_t count) override;
+  void copy_in(const BurstInfo& info, std::span<Packet> packets) override;
+  std::uint32_t burst(std::span<Packet> packets, BurstInfo& info) override;
+  void done(std::span<const Packet> packets) override;
   std::uint32_t poll() override { return std::exchange(delivered_, false) ? 1 : 0; }
   int wake_fd() const override { return options_.serves ? queue_.get() : -1; }
   // Nobody needs to be asked: the descriptor is readable while the host has something for us, and the
   // worker's wait is level-triggered.
   bool prepare_sleep() override;
-  void woken() override {}
   bool may_rest() const override { return out_ == 0; }
 
   const TapLaneCounters& counters() const { return counters_; }

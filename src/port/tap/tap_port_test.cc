@@ -16,6 +16,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "port/burst_of.h"
 #include "port/fake_services.h"
 #include "port/tap/tap_lane.h"
 #include "port/vlan.h"
@@ -134,7 +135,7 @@ class TapPortTest : public ::testing::Test {
   }
 
   Lane& lane(std::uint16_t worker = 0) { return host_.lane(kPort, WorkerId{worker}); }
-  void to_host(const Frame& frame, std::uint32_t head_bytes = 0, std::uint16_t worker = 0) {
+  void to_host(const Frame& frame, std::uint16_t head_bytes = 0, std::uint16_t worker = 0) {
     Packet packet{.body = frame.data() + head_bytes,
                   .head = head_bytes == 0 ? nullptr : frame.data(),
                   .body_bytes = static_cast<std::uint32_t>(frame.size()) - head_bytes,
@@ -144,7 +145,7 @@ class TapPortTest : public ::testing::Test {
   // What the host has sent, of the tests' own type; checks what each packet says of itself.
   std::vector<Frame> from_host(std::uint16_t worker = 0) {
     std::array<Packet, kBurst> packets;
-    const std::uint32_t count = lane(worker).tx_burst(packets);
+    const std::uint32_t count = burst_of(lane(worker), packets);
     std::vector<Frame> frames;
     for (const Packet& packet : std::span(packets).first(count)) {
       EXPECT_EQ(packet.port, kNic);
@@ -154,7 +155,7 @@ class TapPortTest : public ::testing::Test {
       frame.insert(frame.end(), packet.body, packet.body + packet.body_bytes);
       frames.push_back(std::move(frame));
     }
-    lane(worker).tx_done(count);
+    lane(worker).done(std::span(packets).first(count));
     return frames;
   }
   std::vector<Frame> from_host(std::size_t count, std::uint16_t worker) {
@@ -196,13 +197,41 @@ TEST_F(TapPortTest, IsADeviceWithTheAddressesThatItWasGiven) {
   EXPECT_FALSE(ns_->command("ip link show dev host0").ok()) << "it goes with the port";
 }
 
+TEST_F(TapPortTest, ATurnTakesNoMoreThanItsBytesOfTheLongestFrames) {  // D6
+  TapPortOptions options = defaults();
+  options.mtu = kMaxHostMtu;
+  begin(options);
+  const Frame frame = frame_for(kPeer, kMaxHostMtu + 14);
+  constexpr std::uint32_t kFrames = 12;
+  for (std::uint32_t i = 0; i < kFrames; ++i) {
+    end_->send(frame);
+  }
+  std::uint32_t taken = 0;
+  bool stopped = false;
+  EXPECT_TRUE(until([&] {
+    std::array<Packet, kBurst> packets;
+    BurstInfo info;
+    const std::span burst = std::span(packets).first(lane().burst(packets, info));
+    std::uint64_t bytes = 0;
+    for (const Packet& packet : burst) {
+      bytes += packet.bytes();
+    }
+    EXPECT_LE(bytes, kTurnBytes);
+    stopped |= info.more;
+    taken += static_cast<std::uint32_t>(burst.size());
+    lane().done(burst);
+    return taken == kFrames;
+  }));
+  EXPECT_TRUE(stopped);
+}
+
 TEST_F(TapPortTest, CarriesFramesOfEveryLengthBothWaysUnchanged) {
   begin();
   for (std::size_t bytes : {14u, 15u, 18u, 60u, 127u, 128u, 129u, 1000u, 1514u}) {
     const Frame in = frame_for(kMac, bytes);
     to_host(in);
     EXPECT_EQ(end_->receive(), in) << bytes;
-    to_host(in, static_cast<std::uint32_t>(std::min<std::size_t>(bytes, 128)));
+    to_host(in, static_cast<std::uint16_t>(std::min<std::size_t>(bytes, 128)));
     EXPECT_EQ(end_->receive(), in) << bytes << " with a head";
     const Frame out = frame_for(kPeer, bytes);
     end_->send(out);

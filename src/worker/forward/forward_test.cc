@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "port/test_frames.h"
+
 namespace sluice {
 namespace {
 
@@ -16,7 +18,7 @@ constexpr PortId kNic{2}, kApp{3}, kOther{4};
 // Writes down which of the two calls came, with what; takes what it is told to.
 class RecordingLane final : public Lane {
  public:
-  explicit RecordingLane(DomainId domain) : domain_(domain) {}
+  explicit RecordingLane(DomainId domain) : Lane({.pages_of = domain}) {}
 
   struct Call {
     bool hand_over;
@@ -25,20 +27,17 @@ class RecordingLane final : public Lane {
   std::vector<Call> calls;
   std::uint32_t takes = kBurst;  // per call, from the front
 
-  DomainId domain() const override { return domain_; }
-  void hand_over(const Source&, std::span<Packet> packets) override {
+  void hand_over(const BurstInfo&, std::span<Packet> packets) override {
     note(true, packets);
     for (std::size_t i = 0; i < packets.size() && i < takes; ++i) {
       packets[i].page = PageIndex::kNone;
     }
   }
-  void copy_in(const Source&, std::span<Packet> packets) override { note(false, packets); }
-  std::uint32_t tx_burst(std::span<Packet>) override { return 0; }
-  void tx_done(std::uint32_t) override {}
-  std::uint32_t poll() override { return 0; }
+  void copy_in(const BurstInfo&, std::span<Packet> packets) override { note(false, packets); }
+  std::uint32_t burst(std::span<Packet>, BurstInfo&) override { return 0; }
+  void done(std::span<const Packet>) override {}
   int wake_fd() const override { return -1; }
   bool prepare_sleep() override { return false; }
-  void woken() override {}
 
  private:
   void note(bool hand_over, std::span<Packet> packets) {
@@ -48,7 +47,6 @@ class RecordingLane final : public Lane {
     }
     calls.push_back(call);
   }
-  DomainId domain_;
 };
 
 std::vector<Packet> burst_to(const std::vector<PortId>& ports) {
@@ -89,12 +87,12 @@ std::map<std::string, std::uint64_t> counters(const Forwarder& forwarder) {
 class Forward : public testing::Test {
  protected:
   std::span<Packet> forward(std::vector<Packet>& burst, DomainId domain = DomainId::kHost) {
-    return forwarder_.forward(Source{.domain = domain}, burst, *by_port_);
+    return forwarder_.forward(BurstInfo{.domain = domain}, burst, *by_port_);
   }
   void install(PortId port, Lane& lane) { (*by_port_)[raw(port)] = &lane; }
 
   Forwarder forwarder_;
-  std::unique_ptr<LaneTable> by_port_ = std::make_unique<LaneTable>();
+  std::unique_ptr<LanesByPort> by_port_ = std::make_unique<LanesByPort>();
   RecordingLane nic_{DomainId::kHost}, app_{domain_of(kApp)}, other_{domain_of(kOther)};
 };
 
@@ -127,6 +125,57 @@ TEST_F(Forward, CopiesFramesThatHaveNoPageAlsoWithinADomain) {
   forward(burst, domain_of(kApp));
   ASSERT_EQ(app_.calls.size(), 1u);
   EXPECT_FALSE(app_.calls[0].hand_over);
+}
+
+// Takes bodies in so many segments and no more; keeps the frames.
+class FewSegmentsLane final : public Lane {
+ public:
+  explicit FewSegmentsLane(std::uint32_t segments) : Lane({.segments = segments}) {}
+  std::vector<Bytes> frames;
+  std::size_t most = 0;
+
+  void copy_in(const BurstInfo&, std::span<Packet> packets) override {
+    for (const Packet& packet : packets) {
+      frames.push_back(bytes_of(packet));
+      most = std::max(most, packet.segments().size());
+    }
+  }
+  std::uint32_t burst(std::span<Packet>, BurstInfo&) override { return 0; }
+  void done(std::span<const Packet>) override {}
+  int wake_fd() const override { return -1; }
+  bool prepare_sleep() override { return false; }
+};
+
+TEST_F(Forward, PutsTogetherWhatASinkDoesNotTakeInSoManySegments) {
+  std::mt19937 random(20261128);
+  FewSegmentsLane one(1), three(3), any(Capabilities::kAnySegments);
+  const std::map<PortId, FewSegmentsLane*> lanes{{kNic, &one}, {kApp, &three}, {kOther, &any}};
+  for (auto [port, lane] : lanes) {
+    install(port, *lane);
+  }
+  std::map<PortId, std::vector<Bytes>> sent;
+  std::vector<std::unique_ptr<ScatteredFrame>> scattered;
+  std::vector<Packet> burst;
+  BurstInfo info{.port = PortId{9}};
+  std::uint64_t bytes = 0;
+  while (burst.size() < kBurst && bytes + 65535 <= kTurnBytes) {
+    const PortId port = std::next(lanes.begin(), static_cast<long>(below(random, 3)))->first;
+    const Bytes frame = numbered_frame(static_cast<std::uint32_t>(burst.size()), 60 + below(random, 12'000));
+    scattered.push_back(std::make_unique<ScatteredFrame>(frame, 60, 1 + below(random, 30), random));
+    burst.push_back(scattered.back()->packet());
+    burst.back().port = port;
+    info.most_segments =
+        std::max(info.most_segments, static_cast<std::uint16_t>(burst.back().segments().size()));
+    sent[port].push_back(frame);
+    bytes += frame.size();
+  }
+  forwarder_.forward(info, burst, *by_port_);
+  for (auto [port, lane] : lanes) {
+    EXPECT_EQ(lane->frames, sent[port]);
+    EXPECT_LE(lane->most, lane->accepts().segments);
+  }
+  EXPECT_GT(any.most, 3u);
+  EXPECT_GT(counters(forwarder_)["linearised"], 0u);
 }
 
 TEST_F(Forward, GroupsAMixedBurstAndKeepsTheOrderWithinEachPort) {
@@ -269,7 +318,7 @@ TEST_F(Forward, Model_RandomWalk) {
       ASSERT_EQ(lanes[i]->calls.size(), wanted == expected.end() ? 0u : 1u);
       if (wanted != expected.end()) {
         ASSERT_EQ(lanes[i]->calls[0].pages, wanted->second);
-        ASSERT_EQ(lanes[i]->calls[0].hand_over, lanes[i]->domain() == domain);
+        ASSERT_EQ(lanes[i]->calls[0].hand_over, lanes[i]->accepts().pages_of == domain);
         taken +=
             lanes[i]->calls[0].hand_over ? std::min<std::size_t>(lanes[i]->takes, wanted->second.size()) : 0;
       }

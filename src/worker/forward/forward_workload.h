@@ -1,4 +1,4 @@
-// A burst of 64 packets, forwarded and recycled over and over: for worker_bench and the count of
+// A burst of 64 packets, forwarded and given back over and over: for worker_bench and the count of
 // instructions.
 #pragma once
 
@@ -13,33 +13,27 @@ namespace sluice {
 
 // Takes every page at once and forgets it. Receiving costs one copy of a prepared burst, which is what a real
 // queue writes, too.
-class IdleQueue final : public Queue {
+class IdleQueue final : public Lane {
  public:
-  explicit IdleQueue(std::uint32_t ports) {
+  explicit IdleQueue(std::uint32_t ports) : Lane({.pages_of = DomainId::kHost}) {
     for (std::uint32_t i = 0; i < kBurst; ++i) {
       burst_[i] = Packet{
           .body_bytes = 60, .page = PageIndex{i}, .port = PortId{static_cast<std::uint16_t>(2 + i % ports)}};
     }
   }
-  DomainId domain() const override { return DomainId::kHost; }
-  void hand_over(const Source&, std::span<Packet> packets) override {
+  void hand_over(const BurstInfo&, std::span<Packet> packets) override {
     for (Packet& packet : packets) {
       packet.page = PageIndex::kNone;
     }
   }
-  void copy_in(const Source&, std::span<Packet>) override {}
-  std::uint32_t tx_burst(std::span<Packet>) override { return 0; }
-  void tx_done(std::uint32_t) override {}
-  std::uint32_t poll() override { return 0; }
+  void copy_in(const BurstInfo&, std::span<Packet>) override {}
   int wake_fd() const override { return -1; }
   bool prepare_sleep() override { return false; }
-  void woken() override {}
-  std::uint32_t receive(std::span<Packet> packets, Source& source) override {
+  std::uint32_t burst(std::span<Packet> packets, BurstInfo&) override {
     std::copy(burst_.begin(), burst_.end(), packets.begin());
-    source = Source{};
     return kBurst;
   }
-  void recycle(std::span<const Packet> packets) override {
+  void done(std::span<const Packet> packets) override {
     for (const Packet& packet : packets) {
       left_ += packet.page != PageIndex::kNone ? 1 : 0;
     }
@@ -59,19 +53,19 @@ class ForwardWorkload {
       by_port_[2 + i] = lanes_.back().get();
     }
   }
-  // What Loop::receive() does.
+  // What Loop::serve() does.
   void turn() {
-    Queue& queue = source_queue_;
-    Source source;
-    const std::uint32_t count = queue.receive(packets_, source);
-    queue.recycle(forwarder_.forward(source, std::span(packets_).first(count), by_port_));
+    Source& source = source_queue_;
+    BurstInfo info;
+    const std::uint32_t count = source.burst(packets_, info);
+    source.done(forwarder_.forward(info, std::span(packets_).first(count), by_port_));
   }
   std::uint64_t left() const { return source_queue_.left(); }
 
  private:
   IdleQueue source_queue_;
   std::vector<std::unique_ptr<IdleQueue>> lanes_;
-  LaneTable by_port_{};
+  LanesByPort by_port_{};
   Forwarder forwarder_;
   std::array<Packet, kBurst> packets_;
 };

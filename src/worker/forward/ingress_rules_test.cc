@@ -25,7 +25,7 @@ struct Sent {
   explicit Sent(std::vector<testing::Bytes> made) : frames(std::move(made)) {
     for (const auto& frame : frames) {
       packets.push_back(Packet{.head = reinterpret_cast<const std::byte*>(frame.data()),
-                               .head_bytes = static_cast<std::uint32_t>(frame.size()),
+                               .head_bytes = static_cast<std::uint16_t>(frame.size()),
                                .port = kNic});
     }
   }

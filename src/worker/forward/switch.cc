@@ -108,13 +108,13 @@ bool Switch::somebody_else_hears(PortId uplink, const Sender& sender) const {
   return there != nullptr && there->bridges > (sender.is_listener ? 1u : 0u);
 }
 
-void Switch::route(WorkerId worker, const Source& source, std::span<Packet> packets) const {
-  const Sender& sender = senders_[raw(source.port)];
+void Switch::route(WorkerId worker, const BurstInfo& info, std::span<Packet> packets) const {
+  const Sender& sender = senders_[raw(info.port)];
   const std::uint64_t steered = sender.rules == nullptr ? 0 : sender.rules->steer(worker, packets);
   if (sender.mode != SwitchMode::kBridge || listeners_.empty()) {
     return;
   }
-  const bool floods = somebody_else_hears(source.uplink, sender);
+  const bool floods = somebody_else_hears(info.uplink, sender);
   // Neighbours in a burst are mostly of one flow.
   std::uint64_t last_key = kNoKey;
   PortId last_uplink = PortId::kDrop, last_port = PortId::kDrop;
@@ -134,29 +134,29 @@ void Switch::route(WorkerId worker, const Source& source, std::span<Packet> pack
       last_key = key;
       last_uplink = packet.port;
       const Entry* entry = find(packet.port, key);
-      last_is_here = entry != nullptr && entry->mode == SwitchMode::kBridge && entry->port != source.port;
+      last_is_here = entry != nullptr && entry->mode == SwitchMode::kBridge && entry->port != info.port;
       last_port = last_is_here ? entry->port : PortId::kDrop;
     }
     packet.port = last_is_here ? last_port : packet.port;
   }
 }
 
-std::uint32_t Switch::audience(const Source& source) const {
-  const Segment* there = segment(source.uplink);
+std::uint32_t Switch::audience(const BurstInfo& info) const {
+  const Segment* there = segment(info.uplink);
   return (there == nullptr ? 0 : there->count) + 1;
 }
 
-void Switch::listen(const Source& source, std::span<const Packet> packets, std::span<Heard> heard) const {
+void Switch::listen(const BurstInfo& info, std::span<const Packet> packets, std::span<Heard> heard) const {
   for (std::size_t i = 0; i < packets.size(); ++i) {
     const std::span<const std::byte> front = front_of(packets[i]);
     heard[i] = Heard{.vlan = vlan_of(front),
                      .mode = SwitchMode::kBridge,
                      .from = PortId::kKernel,
                      .reserved = is_reserved(front)};
-    if (source.port != PortId::kKernel || front.size() < kEthernetBytes) {
+    if (info.port != PortId::kKernel || front.size() < kEthernetBytes) {
       continue;
     }
-    if (const Entry* entry = find(source.uplink, key_of(front.data() + kSourceOffset, heard[i].vlan))) {
+    if (const Entry* entry = find(info.uplink, key_of(front.data() + kSourceOffset, heard[i].vlan))) {
       heard[i].mode = entry->mode;
       heard[i].from = entry->port;
     }

@@ -58,20 +58,20 @@ class Switch {
   void set_ingress_rules(PortId port, std::shared_ptr<const IngressRules> rules);
   std::span<const SwitchPort> members() const { return members_; }
 
-  // Worker. Sets packet.port of what `source.port` sends: the port of another member, or kFlood. What the
+  // Worker. Sets packet.port of what `info.port` sends: the port of another member, or kFlood. What the
   // lane set, its uplink, stays where nothing here knows better.
-  void route(WorkerId worker, const Source& source, std::span<Packet> packets) const;
+  void route(WorkerId worker, const BurstInfo& info, std::span<Packet> packets) const;
 
   // Worker. Calls deliver(port, which) once for each port that is to hear packets of a burst that is to be
-  // flooded; bit i of `which` is packets[i]. From a peer (source.port): the other bridge ports of
-  // source.uplink, and the uplink itself. From the wire (source.port == kKernel): the ports of source.uplink,
+  // flooded; bit i of `which` is packets[i]. From a peer (info.port): the other bridge ports of
+  // info.uplink, and the uplink itself. From the wire (info.port == kKernel): the ports of info.uplink,
   // but nobody gets its own frame back. At most kBurst packets. Returns how many copies reserved group
   // addresses (port/source_guard.h) would have made, which only trusted ports hear.
   template <typename Deliver>
-  std::uint64_t flood(const Source& source, std::span<const Packet> packets, Deliver&& deliver) const;
+  std::uint64_t flood(const BurstInfo& info, std::span<const Packet> packets, Deliver&& deliver) const;
 
   // The most ports that a flood by this source reaches.
-  std::uint32_t audience(const Source& source) const;
+  std::uint32_t audience(const BurstInfo& info) const;
 
  private:
   // A member's address. Open addressing, at most half full, so a probe ends after a few entries (D6).
@@ -113,7 +113,7 @@ class Switch {
   std::size_t slot_of(PortId uplink, std::uint64_t key) const;
   const Segment* segment(PortId uplink) const;
   bool somebody_else_hears(PortId uplink, const Sender& sender) const;
-  void listen(const Source& source, std::span<const Packet> packets, std::span<Heard> heard) const;
+  void listen(const BurstInfo& info, std::span<const Packet> packets, std::span<Heard> heard) const;
   struct Copies {
     std::uint64_t which = 0;     // of the packets, a bit each
     std::uint64_t withheld = 0;  // the same: reserved, and the listener is not trusted
@@ -130,20 +130,20 @@ class Switch {
 };
 
 template <typename Deliver>
-std::uint64_t Switch::flood(const Source& source, std::span<const Packet> packets, Deliver&& deliver) const {
-  const bool from_wire = source.port == PortId::kKernel;
-  if (!from_wire && source.uplink != PortId::kDrop) {
-    deliver(source.uplink, ~0ull >> (kBurst - packets.size()));
+std::uint64_t Switch::flood(const BurstInfo& info, std::span<const Packet> packets, Deliver&& deliver) const {
+  const bool from_wire = info.port == PortId::kKernel;
+  if (!from_wire && info.uplink != PortId::kDrop) {
+    deliver(info.uplink, ~0ull >> (kBurst - packets.size()));
   }
-  const Segment* there = segment(source.uplink);
+  const Segment* there = segment(info.uplink);
   if (there == nullptr) {
     return 0;
   }
   std::uint64_t withheld = 0;
   std::array<Heard, kBurst> heard;
-  listen(source, packets, heard);
+  listen(info, packets, heard);
   for (const Listener& listener : std::span(listeners_).subspan(there->first, there->count)) {
-    if (listener.port == source.port) {
+    if (listener.port == info.port) {
       continue;
     }
     const Copies copies = hears(listener, from_wire, std::span(heard).first(packets.size()));

@@ -47,14 +47,13 @@ inline std::uint32_t number_in(const Packet& packet) {
 // Writes down the numbers of what is copied to it, in their order.
 class NotingLane final : public Lane {
  public:
-  explicit NotingLane(PortId port) : port_(port) {}
+  explicit NotingLane(PortId port) : Lane({.pages_of = domain_of(port)}), port_(port) {}
   std::vector<std::uint32_t> got;
   std::uint64_t calls = 0, handed_over = 0, wrong_port = 0;
   bool note = true;
 
-  DomainId domain() const override { return domain_of(port_); }
-  void hand_over(const Source&, std::span<Packet> packets) override { handed_over += packets.size(); }
-  void copy_in(const Source&, std::span<Packet> packets) override {
+  void hand_over(const BurstInfo&, std::span<Packet> packets) override { handed_over += packets.size(); }
+  void copy_in(const BurstInfo&, std::span<Packet> packets) override {
     ++calls;
     for (const Packet& packet : packets) {
       wrong_port += packet.port == port_ ? 0 : 1;
@@ -63,12 +62,10 @@ class NotingLane final : public Lane {
       }
     }
   }
-  std::uint32_t tx_burst(std::span<Packet>) override { return 0; }
-  void tx_done(std::uint32_t) override {}
-  std::uint32_t poll() override { return 0; }
+  std::uint32_t burst(std::span<Packet>, BurstInfo&) override { return 0; }
+  void done(std::span<const Packet>) override {}
   int wake_fd() const override { return -1; }
   bool prepare_sleep() override { return false; }
-  void woken() override {}
 
  private:
   PortId port_;
@@ -97,24 +94,24 @@ class SwitchBench {
     return *lane;
   }
   void send(PortId from, PortId uplink, const std::vector<std::vector<std::byte>>& frames) {
-    const Source source{.domain = domain_of(from), .port = from, .uplink = uplink};
+    const BurstInfo info{.domain = domain_of(from), .port = from, .uplink = uplink};
     std::vector<Packet> burst;
     for (const auto& frame : frames) {
       burst.push_back(Packet{
-          .head = frame.data(), .head_bytes = static_cast<std::uint32_t>(frame.size()), .port = uplink});
+          .head = frame.data(), .head_bytes = static_cast<std::uint16_t>(frame.size()), .port = uplink});
     }
-    switching_.route(WorkerId{0}, source, burst);
-    forwarder_.forward(source, burst, *by_port_, &switching_);
+    switching_.route(WorkerId{0}, info, burst);
+    forwarder_.forward(info, burst, *by_port_, &switching_);
   }
   void from_wire(PortId nic, const std::vector<std::vector<std::byte>>& frames) {
-    const Source source{.uplink = nic};
+    const BurstInfo info{.uplink = nic};
     std::vector<Packet> burst;
     for (const auto& frame : frames) {
       burst.push_back(Packet{.body = frame.data(),
                              .body_bytes = static_cast<std::uint32_t>(frame.size()),
                              .port = PortId::kFlood});
     }
-    forwarder_.forward(source, burst, *by_port_, &switching_);
+    forwarder_.forward(info, burst, *by_port_, &switching_);
   }
   // Which ports have the frame with this number, each as often as it came.
   std::multimap<std::uint32_t, PortId> where() const {
@@ -139,7 +136,7 @@ class SwitchBench {
  private:
   Switch& switching_;
   Forwarder forwarder_;
-  std::unique_ptr<LaneTable> by_port_ = std::make_unique<LaneTable>();
+  std::unique_ptr<LanesByPort> by_port_ = std::make_unique<LanesByPort>();
   std::map<PortId, std::unique_ptr<NotingLane>> lanes_;
 };
 

@@ -146,7 +146,7 @@ TEST(Switch, WhereNobodyElseListensABroadcastIsAFrameLikeAnyOther) {
 TEST(Switch, Malicious_FramesThatEndAnywhereAreForTheUplink) {
   Switch switching({member(kA), member(kB, SwitchMode::kBridge, 7)});
   const auto whole = switch_frame(mac_at(kB), mac_at(kA), 7, 1);
-  for (std::uint32_t bytes = 0; bytes < 18; ++bytes) {
+  for (std::uint16_t bytes = 0; bytes < 18; ++bytes) {
     const std::vector<std::byte> cut(whole.begin(),
                                      whole.begin() + bytes);  // reads behind it: AddressSanitizer
     Packet packet{.head = cut.data(), .head_bytes = bytes, .port = kNic};
@@ -200,6 +200,27 @@ TEST(Switch, Malicious_ABurstBecomesABoundedNumberOfCopies) {  // D6
   EXPECT_GT(now["flooded"], 0u);
 }
 
+TEST(Switch, Malicious_ABurstOfLongFramesBecomesABoundedNumberOfBytes) {  // D6
+  constexpr std::uint32_t kOthers = 100, kLong = 60'000, kFrames = 4;
+  std::vector<SwitchPort> members{member(kA)};
+  for (std::uint16_t i = 0; i < kOthers; ++i) {
+    members.push_back(member(PortId{static_cast<std::uint16_t>(100 + i)}));
+  }
+  Switch switching(members);
+  SwitchBench bench(switching);
+  for (std::uint16_t i = 0; i < kOthers; ++i) {
+    bench.lane(PortId{static_cast<std::uint16_t>(100 + i)}).note = false;
+  }
+  bench.lane(kNic).note = false;
+  auto frame = switch_frame(kBroadcastMac, mac_at(kA), 0, 1);
+  frame.resize(kLong);
+  bench.send(kA, kNic, std::vector(kFrames, frame));
+  auto now = bench.counters();
+  EXPECT_EQ(now["flooded"] + now["drop_flood_limit"], kFrames);
+  EXPECT_GT(now["flooded"], 0u);
+  EXPECT_LE((now["flood_copies"] - (kOthers + 1)) * kLong, kMaxFloodBytes) << "one frame goes in any case";
+}
+
 TEST(Switch, PortsThatNobodyReadsAreCountedAsSuch) {
   Switch switching({member(kA), member(kB), member(kC)});
   SwitchBench bench(switching);
@@ -211,7 +232,7 @@ TEST(Switch, PortsThatNobodyReadsAreCountedAsSuch) {
 
 TEST(Switch, WithoutOneNobodyHearsAFlood) {
   Forwarder forwarder;
-  auto by_port = std::make_unique<LaneTable>();
+  auto by_port = std::make_unique<LanesByPort>();
   testing::NotingLane a(kA);
   by_port->fill(&a);
   const auto frame = switch_frame(kBroadcastMac, kStranger, 0, 1);
@@ -359,7 +380,7 @@ TEST(Switch, AllocatesNothingPerPacket) {
   }
   Switch switching({member(kA), member(kB), member(kC)});
   Forwarder forwarder;
-  auto by_port = std::make_unique<LaneTable>();
+  auto by_port = std::make_unique<LanesByPort>();
   testing::NotingLane b(kB), nic(kNic);
   b.note = nic.note = false;
   (*by_port)[raw(kB)] = &b;
@@ -373,9 +394,9 @@ TEST(Switch, AllocatesNothingPerPacket) {
     for (std::size_t i = 0; i < kBurst; ++i) {
       burst[i] = Packet{.head = frames[i % 3].data(), .head_bytes = 64, .port = kNic};
     }
-    const Source source{.domain = domain_of(kA), .port = kA, .uplink = kNic};
-    switching.route(WorkerId{0}, source, burst);
-    forwarder.forward(source, burst, *by_port, &switching);
+    const BurstInfo info{.domain = domain_of(kA), .port = kA, .uplink = kNic};
+    switching.route(WorkerId{0}, info, burst);
+    forwarder.forward(info, burst, *by_port, &switching);
   }
   EXPECT_EQ(*allocation_count() - before, 0u);
   EXPECT_GT(b.calls, 0u);

@@ -24,6 +24,7 @@
 #include "base/closer.h"
 #include "base/event_loop.h"
 #include "base/untrusted.h"
+#include "port/burst_of.h"
 #include "port/fake_services.h"
 #include "port/guest/guest_port.h"
 #include "port/guest/vhost_user/features.h"
@@ -70,14 +71,14 @@ class InlineHost final : public FakeServices {
     std::lock_guard lock(mutex_);
     for (auto& [id, lane] : lanes) {
       std::array<Packet, kBurst> packets;
-      const std::uint32_t count = lane->tx_burst(packets);
+      const std::uint32_t count = burst_of(*lane, packets);
       for (Packet& packet : std::span(packets).first(count)) {
         auto to = lanes.find(raw(packet.port));
         if (to != lanes.end()) {
-          to->second->copy_in({.domain = lane->domain(), .port = PortId{id}}, std::span(&packet, 1));
+          to->second->copy_in({.domain = domain_of(PortId{id}), .port = PortId{id}}, std::span(&packet, 1));
         }
       }
-      lane->tx_done(count);
+      lane->done(std::span(packets).first(count));
       lane->poll();
     }
   }

@@ -38,12 +38,7 @@ class GuestUnderTest final : public LaneUnderTest {
   }
 
   Lane& lane() override { return device_.lane(WorkerId{0}); }
-  bool hold(std::span<const std::byte>, Packet&) override { return false; }
-  void release(std::span<const Packet>) override {}
-  std::uint32_t pages_out() override { return 0; }
-  bool takes_pages() const override { return false; }
   std::optional<Bytes> read() override { return guest_.receive(); }
-  bool peer_sends() const override { return true; }
   bool send(std::span<const std::byte> frame) override {
     guest_.reap_sent();
     if (!guest_.send(frame)) {
@@ -78,12 +73,10 @@ std::unique_ptr<LaneUnderTest> make_guest(std::string&) {
 }
 
 // By the places that all_variants() gives them.
-INSTANTIATE_TEST_SUITE_P(Split, LaneConformance,
-                         testing::Values(LaneFactory{&make_guest<0>}, LaneFactory{&make_guest<1>},
-                                         LaneFactory{&make_guest<2>}, LaneFactory{&make_guest<3>}));
-INSTANTIATE_TEST_SUITE_P(Packed, LaneConformance,
-                         testing::Values(LaneFactory{&make_guest<4>}, LaneFactory{&make_guest<5>},
-                                         LaneFactory{&make_guest<6>}, LaneFactory{&make_guest<7>}));
+SLUICE_LANE_CONFORMANCE(Split, LaneFactory{&make_guest<0>}, LaneFactory{&make_guest<1>},
+                        LaneFactory{&make_guest<2>}, LaneFactory{&make_guest<3>});
+SLUICE_LANE_CONFORMANCE(Packed, LaneFactory{&make_guest<4>}, LaneFactory{&make_guest<5>},
+                        LaneFactory{&make_guest<6>}, LaneFactory{&make_guest<7>});
 
 }  // namespace
 }  // namespace sluice::test

@@ -213,7 +213,7 @@ void GuestDevice::visit(CounterVisitor& visitor) const {
   of_lanes("rx_bytes", &GuestLaneCounters::rx_bytes);
   of_lanes("tx_packets", &GuestLaneCounters::tx_packets);
   of_lanes("tx_bytes", &GuestLaneCounters::tx_bytes);
-  of_lanes("tx_gathered", &GuestLaneCounters::tx_gathered);
+  of_lanes("tx_segmented", &GuestLaneCounters::tx_segmented);
   of_lanes("drop_not_running", &GuestLaneCounters::drop_not_running);
   of_lanes("drop_ring_full", &GuestLaneCounters::drop_ring_full);
   of_lanes("drop_too_long", &GuestLaneCounters::drop_too_long);

@@ -5,6 +5,7 @@
 
 #include <thread>
 
+#include "port/burst_of.h"
 #include "port/guest/virtio/guest_lane.h"
 #include "port/guest/virtio/guest_test_fixture.h"
 
@@ -315,14 +316,14 @@ TEST_P(GuestFrame, InABufferOverTheBorderOfAdjacentRegionsIsWhole) {
     const Segment segment{border - before, static_cast<std::uint32_t>(whole.size())};
     ASSERT_TRUE(guest.tx().post(std::span(&segment, 1), 0));
     std::array<Packet, 4> packets;
-    ASSERT_EQ(device.lane(WorkerId{0}).tx_burst(packets), 1u);
+    ASSERT_EQ(burst_of(device.lane(WorkerId{0}), packets), 1u);
     EXPECT_EQ(bytes_of(packets[0]), frame) << before;
-    device.lane(WorkerId{0}).tx_done(1);
+    device.lane(WorkerId{0}).done(std::span(packets).first(1));
 
     const Segment room{border - before, 1024};
     ASSERT_TRUE(guest.rx().post(std::span(&room, 1), 0));
     Packet packet = packet_of(frame, 128);
-    device.lane(WorkerId{0}).copy_in(Source{}, std::span(&packet, 1));
+    device.lane(WorkerId{0}).copy_in(BurstInfo{}, std::span(&packet, 1));
     ASSERT_TRUE(guest.rx().reap());
     Bytes got(whole.size());
     std::memcpy(got.data(), memory.at(border - before, before), before);
@@ -386,7 +387,7 @@ TEST_P(GuestFrame, ComesOnceAlsoWhenTwoWorkersFillOneQueue) {
     for (std::uint32_t i = 0; i < kFrames; ++i) {
       const Bytes frame = guest_frame(worker * kFrames + i, 60);
       Packet packet = packet_of(frame);
-      lane.copy_in(Source{}, std::span(&packet, 1));
+      lane.copy_in(BurstInfo{}, std::span(&packet, 1));
       lane.poll();
     }
   };

@@ -23,7 +23,7 @@ for rings in split split_in_order packed packed_in_order; do
     if [[ $way == receive ]]; then
       toggles=(--toggle-collect='sluice::GuestLane::copy_in*')
     else
-      toggles=(--toggle-collect='sluice::GuestLane::tx_burst*' --toggle-collect='sluice::GuestLane::tx_done*')
+      toggles=(--toggle-collect='sluice::GuestLane::burst*' --toggle-collect='sluice::GuestLane::done*')
     fi
     per_packet_x100=$(( $(count $rings 64 "${toggles[@]}") * 100 / (bursts * 64) ))
     lines+="$rings $way $per_packet_x100"$'\n'

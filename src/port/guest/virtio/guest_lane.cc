@@ -27,7 +27,8 @@ SourcePolicy source_policy(const GuestPolicy& policy) {
 }  // namespace
 
 GuestLane::GuestLane(const GuestPolicy& policy, CallPrice& call_price, GuestScratch& scratch)
-    : policy_(policy),
+    : Lane({}),
+      policy_(policy),
       call_price_(call_price),
       scratch_(scratch),
       guard_(source_policy(policy)),

@@ -1,7 +1,7 @@
 // GuestLane: one worker's end of a guest port. Hot path; used by that worker's thread alone.
 //
-//   guest_receive.cc    frames into the guest's receive queues: copy_in(), hand_over()
-//   guest_transmit.cc   frames out of its transmit queues: tx_burst(), tx_done()
+//   guest_receive.cc    frames into the guest's receive queues: copy_in()
+//   guest_transmit.cc   frames out of its transmit queues: burst(), done()
 //   guest_lane.cc       sleeping, waking, calling
 #pragma once
 
@@ -33,7 +33,7 @@ struct GuestLaneCounters {
   Counter copied, copied_bytes;
   Counter rx_packets, rx_bytes;  // towards the guest
   Counter tx_packets, tx_bytes;  // from the guest, accepted
-  Counter tx_gathered;           // of those, put together from several segments
+  Counter tx_segmented;          // of those, with a body in several segments
   Counter drop_not_running, drop_ring_full, drop_too_long, drop_vlan;
   Counter drop_bad_buffers;  // the guest's buffers were bad, more of them than a turn looks at
   Counter drop_queue_busy;   // another worker was held up in the same queue
@@ -48,12 +48,9 @@ class GuestLane final : public Lane {
   GuestLane(const GuestPolicy& policy, CallPrice& call_price, GuestScratch& scratch);
   ~GuestLane() override;
 
-  DomainId domain() const override { return domain_of(policy_.port); }
-  // A guest has no pages of ours: the same as copy_in().
-  void hand_over(const Source& source, std::span<Packet> packets) override { copy_in(source, packets); }
-  void copy_in(const Source& source, std::span<Packet> packets) override;
-  std::uint32_t tx_burst(std::span<Packet> packets) override;
-  void tx_done(std::uint32_t count) override;
+  void copy_in(const BurstInfo& info, std::span<Packet> packets) override;
+  std::uint32_t burst(std::span<Packet> packets, BurstInfo& info) override;
+  void done(std::span<const Packet> packets) override;
   std::uint32_t poll() override;
   int wake_fd() const override { return kicks_.get(); }
   bool prepare_sleep() override;
@@ -105,7 +102,7 @@ class GuestLane final : public Lane {
   template <typename Ring>
   std::uint32_t take_frames(Virtqueue& queue, Ring& ring, std::span<Packet> packets);
   std::uint32_t copy_heads(Virtqueue& queue, std::span<const GuestBuffer> buffers, std::uint32_t first);
-  bool take_in_pieces(Virtqueue& queue, const GuestBuffer& buffer, std::uint32_t slot);
+  bool take_in_segments(Virtqueue& queue, const GuestBuffer& buffer, std::uint32_t slot);
   std::uint32_t judge_heads(std::span<Packet> packets, std::uint32_t first, std::uint32_t count);
   void finish_tx();
 

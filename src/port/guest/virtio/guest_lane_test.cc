@@ -9,8 +9,10 @@
 #include <random>
 
 #include "base/fd.h"
+#include "port/burst_of.h"
 #include "port/guest/virtio/call_sender.h"
 #include "port/guest/virtio/guest_test_fixture.h"
+#include "port/test_frames.h"
 
 namespace sluice::test {
 namespace {
@@ -38,7 +40,7 @@ TEST_P(GuestLaneTest, DeliversFramesUnchangedAndInOrderWhateverTheSplitOfHeadAnd
   std::vector<Bytes> frames;
   for (std::uint32_t i = 0; i < 600; ++i) {
     frames.push_back(guest_frame(i, 14 + i * 7 % 1500));
-    bench.deliver(frames.back(), i % 130 < frames.back().size() ? i % 130 : 0);
+    bench.deliver(frames.back(), static_cast<std::uint16_t>(i % 130 < frames.back().size() ? i % 130 : 0));
     const auto got = bench.guest.receive();
     ASSERT_TRUE(got) << i;
     ASSERT_EQ(*got, frames.back()) << i;
@@ -85,7 +87,7 @@ TEST_P(GuestLaneTest, TakesFramesInOrderEachOnce) {
   }
   EXPECT_EQ(bench.guest.tx().outstanding(), 0u);
   EXPECT_EQ(bench.counter("tx_packets"), taken);
-  EXPECT_EQ(bench.counter("tx_gathered"), 0u);
+  EXPECT_EQ(bench.counter("tx_segmented"), 0u);
   EXPECT_EQ(bench.faults(), 0u);
 }
 
@@ -119,11 +121,60 @@ TEST_P(GuestLaneTest, TakesFramesOfAnyLayout) {
       }
     }
   }
-  EXPECT_GT(bench.counter("tx_gathered"), 0u);
+  EXPECT_GT(bench.counter("tx_segmented"), 0u);
   EXPECT_EQ(bench.faults(), 0u);
 }
 
-TEST_P(GuestLaneTest, PutsTogetherMoreThanItHasRoomForInSeveralBursts) {
+// From the buffers of one guest into those of another, without a copy in between.
+TEST_P(GuestLaneTest, PassesFramesInAnySegmentsByteForByte) {
+  Bench& bench = begin();
+  std::mt19937 random(20261128);
+  for (std::uint32_t number = 0; number < 300; ++number) {
+    const Bytes frame = guest_frame(number, 60 + below(random, has(kMergeable) ? 20'000 : 1400));
+    std::vector<std::uint32_t> segments;
+    for (std::uint32_t i = 0, count = 1 + below(random, 12); i < count; ++i) {
+      segments.push_back(1 + below(random, 1 + below(random, 2000)));
+    }
+    const bool indirect = has(kIndirectDesc) && below(random, 2) == 0;
+    ASSERT_TRUE(bench.guest.send(
+        frame, {.segments = segments,
+                .shape = indirect ? MockDriver::Shape::kIndirect : MockDriver::Shape::kChain}));
+    std::array<Packet, kBurst> packets;
+    BurstInfo info;
+    ASSERT_EQ(bench.lane().burst(packets, info), 1u) << number;
+    EXPECT_LE(packets[0].segments().size(), info.most_segments);
+    bench.lane().copy_in(info, std::span(packets).first(1));
+    bench.lane().done(std::span(packets).first(1));
+    bench.lane().poll();
+    ASSERT_EQ(bench.guest.receive(), frame) << number;
+    ASSERT_EQ(bench.guest.reap_sent(), 1u);
+  }
+  EXPECT_GT(bench.counter("tx_segmented"), 0u);
+  EXPECT_EQ(bench.faults(), 0u);
+}
+
+TEST_P(GuestLaneTest, ATurnTakesNoMoreThanItsBytesOfTheLongestFrames) {  // D6
+  Bench& bench = begin();
+  constexpr std::uint32_t kFrames = 20;
+  for (std::uint32_t i = 0; i < kFrames; ++i) {
+    ASSERT_TRUE(bench.guest.send(guest_frame(i, 65535)));
+  }
+  std::array<Packet, kBurst> packets;
+  for (std::uint32_t taken = 0; taken < kFrames;) {
+    const std::span burst = std::span(packets).first(burst_of(bench.lane(), packets));
+    ASSERT_FALSE(burst.empty());
+    std::uint64_t bytes = 0;
+    for (const Packet& packet : burst) {
+      bytes += packet.bytes();
+    }
+    EXPECT_LE(bytes, kTurnBytes);
+    taken += static_cast<std::uint32_t>(burst.size());
+    bench.lane().done(burst);
+    EXPECT_EQ(bench.lane().poll() >= kBurst, taken < kFrames) << "what is left is asked for in the next turn";
+  }
+}
+
+TEST_P(GuestLaneTest, LeavesWhatIsMoreThanATurnsBytesToTheNextBurst) {
   Bench& bench = begin();
   for (std::uint32_t i = 0; i < 20; ++i) {
     ASSERT_TRUE(bench.guest.send(guest_frame(i, 65000), {.segments = {12, 30000}}));
@@ -133,7 +184,7 @@ TEST_P(GuestLaneTest, PutsTogetherMoreThanItHasRoomForInSeveralBursts) {
   for (std::uint32_t i = 0; i < 20; ++i) {
     ASSERT_EQ(taken[i], guest_frame(i, 65000));
   }
-  EXPECT_EQ(bench.counter("tx_gathered"), 20u);
+  EXPECT_EQ(bench.counter("tx_segmented"), 20u);
 }
 
 TEST_P(GuestLaneTest, SplitsLongFramesOverSeveralBuffersOrDropsThemByName) {
@@ -282,8 +333,8 @@ TEST_P(GuestLaneTest, Model_EveryFrameComesOnceInOrderAndUnchanged) {
         }
         std::vector<Packet> burst;
         for (const Bytes& frame : frames) {
-          burst.push_back(packet_of(
-              frame, below(std::min<std::uint32_t>(128, static_cast<std::uint32_t>(frame.size())))));
+          burst.push_back(packet_of(frame, static_cast<std::uint16_t>(below(std::min<std::uint32_t>(
+                                               128, static_cast<std::uint32_t>(frame.size()))))));
         }
         // Which of them found room is known one by one only.
         for (std::size_t i = 0; i < frames.size(); ++i) {
@@ -318,13 +369,13 @@ TEST_P(GuestLaneTest, Model_EveryFrameComesOnceInOrderAndUnchanged) {
         bench.guest.tx().publish();
         break;
       case 3: {
-        const std::uint32_t count = bench.lane().tx_burst(std::span(packets).first(below(kBurst + 1)));
+        const std::uint32_t count = burst_of(bench.lane(), std::span(packets).first(below(kBurst + 1)));
         for (std::uint32_t i = 0; i < count; ++i) {
           ASSERT_FALSE(from.empty());
           ASSERT_EQ(bytes_of(packets[i]), from.front()) << step;
           from.pop_front();
         }
-        bench.lane().tx_done(count);
+        bench.lane().done(std::span(packets).first(count));
         break;
       }
       case 4:
@@ -389,7 +440,7 @@ class GuestDeviceServing : public testing::TestWithParam<std::uint32_t> {
     std::array<Packet, 4> packets;
     for (std::uint32_t idle = 0; idle < 2 * kPairs; ++idle) {
       for (std::uint32_t worker = 0; worker < kWorkers.size(); ++worker) {
-        const std::uint32_t count = lane(worker).tx_burst(packets);
+        const std::uint32_t count = burst_of(lane(worker), packets);
         for (const Packet& packet : std::span(packets).first(count)) {
           const Bytes frame = bytes_of(packet);
           std::uint32_t number = 0;
@@ -401,7 +452,7 @@ class GuestDeviceServing : public testing::TestWithParam<std::uint32_t> {
           ASSERT_EQ(kWorkers[worker], device_.ring_state(2 * pair + 1).worker);
           idle = 0;
         }
-        lane(worker).tx_done(count);
+        lane(worker).done(std::span(packets).first(count));
         lane(worker).poll();
       }
     }
@@ -430,7 +481,7 @@ TEST_P(GuestDeviceServing, KeepsEveryTransmitQueueInItsLaneWhileOthersStopAndSta
     setup.base = device_.stop_ring(ring);
     std::array<Packet, kBurst> packets;
     for (std::uint32_t worker = serving(); worker < kWorkers.size(); ++worker) {
-      EXPECT_EQ(lane(worker).tx_burst(packets), 0u) << "it serves none, also when another one is gone";
+      EXPECT_EQ(burst_of(lane(worker), packets), 0u) << "it serves none, also when another one is gone";
     }
     device_.start_ring(ring, setup);
     ASSERT_NO_FATAL_FAILURE(expect_each_queue_from_its_lane_alone());
@@ -450,8 +501,8 @@ TEST_P(GuestDeviceServing, WakesTheLaneOfTheQueueThatWasKickedAndNoOther) {
     }
     std::array<Packet, kBurst> packets;
     Lane& its_lane = lane(pair % serving());
-    ASSERT_EQ(its_lane.tx_burst(packets), 1u);
-    its_lane.tx_done(1);
+    ASSERT_EQ(burst_of(its_lane, packets), 1u);
+    its_lane.done(std::span(packets).first(1));
   }
 }
 // Who has no queues of its own delivers to all of them, who has some to those alone.
@@ -462,7 +513,7 @@ TEST_P(GuestDeviceServing, DeliversFromEveryLane) {
       Bytes frame = guest_frame(flow, 60);
       frame[11] = static_cast<std::byte>(flow);  // of the source's address: without IP a flow of its own
       Packet packet = packet_of(frame);
-      lane(worker).copy_in(Source{}, std::span(&packet, 1));
+      lane(worker).copy_in(BurstInfo{}, std::span(&packet, 1));
       lane(worker).poll();
     }
     std::uint32_t received = 0;

@@ -63,7 +63,7 @@ class Scatter {
 
 }  // namespace
 
-void GuestLane::copy_in(const Source&, std::span<Packet> packets) {
+void GuestLane::copy_in(const BurstInfo&, std::span<Packet> packets) {
   if (packets.empty()) {
     return;
   }
@@ -201,7 +201,7 @@ GuestLane::Filled GuestLane::fill_whole(std::uint32_t header_bytes, std::span<Gu
       break;
     }
     if (count + 1 < most && packets[count + 1].body_bytes > kPrefetchedBytes &&
-        buffers[count + 1].data != nullptr) {
+        packets[count + 1].body != nullptr && buffers[count + 1].data != nullptr) {
       const Packet& next = packets[count + 1];
       prefetch_copy(buffers[count + 1].data, next.body, next.body_bytes, kPrefetchedBytes);
     }
@@ -228,7 +228,7 @@ GuestLane::Filled GuestLane::fill_slowly(Virtqueue& queue, std::span<GuestBuffer
     counters_.drop_vlan.add(1);
     return {.packets = 1};
   }
-  const std::uint64_t need = std::uint64_t{queue.header_bytes()} + frame.bytes();
+  const std::uint64_t need = std::uint64_t{queue.header_bytes()} + frame.bytes;
   if (!queue.mergeable() && buffers.front().bytes < need) {
     counters_.drop_too_long.add(1);
     return {.packets = 1};
@@ -256,10 +256,8 @@ GuestLane::Filled GuestLane::fill_slowly(Virtqueue& queue, std::span<GuestBuffer
   make_net_header(header.data(), static_cast<std::uint16_t>(used));
   Scatter scatter(buffers.first(used), scratch_.segments);
   scatter.write(header.data(), queue.header_bytes());
-  for (const std::span<const std::byte> segment : frame.segment) {
-    scatter.write(segment.data(), segment.size());
-  }
-  return {.buffers = used, .packets = 1, .delivered = 1, .bytes = frame.bytes()};
+  frame.for_each([&scatter](const Segment& segment) { scatter.write(segment.data, segment.bytes); });
+  return {.buffers = used, .packets = 1, .delivered = 1, .bytes = frame.bytes};
 }
 
 }  // namespace sluice

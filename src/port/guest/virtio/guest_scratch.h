@@ -2,7 +2,7 @@
 // of a lane: a worker serves one lane at a time, and a guest that is idle has one lane per worker.
 //
 //   receive    used within one copy_in()
-//   transmit   from a lane's tx_burst() to its tx_done(); no other lane of the worker begins one meanwhile
+//   transmit   from a lane's burst() to its done(); no other lane of the worker begins one meanwhile
 //   segments   used within one ring's turn of either
 #pragma once
 
@@ -12,7 +12,6 @@
 #include <map>
 #include <memory>
 
-#include "base/fd.h"
 #include "base/ids.h"
 #include "port/guest/virtio/ring/guest_buffer.h"
 #include "port/port.h"
@@ -22,13 +21,7 @@ namespace sluice {
 
 class Virtqueue;
 
-// Frames of a transmit burst that lie in several segments are put together here; a burst ends when the next
-// one might not fit (D6).
-inline constexpr std::uint32_t kGatherBytes = 4 * 65536;
-
 struct GuestScratch {
-  GuestScratch();
-
   // Of the present burst towards a guest.
   std::array<GuestBuffer, kBurst> rx_buffers;
   std::array<Packet, kBurst> spread;
@@ -45,7 +38,7 @@ struct GuestScratch {
   std::uint32_t tx_out = 0;    // packets
   // Per buffer of it, until the burst is judged: where the frame's body is.
   struct Body {
-    const std::byte* data = nullptr;
+    const std::byte* data = nullptr;  // null: in the segments of `extras`
     std::uint32_t bytes = 0;
     std::uint32_t head_bytes = 0;  // 0: no frame
   };
@@ -55,8 +48,12 @@ struct GuestScratch {
   static_assert(kHeadFront >= kVlanTagBytes);
   alignas(64) std::array<std::array<std::byte, kHeadFront + kMaxHead>, kBurst> heads;
   std::byte* head_room(std::uint32_t slot) { return heads[slot].data() + kHeadFront; }
-  Mapping gather;
-  std::uint32_t gathered = 0;  // bytes of it in use
+  // Of bodies in several segments. A burst ends when those of the next one might not fit (D6).
+  std::array<Segment, kSegmentStore> body_segments;
+  std::uint32_t body_segments_used = 0;
+  std::uint16_t most_segments = 1;  // of one body
+  std::uint32_t bytes_left = 0;     // of the turn's
+  std::array<PacketExtra, kBurst> extras;
 
   SegmentStore segments;  // its budget is the lane's, lent to it for a ring's turn
 };

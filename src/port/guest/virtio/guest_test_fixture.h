@@ -10,7 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "port/burst_of.h"
 #include "port/guest/virtio/guest_device.h"
+#include "port/test_frames.h"
 #include "test/vhost/mock_driver.h"
 
 namespace sluice::test {
@@ -35,14 +37,8 @@ inline Bytes guest_frame(std::uint32_t number, std::size_t bytes) {
   return frame;
 }
 
-inline Bytes bytes_of(const Packet& packet) {
-  Bytes bytes(packet.head, packet.head + packet.head_bytes);
-  bytes.insert(bytes.end(), packet.body, packet.body + packet.body_bytes);
-  return bytes;
-}
-
 // `head_bytes` 0: as a NIC's frame, else as a peer's.
-inline Packet packet_of(const Bytes& frame, std::uint32_t head_bytes = 0) {
+inline Packet packet_of(const Bytes& frame, std::uint16_t head_bytes = 0) {
   return Packet{.body = frame.data() + head_bytes,
                 .head = head_bytes > 0 ? frame.data() : nullptr,
                 .body_bytes = static_cast<std::uint32_t>(frame.size()) - head_bytes,
@@ -71,8 +67,8 @@ struct Bench {
   }
 
   Lane& lane() { return device.lane(WorkerId{0}); }
-  void deliver(std::span<Packet> packets) { lane().copy_in(Source{}, packets); }
-  void deliver(const Bytes& frame, std::uint32_t head_bytes = 0) {
+  void deliver(std::span<Packet> packets) { lane().copy_in(BurstInfo{}, packets); }
+  void deliver(const Bytes& frame, std::uint16_t head_bytes = 0) {
     Packet packet = packet_of(frame, head_bytes);
     deliver(std::span(&packet, 1));
   }
@@ -81,11 +77,11 @@ struct Bench {
     std::vector<Bytes> frames;
     std::array<Packet, kBurst> packets;
     for (int idle = 0; idle < 2;) {
-      const std::uint32_t count = lane().tx_burst(packets);
+      const std::uint32_t count = burst_of(lane(), packets);
       for (std::uint32_t i = 0; i < count; ++i) {
-        frames.push_back(test::bytes_of(packets[i]));
+        frames.push_back(bytes_of(packets[i]));
       }
-      lane().tx_done(count);
+      lane().done(std::span(packets).first(count));
       idle = count == 0 && lane().poll() == 0 ? idle + 1 : 0;
     }
     return frames;

@@ -1,8 +1,8 @@
 // Frames out of the guest's transmit queues.
 //
 // A burst goes in two steps: first the head of every frame is copied to private memory, then those copies are
-// judged, and what was judged is what is sent (D3). Bodies stay in the guest's buffers, which are given back
-// when the burst is done.
+// judged, and what was judged is what is sent (D3). Bodies stay in the guest's buffers, in as many segments
+// as they have there; the buffers are given back when the burst is done.
 #include <algorithm>
 
 #include "base/check.h"
@@ -48,6 +48,15 @@ class Gather {
     next_if_empty();
     return left_ >= bytes ? from_ : nullptr;
   }
+  // What is left, segment by segment.
+  template <typename Visit>
+  void rest(Visit visit) {
+    next_if_empty();
+    visit(Segment{from_, left_});
+    for (const GuestSegment& segment : segments_) {
+      visit(Segment{segment.data, segment.bytes});
+    }
+  }
 
  private:
   void next_if_empty() {
@@ -68,12 +77,14 @@ class Gather {
 
 // From as many queues as the burst has room for. Who begins moves on by one each time, so that a queue that
 // is always full keeps nobody out.
-std::uint32_t GuestLane::tx_burst(std::span<Packet> packets) {
+std::uint32_t GuestLane::burst(std::span<Packet> packets, BurstInfo& info) {
   GuestScratch& scratch = scratch_;
   SLUICE_CHECK(scratch.tx_taken == 0, "{} buffers of the last burst are not done", scratch.tx_taken);
   packets = packets.first(std::min<std::size_t>(packets.size(), kBurst));
   scratch.share_count = 0;
-  scratch.gathered = 0;
+  scratch.body_segments_used = 0;
+  scratch.most_segments = 1;
+  scratch.bytes_left = kTakenPerTurn;
   std::uint32_t taken = 0;
   const std::size_t queues = transmit_.size();
   transmit_first_ = transmit_first_ + 1 < queues ? transmit_first_ + 1 : 0;
@@ -92,9 +103,11 @@ std::uint32_t GuestLane::tx_burst(std::span<Packet> packets) {
       }
     });
   }
+  info.uplink = policy_.uplink;
+  info.most_segments = scratch.most_segments;
   scratch.tx_out = taken;
   if (taken == 0) {
-    finish_tx();  // nothing of it is out, so nobody will call tx_done()
+    finish_tx();  // nothing of it is out, so nobody will call done()
   }
   return taken;
 }
@@ -132,8 +145,8 @@ std::uint32_t GuestLane::take_frames(Virtqueue& queue, Ring& ring, std::span<Pac
   return taken;
 }
 
-// Fills heads and bodies from slot `first` on. Returns for how many of the buffers: fewer when there is no
-// room to put the next one together.
+// Fills heads and bodies from slot `first` on. Returns for how many of the buffers: fewer when the next one
+// is more than the turn's bytes, or there is no room for its segments.
 std::uint32_t GuestLane::copy_heads(Virtqueue& queue, std::span<const GuestBuffer> buffers,
                                     std::uint32_t first) {
   GuestScratch& scratch = scratch_;
@@ -143,12 +156,16 @@ std::uint32_t GuestLane::copy_heads(Virtqueue& queue, std::span<const GuestBuffe
     const std::uint32_t slot = first + i;
     const std::uint32_t length = buffer.bytes - header_bytes;  // of a buffer without room for it: huge
     if (buffer.data == nullptr || length - kMinFrameBytes > longest_ - kMinFrameBytes) [[unlikely]] {
-      if (!take_in_pieces(queue, buffer, slot)) {
+      if (!take_in_segments(queue, buffer, slot)) {
         return i;
       }
       continue;
     }
+    if (length > scratch.bytes_left) [[unlikely]] {
+      return i;
+    }
     GuestScratch::Body& body = scratch.bodies[slot];
+    scratch.bytes_left -= length;
     if (!net_header_is_plain(load_u64(buffer.data))) [[unlikely]] {
       counters_.fault_tx_header.add(1);
       body.head_bytes = 0;
@@ -163,8 +180,8 @@ std::uint32_t GuestLane::copy_heads(Virtqueue& queue, std::span<const GuestBuffe
   return static_cast<std::uint32_t>(buffers.size());
 }
 
-// A buffer that is in segments, too short, too long or bad. False: there is no room to put it together.
-bool GuestLane::take_in_pieces(Virtqueue& queue, const GuestBuffer& buffer, std::uint32_t slot) {
+// A buffer that is in segments, too short, too long or bad. False: it is the next burst's.
+bool GuestLane::take_in_segments(Virtqueue& queue, const GuestBuffer& buffer, std::uint32_t slot) {
   const std::uint32_t header_bytes = queue.header_bytes();
   GuestScratch& scratch = scratch_;
   GuestScratch::Body& body = scratch.bodies[slot];
@@ -182,6 +199,10 @@ bool GuestLane::take_in_pieces(Virtqueue& queue, const GuestBuffer& buffer, std:
     counters_.drop_tx_too_long.add(1);
     return true;
   }
+  if (length > scratch.bytes_left || scratch.body_segments_used > kSegmentStore - kMaxSegments) {
+    return false;
+  }
+  scratch.bytes_left -= length;
   Gather gather(buffer, scratch.segments);
   std::array<std::byte, kNetHeaderBytes> header{};
   gather.read(header.data(), header_bytes);
@@ -192,18 +213,16 @@ bool GuestLane::take_in_pieces(Virtqueue& queue, const GuestBuffer& buffer, std:
   const std::uint32_t head_bytes = std::min(length, most_head_);
   gather.read(scratch.head_room(slot), head_bytes);
   body.bytes = length - head_bytes;
-  if (body.bytes != 0) {
-    body.data = gather.in_place(body.bytes);
-    if (body.data == nullptr) {
-      if (body.bytes > kGatherBytes - scratch.gathered) {
-        return false;
-      }
-      std::byte* together = scratch.gather.data() + scratch.gathered;
-      gather.read(together, body.bytes);
-      scratch.gathered += body.bytes;
-      body.data = together;
-      counters_.tx_gathered.add(1);
-    }
+  body.data = body.bytes == 0 ? scratch.head_room(slot) : gather.in_place(body.bytes);
+  if (body.data == nullptr) {
+    Segment* const begin = scratch.body_segments.data() + scratch.body_segments_used;
+    Segment* end = begin;
+    gather.rest([&end](const Segment& segment) { *end++ = segment; });
+    const std::span<const Segment> segments(begin, end);
+    scratch.extras[slot].segments = segments;
+    scratch.body_segments_used += static_cast<std::uint32_t>(segments.size());
+    scratch.most_segments = std::max(scratch.most_segments, static_cast<std::uint16_t>(segments.size()));
+    counters_.tx_segmented.add(1);
   }
   body.head_bytes = head_bytes;
   return true;
@@ -227,8 +246,11 @@ std::uint32_t GuestLane::judge_heads(std::span<Packet> packets, std::uint32_t fi
     packets[taken] = Packet{.body = body.data,
                             .head = head,
                             .body_bytes = body.bytes,
-                            .head_bytes = head_bytes,
+                            .head_bytes = static_cast<std::uint16_t>(head_bytes),
                             .port = policy_.uplink};
+    if (body.data == nullptr) [[unlikely]] {
+      packets[taken].extra = &scratch.extras[slot];
+    }
     bytes += body.bytes + head_bytes;
     ++taken;
   }
@@ -237,9 +259,10 @@ std::uint32_t GuestLane::judge_heads(std::span<Packet> packets, std::uint32_t fi
   return taken;
 }
 
-void GuestLane::tx_done(std::uint32_t count) {
-  SLUICE_CHECK(count == scratch_.tx_out, "{} done of {} packets out", count, scratch_.tx_out);
-  if (count != 0) {
+void GuestLane::done(std::span<const Packet> packets) {
+  SLUICE_CHECK(packets.size() == scratch_.tx_out, "{} done of {} packets out", packets.size(),
+               scratch_.tx_out);
+  if (!packets.empty()) {
     finish_tx();
   }
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "port/burst_of.h"
 #include "port/guest/virtio/guest_device.h"
 #include "test/vhost/mock_driver.h"
 
@@ -51,9 +52,9 @@ class GuestWorkload {
     }
     guest_.tx().publish();
     const auto begin = std::chrono::steady_clock::now();
-    const std::uint32_t count = lane_.tx_burst(packets_);
-    lane_.copy_in(Source{}, std::span(packets_).first(count));
-    lane_.tx_done(count);
+    const std::uint32_t count = burst_of(lane_, packets_);
+    lane_.copy_in(BurstInfo{}, std::span(packets_).first(count));
+    lane_.done(std::span(packets_).first(count));
     lane_.poll();
     lane_times_.push_back(std::chrono::steady_clock::now() - begin);
     SLUICE_CHECK(count == kBurst, "{} packets of a burst", count);

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/untrusted.h"
+#include "port/burst_of.h"
 #include "port/guest/virtio/guest_test_fixture.h"
 
 namespace sluice::test {
@@ -110,8 +111,8 @@ TEST_F(Malicious_PackedRing, P1_EverythingAvailableForEver) {
     offer_good(i);
   }
   std::array<Packet, kBurst> packets;
-  EXPECT_EQ(bench_.lane().tx_burst(packets), kEntries) << "a ring has no more buffers than descriptors";
-  bench_.lane().tx_done(kEntries);
+  EXPECT_EQ(burst_of(bench_.lane(), packets), kEntries) << "a ring has no more buffers than descriptors";
+  bench_.lane().done(std::span(packets).first(kEntries));
 }
 TEST_F(Malicious_PackedRing, P2_DescriptorsThatChangeBetweenAnyTwoReads) {
   std::atomic<bool> stop{false};

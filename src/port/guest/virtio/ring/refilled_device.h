@@ -9,6 +9,8 @@
 #include <utility>
 
 #include "base/check.h"
+#include "port/burst_of.h"
+#include "port/copy_bytes.h"
 #include "port/guest/virtio/device_totals.h"
 #include "port/guest/virtio/guest_device.h"
 #include "port/guest/virtio/ring/refilling_driver.h"
@@ -66,7 +68,7 @@ class RefilledDevice {
     const Totals before(device_);
     const std::uint64_t returned = rx_.returned();
     rx_.begin_call();
-    lane().copy_in(Source{}, packets);
+    lane().copy_in(BurstInfo{}, packets);
     rx_.end_call();
     const Totals after(device_);
     const std::uint64_t delivered = after.rx_packets - before.rx_packets;
@@ -90,15 +92,14 @@ class RefilledDevice {
     const std::uint64_t returned = tx_.returned();
     std::array<Packet, kBurst> packets;
     tx_.begin_call();
-    const std::uint32_t count = lane().tx_burst(packets);
+    const std::uint32_t count = burst_of(lane(), packets);
     SLUICE_CHECK(count <= kBurst, "{}", count);
     for (const Packet& packet : std::span(packets).first(count)) {
-      SLUICE_CHECK(packet.bytes() == sent_.size() &&
-                       std::memcmp(packet.head, sent_.data(), packet.head_bytes) == 0 &&
-                       std::memcmp(packet.body, sent_.data() + packet.head_bytes, packet.body_bytes) == 0,
-                   "a frame of {} bytes that nobody sent", packet.bytes());
+      Bytes got(packet.bytes());
+      copy_frame(got.data(), packet);
+      SLUICE_CHECK(got == sent_, "a frame of {} bytes that nobody sent", packet.bytes());
     }
-    lane().tx_done(count);
+    lane().done(std::span(packets).first(count));
     tx_.end_call();
     const Totals after(device_);
     const std::uint64_t bad = after.bad_buffers - before.bad_buffers + after.refused - before.refused;

@@ -25,6 +25,7 @@
 
 #include "base/check.h"
 #include "base/untrusted.h"
+#include "port/burst_of.h"
 #include "port/guest/virtio/device_totals.h"
 #include "port/guest/virtio/guest_device.h"
 #include "port/guest/virtio/guest_lane.h"
@@ -342,7 +343,7 @@ class RingFuzz {
     std::array<Packet, kBurst> packets;
     for (int turns = 0; turns < 4; ++turns) {
       accounts_.before_transmit();
-      const std::uint32_t count = lane.tx_burst(packets);
+      const std::uint32_t count = burst_of(lane, packets);
       SLUICE_CHECK(count <= kBurst, "{}", count);
       std::uint32_t sum = 0;
       std::uint64_t all_bytes = 0;
@@ -350,12 +351,15 @@ class RingFuzz {
         SLUICE_CHECK(packet.bytes() >= 14 && packet.bytes() <= kMaxFrameBytes, "{} bytes", packet.bytes());
         all_bytes += packet.bytes();
         SLUICE_CHECK(packet.page == PageIndex::kNone && packet.port == PortId{3});
-        for (std::uint32_t i = 0; i < packet.body_bytes; ++i) {
-          sum += static_cast<std::uint32_t>(packet.body[i]);  // all of it is there to be read
-        }
+        segments_of(packet).for_each([&sum](const auto& segment) {
+          for (std::uint32_t i = 0; i < segment.bytes; ++i) {
+            sum += static_cast<std::uint32_t>(segment.data[i]);  // all of it is there to be read
+          }
+        });
       }
       asm volatile("" : : "r"(sum));
-      lane.tx_done(count);
+      SLUICE_CHECK(all_bytes <= kTurnBytes, "{} bytes in a turn", all_bytes);
+      lane.done(std::span(packets).first(count));
       lane.poll();
       accounts_.transmitted(count, all_bytes);
     }
@@ -371,14 +375,15 @@ class RingFuzz {
     const auto count = data.ConsumeIntegralInRange<std::uint32_t>(1, burst.size());
     for (Packet& packet : std::span(burst).first(count)) {
       const auto size = data.ConsumeIntegralInRange<std::uint32_t>(14, frame.size());
-      const std::uint32_t head_bytes = data.ConsumeBool() ? std::min<std::uint32_t>(size, kMaxHead) : 0;
+      const auto head_bytes =
+          static_cast<std::uint16_t>(data.ConsumeBool() ? std::min<std::uint32_t>(size, kMaxHead) : 0);
       packet = Packet{.body = frame.data() + head_bytes,
                       .head = head_bytes != 0 ? frame.data() : nullptr,
                       .body_bytes = size - head_bytes,
                       .head_bytes = head_bytes};
     }
     Lane& lane = device_.lane(WorkerId{0});
-    lane.copy_in(Source{}, std::span(burst).first(count));
+    lane.copy_in(BurstInfo{}, std::span(burst).first(count));
     lane.poll();
     accounts_.received(count);
   }
