@@ -24,7 +24,7 @@ constexpr PortId kSlow{3}, kOther{4};
 // A port whose poll() blocks, burns CPU, or stands until it is let go.
 class SlowLane final : public Lane {
  public:
-  SlowLane() : Lane({}) {}
+  SlowLane() : Lane(Capabilities{}) {}
   void copy_in(const BurstInfo&, std::span<Packet> packets) override {
     copied.add(packets.size());
     if (copy_blocks) {
@@ -166,7 +166,7 @@ TEST_F(PortMeterTest, Malicious_BetweenTwoGuestsItCannotBeToldWhoseItIs) {
 // Looks into its peer's memory when it is woken.
 class SlowToWake final : public Lane {
  public:
-  SlowToWake() : Lane({}) {}
+  SlowToWake() : Lane(Capabilities{}) {}
   void copy_in(const BurstInfo&, std::span<Packet>) override {}
   std::uint32_t burst(std::span<Packet>, BurstInfo&) override { return 0; }
   void done(std::span<const Packet>) override {}

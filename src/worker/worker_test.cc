@@ -457,7 +457,7 @@ TEST(Worker, Crash_PagesOfAnAbandonedLaneComeHome) {
 // A peer that never runs out of frames, and whose lane always says there is more to do.
 class EndlessLane final : public Lane {
  public:
-  explicit EndlessLane(PortId to) : Lane({}), to_(to) {}
+  explicit EndlessLane(PortId to) : Lane(Capabilities{}), to_(to) {}
   void copy_in(const BurstInfo&, std::span<Packet>) override {}
   std::uint32_t burst(std::span<Packet> packets, BurstInfo&) override {
     for (Packet& packet : packets) {
@@ -521,7 +521,7 @@ TEST(Worker, Malicious_APeerThatIsAlwaysBehindCostsANapIn256Turns) {
 class LongFramesLane final : public Lane {
  public:
   static constexpr std::uint64_t kTurns = 1000;
-  LongFramesLane() : Lane({}) {}
+  LongFramesLane() : Lane(Capabilities{}) {}
   void copy_in(const BurstInfo&, std::span<Packet>) override {}
   std::uint32_t burst(std::span<Packet> packets, BurstInfo& info) override {
     if (given.value() == kTurns) {
@@ -558,7 +558,7 @@ TEST(Worker, DoesNotRestWhileASourceStopsAtItsBytes) {
 // Writes down what the worker says of a burst.
 class InfoLane final : public Lane {
  public:
-  InfoLane() : Lane({}) {}
+  InfoLane() : Lane(Capabilities{}) {}
   void copy_in(const BurstInfo& info, std::span<Packet>) override {
     last = info;
     got.add(1);

@@ -27,7 +27,7 @@ SourcePolicy source_policy(const GuestPolicy& policy) {
 }  // namespace
 
 GuestLane::GuestLane(const GuestPolicy& policy, CallPrice& call_price, GuestScratch& scratch)
-    : Lane({}),
+    : Lane(Capabilities{}),
       policy_(policy),
       call_price_(call_price),
       scratch_(scratch),
